@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string_view>
+#include <utility>
+
+#include "common/base/result.h"
+
+namespace baton::device {
+
+// Work enqueued on a stream up to one point. Thread-safe once recorded.
+class Event {
+ public:
+  virtual ~Event() = default;
+  virtual bool done() const = 0;  // never blocks
+  virtual void wait() = 0;        // blocks the calling thread until done
+};
+
+// Runs what is enqueued in order. Used by one thread at a time. The CPU runs it inline: an
+// enqueue returns when the work is done.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual std::unique_ptr<Event> make_event() = 0;
+  virtual void record(Event& event) = 0;
+  virtual void synchronize() = 0;
+};
+
+// Memory of a device. Owns it; frees it on destruction. Move-only. 64-byte aligned or better.
+class Buffer {
+ public:
+  using Free = void (*)(void* data, size_t bytes);
+  Buffer() = default;
+  Buffer(void* data, size_t bytes, Free free) : data_(data), bytes_(bytes), free_(free) {}
+  Buffer(Buffer&& o) noexcept { *this = std::move(o); }
+  Buffer& operator=(Buffer&& o) noexcept {
+    std::swap(data_, o.data_);
+    std::swap(bytes_, o.bytes_);
+    std::swap(free_, o.free_);
+    return *this;
+  }
+  ~Buffer() {
+    if (data_ != nullptr) free_(data_, bytes_);
+  }
+  std::byte* data() const { return static_cast<std::byte*>(data_); }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+  Free free_ = nullptr;
+};
+
+struct DeviceInfo {
+  std::string_view kind;           // "cpu", "cuda"
+  bool runs_inline = true;         // enqueue returns when done: results can be read at once
+  bool host_addressable = true;    // the host may read and write its buffers directly
+  unsigned threads = 1;            // CPU: cores that one operation uses
+};
+
+// A device that computes. Thread-safe. Allocation blocks and may fail; nothing allocates per token.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual const DeviceInfo& info() const = 0;
+  virtual result<Buffer> allocate(size_t bytes) = 0;  // contents undefined
+  virtual std::unique_ptr<Stream> make_stream() = 0;
+  // Enqueues a copy; either side may be host memory.
+  virtual void copy(Stream& stream, void* dst, const void* src, size_t bytes) = 0;
+};
+
+}  // namespace baton::device
