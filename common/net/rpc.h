@@ -32,8 +32,8 @@ struct RpcOptions {
 class RpcConnection {
  public:
   struct Handlers {
-    std::function<void(proto::Frame&&)> on_frame;       // pings are answered, never shown
-    std::function<void(const Error& why)> on_close;     // exactly once, never from inside close()
+    std::function<void(proto::Frame&&)> on_frame;    // pings are answered, never shown
+    std::function<void(const Error& why)> on_close;  // exactly once, never from inside close()
   };
   virtual ~RpcConnection() = default;
   virtual void set_handlers(Handlers handlers) = 0;
@@ -65,7 +65,7 @@ class RpcClient {
     std::function<void(proto::Frame&&)> on_frame;
     std::function<void(const Error& why)> on_disconnected;  // also for each failed attempt
   };
-  virtual ~RpcClient() = default;  // closes; no callback afterwards
+  virtual ~RpcClient() = default;                      // closes; no callback afterwards
   virtual status send(const proto::Frame& frame) = 0;  // kUnavailable while not connected
   virtual bool connected() const = 0;
   virtual const std::string& address() const = 0;

@@ -1,0 +1,146 @@
+#include <boost/asio/post.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/write.hpp>
+#include <utility>
+
+#include "common/net/tcp_connection.h"
+
+namespace baton::net {
+
+using boost::system::error_code;
+
+TcpConnection::TcpConnection(tcp::socket socket, std::string peer, RpcOptions options)
+    : socket_(std::move(socket)),
+      timer_(socket_.get_executor()),
+      peer_(std::move(peer)),
+      options_(options) {
+  error_code ignored;  // a socket without it is slower, not wrong
+  socket_.set_option(tcp::no_delay(true), ignored);
+}
+
+void TcpConnection::set_handlers(Handlers handlers) {
+  handlers_ = std::move(handlers);
+  if (started_ || state_ == State::kClosed) return;
+  started_ = true;
+  last_heard_ = Clock::now();
+  read_header();
+  timer_.expires_after(options_.ping_every);
+  timer_.async_wait([self = shared_from_this()](error_code ec) {
+    if (!ec) self->on_timer();
+  });
+}
+
+void TcpConnection::read_header() {
+  boost::asio::async_read(
+      socket_, boost::asio::buffer(header_), [self = shared_from_this()](error_code ec, size_t) {
+        if (ec) {
+          return self->fail(error(Errc::kUnavailable, self->peer_ + ": " + ec.message()));
+        }
+        const auto length = parse_frame_header(self->header_);
+        if (!length) return self->fail(length.error());
+        self->read_body(*length);
+      });
+}
+
+void TcpConnection::read_body(uint32_t length) {
+  // The buffer follows the bytes that really came in frames of usual size; a big one is given back.
+  if (body_.capacity() > (1u << 20) && length < (1u << 16)) body_ = {};
+  body_.resize(length);
+  boost::asio::async_read(
+      socket_, boost::asio::buffer(body_), [self = shared_from_this()](error_code ec, size_t) {
+        if (ec) {
+          return self->fail(error(Errc::kUnavailable, self->peer_ + ": " + ec.message()));
+        }
+        auto frame = parse_frame_body(self->body_);
+        if (!frame) {
+          return self->fail(
+              error(frame.error().code, self->peer_ + " sent a " + frame.error().message));
+        }
+        self->take_frame(std::move(*frame));
+        if (self->state_ != State::kClosed) self->read_header();
+      });
+}
+
+void TcpConnection::take_frame(proto::Frame&& frame) {
+  last_heard_ = Clock::now();
+  if (frame.has_ping()) {
+    proto::Frame reply;
+    reply.mutable_pong()->set_sequence(frame.ping().sequence());
+    if (state_ == State::kOpen) (void)send(reply);  // a failure closes us, and that is told
+    return;
+  }
+  if (frame.has_pong()) return;
+  if (handlers_.on_frame) handlers_.on_frame(std::move(frame));
+}
+
+status TcpConnection::send(const proto::Frame& frame) {
+  if (state_ != State::kOpen) return error(Errc::kUnavailable, peer_ + ": connection is closed");
+  BATON_CHECK_OK(append_frame(frame, pending_));
+  if (pending_.size() > options_.max_queued_bytes) {
+    const Error why = error(Errc::kResourceExhausted,
+                            peer_ + " reads too slowly: over " +
+                                std::to_string(options_.max_queued_bytes) + " bytes wait for it");
+    fail(why);
+    return why;
+  }
+  if (in_flight_.empty()) write_pending();
+  return {};
+}
+
+void TcpConnection::write_pending() {
+  std::swap(in_flight_, pending_);
+  pending_.clear();
+  boost::asio::async_write(
+      socket_, boost::asio::buffer(in_flight_), [self = shared_from_this()](error_code ec, size_t) {
+        self->in_flight_.clear();
+        if (ec) {
+          return self->fail(error(Errc::kUnavailable, self->peer_ + ": " + ec.message()));
+        }
+        if (!self->pending_.empty()) return self->write_pending();
+        if (self->state_ == State::kDraining) {
+          self->fail(error(Errc::kCancelled, self->peer_ + ": closed by us"));
+        }
+      });
+}
+
+void TcpConnection::on_timer() {
+  if (state_ == State::kClosed) return;
+  if (state_ == State::kDraining) {
+    return fail(error(Errc::kDeadlineExceeded, peer_ + ": did not take the last messages"));
+  }
+  if (Clock::now() - last_heard_ > options_.silent_after) {
+    return fail(error(Errc::kUnavailable, peer_ + ": silent for too long"));
+  }
+  proto::Frame ping;
+  ping.mutable_ping()->set_sequence(++ping_sequence_);
+  if (!send(ping)) return;
+  timer_.expires_after(options_.ping_every);
+  timer_.async_wait([self = shared_from_this()](error_code ec) {
+    if (!ec) self->on_timer();
+  });
+}
+
+void TcpConnection::close() {
+  if (state_ != State::kOpen) return;
+  state_ = State::kDraining;
+  if (in_flight_.empty()) return fail(error(Errc::kCancelled, peer_ + ": closed by us"));
+  timer_.expires_after(seconds(1));
+  timer_.async_wait([self = shared_from_this()](error_code ec) {
+    if (!ec) self->on_timer();
+  });
+}
+
+void TcpConnection::fail(Error why) {
+  if (state_ == State::kClosed) return;
+  state_ = State::kClosed;
+  timer_.cancel();
+  error_code ignored;  // the socket is given up either way
+  socket_.shutdown(tcp::socket::shutdown_both, ignored);
+  socket_.close(ignored);
+  boost::asio::post(socket_.get_executor(), [self = shared_from_this(), why = std::move(why)] {
+    const Handlers handlers = std::exchange(self->handlers_, {});
+    if (handlers.on_close) handlers.on_close(why);
+  });
+}
+
+}  // namespace baton::net

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <array>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/net/frame.h"
+#include "common/net/rpc.h"
+
+// Private to net/: RpcConnection on a connected socket.
+namespace baton::net {
+
+using boost::asio::ip::tcp;
+
+class TcpConnection final : public RpcConnection,
+                            public std::enable_shared_from_this<TcpConnection> {
+ public:
+  TcpConnection(tcp::socket socket, std::string peer, RpcOptions options);
+
+  void set_handlers(Handlers handlers) override;  // starts reading
+  status send(const proto::Frame& frame) override;
+  void close() override;
+  const std::string& peer() const override { return peer_; }
+  bool open() const { return state_ == State::kOpen; }
+  // Drops the handlers: nothing is called any more. For owners that go away.
+  void forget_handlers() { handlers_ = {}; }
+
+ private:
+  enum class State { kOpen, kDraining, kClosed };
+
+  void read_header();
+  void read_body(uint32_t length);
+  void take_frame(proto::Frame&& frame);
+  void write_pending();
+  void on_timer();
+  void fail(Error why);
+
+  tcp::socket socket_;
+  boost::asio::steady_timer timer_;
+  const std::string peer_;
+  const RpcOptions options_;
+  Handlers handlers_;
+  State state_ = State::kOpen;
+  bool started_ = false;
+  TimePoint last_heard_{};
+  uint64_t ping_sequence_ = 0;
+  std::array<std::byte, kFrameHeaderBytes> header_{};
+  std::vector<std::byte> body_;
+  std::string pending_;    // framed, waiting for the write in flight
+  std::string in_flight_;  // empty: no write in flight
+};
+
+}  // namespace baton::net
