@@ -7,25 +7,32 @@
 
 namespace baton {
 
-// Element types of tensors that are computed with. Packed file formats (Q4_1, ...) live in formats/.
+// Element types of tensors that are computed with. Packed file formats (Q4_1, ...) live in
+// formats/.
 enum class DType : uint8_t { kF32, kBF16, kF16, kI32 };
 
 constexpr size_t size_bytes(DType t) {
   switch (t) {
     case DType::kF32:
-    case DType::kI32: return 4;
+    case DType::kI32:
+      return 4;
     case DType::kBF16:
-    case DType::kF16: return 2;
+    case DType::kF16:
+      return 2;
   }
   return 0;
 }
 
 constexpr std::string_view name(DType t) {
   switch (t) {
-    case DType::kF32: return "f32";
-    case DType::kBF16: return "bf16";
-    case DType::kF16: return "f16";
-    case DType::kI32: return "i32";
+    case DType::kF32:
+      return "f32";
+    case DType::kBF16:
+      return "bf16";
+    case DType::kF16:
+      return "f16";
+    case DType::kI32:
+      return "i32";
   }
   return "?";
 }

@@ -6,17 +6,28 @@ namespace baton {
 
 std::string_view name(Errc code) {
   switch (code) {
-    case Errc::kInvalidArgument: return "invalid_argument";
-    case Errc::kNotFound: return "not_found";
-    case Errc::kUnsupported: return "unsupported";
-    case Errc::kResourceExhausted: return "resource_exhausted";
-    case Errc::kUnavailable: return "unavailable";
-    case Errc::kDeadlineExceeded: return "deadline_exceeded";
-    case Errc::kCancelled: return "cancelled";
-    case Errc::kAborted: return "aborted";
-    case Errc::kDataCorrupt: return "data_corrupt";
-    case Errc::kIo: return "io";
-    case Errc::kInternal: return "internal";
+    case Errc::kInvalidArgument:
+      return "invalid_argument";
+    case Errc::kNotFound:
+      return "not_found";
+    case Errc::kUnsupported:
+      return "unsupported";
+    case Errc::kResourceExhausted:
+      return "resource_exhausted";
+    case Errc::kUnavailable:
+      return "unavailable";
+    case Errc::kDeadlineExceeded:
+      return "deadline_exceeded";
+    case Errc::kCancelled:
+      return "cancelled";
+    case Errc::kAborted:
+      return "aborted";
+    case Errc::kDataCorrupt:
+      return "data_corrupt";
+    case Errc::kIo:
+      return "io";
+    case Errc::kInternal:
+      return "internal";
   }
   return "unknown";
 }

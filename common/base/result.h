@@ -47,13 +47,13 @@ inline Error error(Errc code, std::string message) { return Error{code, std::mov
 // BATON_TRY(var, expr): var = value of expr, or return its error from this function.
 #define BATON_TRY_CONCAT_(a, b) a##b
 #define BATON_TRY_NAME_(line) BATON_TRY_CONCAT_(baton_try_, line)
-#define BATON_TRY(declaration, expression)                                \
-  auto&& BATON_TRY_NAME_(__LINE__) = (expression);                        \
+#define BATON_TRY(declaration, expression)                                  \
+  auto&& BATON_TRY_NAME_(__LINE__) = (expression);                          \
   if (!BATON_TRY_NAME_(__LINE__)) return BATON_TRY_NAME_(__LINE__).error(); \
   declaration = std::move(*BATON_TRY_NAME_(__LINE__))
 // BATON_CHECK_OK(expr): return the error of a status from this function.
-#define BATON_CHECK_OK(expression)                                        \
-  do {                                                                    \
-    auto&& baton_status_ = (expression);                                  \
-    if (!baton_status_) return baton_status_.error();                     \
+#define BATON_CHECK_OK(expression)                    \
+  do {                                                \
+    auto&& baton_status_ = (expression);              \
+    if (!baton_status_) return baton_status_.error(); \
   } while (false)

@@ -1,0 +1,71 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "common/base/dtype.h"
+#include "common/base/ids.h"
+#include "common/base/metrics.h"
+#include "common/base/result.h"
+
+namespace baton {
+namespace {
+
+static_assert(!std::is_convertible_v<RequestId, WorkerId>);
+static_assert(!std::is_convertible_v<uint64_t, RequestId>);
+
+result<int> half(int n) {
+  if (n % 2 != 0) return error(Errc::kInvalidArgument, "n is odd");
+  return n / 2;
+}
+result<int> quarter(int n) {
+  BATON_TRY(const int h, half(n));
+  return half(h);
+}
+
+TEST(Result, TryPassesValuesAndErrorsOn) {
+  ASSERT_TRUE(quarter(8));
+  EXPECT_EQ(*quarter(8), 2);
+  ASSERT_FALSE(quarter(6));
+  EXPECT_EQ(quarter(6).error().to_string(), "invalid_argument: n is odd");
+  EXPECT_THROW((void)quarter(7).value(), std::runtime_error);
+}
+
+TEST(DType, Bf16RoundsToNearestEven) {
+  EXPECT_EQ(f32_to_bf16(1.0f), 0x3f80);
+  EXPECT_EQ(f32_to_bf16(1.0f + 1.0f / 256), 0x3f80);   // tie to even
+  EXPECT_EQ(f32_to_bf16(1.0f + 3.0f / 256), 0x3f82);   // tie to even, upwards
+  EXPECT_EQ(f32_to_bf16(1.0f + 1.01f / 256), 0x3f81);  // above the tie
+  EXPECT_TRUE(std::isnan(bf16_to_f32(f32_to_bf16(std::numeric_limits<float>::quiet_NaN()))));
+  EXPECT_TRUE(std::isinf(bf16_to_f32(f32_to_bf16(std::numeric_limits<float>::max()))));
+  for (uint32_t h = 0; h < 65536; ++h) {
+    const float f = bf16_to_f32(static_cast<uint16_t>(h));
+    if (!std::isnan(f)) {
+      EXPECT_EQ(f32_to_bf16(f), h);
+    }
+  }
+}
+
+TEST(DType, F16IsExact) {
+  EXPECT_EQ(f16_to_f32(0x3c00), 1.0f);
+  EXPECT_EQ(f16_to_f32(0xc000), -2.0f);
+  EXPECT_EQ(f16_to_f32(0x0001), std::ldexp(1.0f, -24));
+  EXPECT_EQ(f16_to_f32(0x03ff), std::ldexp(1023.0f, -24));
+  EXPECT_EQ(f16_to_f32(0x7bff), 65504.0f);
+  EXPECT_TRUE(std::isinf(f16_to_f32(0x7c00)));
+  EXPECT_TRUE(std::isnan(f16_to_f32(0x7e00)));
+}
+
+TEST(Metrics, SerializesWithFixedLabels) {
+  Metrics metrics(Metrics::Labels{{"model_name", "m"}});
+  metrics.counter("baton_things_total", "Things.", {{"kind", "a"}}).Increment(3);
+  metrics.histogram("baton_wait_seconds", "Wait.", {0.1, 1.0}).Observe(0.5);
+  const std::string text = metrics.serialize();
+  EXPECT_NE(text.find("baton_things_total{kind=\"a\",model_name=\"m\"} 3"), std::string::npos)
+      << text;
+  EXPECT_NE(text.find("baton_wait_seconds_bucket{model_name=\"m\",le=\"1\"} 1"), std::string::npos)
+      << text;
+}
+
+}  // namespace
+}  // namespace baton

@@ -1,0 +1,103 @@
+#include "common/base/config.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+namespace baton {
+namespace {
+
+struct Example {
+  std::string model = "none";
+  bool trusted = false;
+  uint32_t threads = 2;
+  double ratio = 0.5;
+  std::vector<std::string> workers;
+
+  result<Options::Outcome> parse(const std::vector<std::string>& args) {
+    Options options("test", "An example");
+    options.add("model", &model, "path");
+    options.add("trusted-network", &trusted, "allow it");
+    options.add("threads", &threads, "how many");
+    options.add("ratio", &ratio, "share");
+    options.add("workers", &workers, "addresses");
+    auto outcome = options.parse(args);
+    yaml = options.to_yaml();
+    return outcome;
+  }
+  std::string yaml;
+};
+
+class ConfigTest : public ::testing::Test {
+ protected:
+  std::string write(const std::string& text) {
+    const auto path = std::filesystem::temp_directory_path() /
+                      ("baton_config_test_" + std::to_string(::getpid()) + ".yaml");
+    std::ofstream(path) << text;
+    path_ = path.string();
+    return path_;
+  }
+  void TearDown() override {
+    unsetenv("BATON_THREADS");
+    if (!path_.empty()) std::filesystem::remove(path_);
+  }
+  std::string path_;
+};
+
+TEST_F(ConfigTest, DefaultsStayWithoutArguments) {
+  Example e;
+  ASSERT_TRUE(e.parse({}));
+  EXPECT_EQ(e.threads, 2u);
+  EXPECT_EQ(e.model, "none");
+}
+
+TEST_F(ConfigTest, FlagWinsOverEnvironmentOverFileOverDefault) {
+  const auto file = write("threads: 5\nratio: 0.25\nmodel: from-file\nworkers: [a:1, b:2]\n");
+  setenv("BATON_THREADS", "7", 1);
+  Example e;
+  ASSERT_TRUE(e.parse({"--config", file, "--model", "from-flag"}));
+  EXPECT_EQ(e.threads, 7u);
+  EXPECT_EQ(e.ratio, 0.25);
+  EXPECT_EQ(e.model, "from-flag");
+  EXPECT_EQ(e.workers, (std::vector<std::string>{"a:1", "b:2"}));
+}
+
+TEST_F(ConfigTest, BareBooleanFlagMeansTrue) {
+  Example e;
+  ASSERT_TRUE(e.parse({"--trusted-network", "--threads", "3"}));
+  EXPECT_TRUE(e.trusted);
+  EXPECT_EQ(e.threads, 3u);
+}
+
+TEST_F(ConfigTest, ErrorsNameTheFlagOrKey) {
+  Example e;
+  const auto unknown = e.parse({"--nonsense", "1"});
+  ASSERT_FALSE(unknown);
+  EXPECT_NE(unknown.error().message.find("nonsense"), std::string::npos);
+  const auto kind = e.parse({"--threads", "many"});
+  ASSERT_FALSE(kind);
+  EXPECT_NE(kind.error().message.find("threads"), std::string::npos);
+  const auto key = e.parse({"--config", write("thread: 5\n")});
+  ASSERT_FALSE(key);
+  EXPECT_NE(key.error().message.find("'thread'"), std::string::npos);
+  const auto value = e.parse({"--config", write("model: x\nthreads: [1]\n")});
+  ASSERT_FALSE(value);
+  EXPECT_NE(value.error().message.find("'threads' (line 2)"), std::string::npos);
+  EXPECT_FALSE(e.parse({"--config", "/nowhere.yaml"}));
+  EXPECT_FALSE(e.parse({"--config", write("- a\n- b\n")}));
+}
+
+TEST_F(ConfigTest, PrintedConfigurationIsTakenBack) {
+  Example e;
+  ASSERT_TRUE(e.parse({"--threads", "9", "--workers", "x:1", "y:2", "--model", "a b: c"}));
+  Example again;
+  ASSERT_TRUE(again.parse({"--config", write(e.yaml)})) << e.yaml;
+  EXPECT_EQ(again.threads, 9u);
+  EXPECT_EQ(again.model, "a b: c");
+  EXPECT_EQ(again.workers, e.workers);
+}
+
+}  // namespace
+}  // namespace baton
