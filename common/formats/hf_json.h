@@ -42,6 +42,7 @@ class JsonFields {
   // nullptr where absent.
   const boost::json::value* find(std::string_view field) const;
   const boost::json::object& object() const { return *object_; }
+  const std::string& source() const { return source_; }
 
   result<JsonFields> fields(std::string_view field) const;
   result<const boost::json::array*> array(std::string_view field) const;
