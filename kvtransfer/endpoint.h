@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace baton::kvtransfer {
+
+// Memory of a worker that its peers may read.
+struct MemoryRegion {
+  uint64_t base = 0;   // address in its owner's process
+  uint64_t bytes = 0;  // readable from base
+  std::string key;     // the transport's access key, opaque to everyone else
+  friend bool operator==(const MemoryRegion&, const MemoryRegion&) = default;
+};
+
+// How to reach one rank: everything a peer's transport needs to read it and to send to it. As
+// powerful as a debugger's handle: it is given only to authenticated workers.
+struct Endpoint {
+  std::string address;         // the transport's own bytes, opaque to everyone else
+  std::string host;            // equal on two workers: they may share memory. Empty: never
+  bool shared_memory = false;  // its transport can read over shared memory
+  int64_t pid = 0;             // meaningful to a worker with an equal host; 0: unknown
+  MemoryRegion region;
+  friend bool operator==(const Endpoint&, const Endpoint&) = default;
+};
+
+}  // namespace baton::kvtransfer

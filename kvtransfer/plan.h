@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "common/base/ids.h"
+#include "common/kvcache/layout.h"
+
+namespace baton::kvtransfer {
+
+// One contiguous copy, in bytes from the start of each side's cache.
+struct Segment {
+  uint64_t source_offset = 0;
+  uint64_t sink_offset = 0;
+  uint64_t bytes = 0;
+  friend bool operator==(const Segment&, const Segment&) = default;
+};
+
+// Blocks of one side that hold a sequence from `first_token` (a multiple of its block_tokens) on.
+struct BlockRun {
+  std::span<const BlockId> blocks;
+  uint32_t first_token = 0;
+};
+
+// A rectangle of the KV of one sequence.
+struct KvRange {
+  uint32_t layer_begin = 0, layer_end = 0;
+  uint32_t token_begin = 0, token_end = 0;  // positions in the sequence
+  friend bool operator==(const KvRange&, const KvRange&) = default;
+};
+
+// Appends to `segments` the copies that bring `range` from the source's blocks into the sink's:
+// every vector of a head that both hold, once, each at its place. Neighbours are merged. The
+// layouts agree in layers, planes, vector_bytes and total_heads (compat.h); block_tokens and head
+// ranges may differ. Where the range ends within a block, the rest of the smaller block is copied
+// too: one run instead of one a head, and nobody reads beyond the sequence's end.
+void plan_transfer(const kvcache::KvLayout& source, BlockRun source_blocks,
+                   const kvcache::KvLayout& sink, BlockRun sink_blocks, const KvRange& range,
+                   std::vector<Segment>& segments);
+
+}  // namespace baton::kvtransfer

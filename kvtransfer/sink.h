@@ -1,0 +1,208 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <set>
+#include <unordered_map>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/result.h"
+#include "common/kvcache/layout.h"
+#include "kvtransfer/deadline_queue.h"
+#include "kvtransfer/messages.h"
+#include "kvtransfer/plan.h"
+#include "kvtransfer/read_list.h"
+
+namespace baton::kvtransfer {
+
+struct SinkConfig {
+  kvcache::KvLayout layout;
+  uint32_t num_blocks = 0;            // of this worker's cache
+  Duration lease = seconds(5);        // silence of the source that ends a hand-off
+  Duration renew_every = seconds(1);  // between leases and resent credits
+  uint32_t max_handoffs = 4096;
+  uint32_t max_joined = 4096;        // remembered, to answer a repeated commit
+  uint64_t read_bytes = 256u << 10;  // one read at most, if a layer of a block is not more
+  uint64_t window_bytes = 4u << 20;  // in flight from one peer, at least one read
+  uint32_t window_reads = 64;        // in flight from one peer
+};
+
+struct SinkReserve {
+  HandoffKey key;
+  WorkerId source;
+  std::vector<BlockId> blocks;  // this worker's, for [first_token, num_tokens), exclusively
+  uint32_t first_token = 0;     // what is before is here already; a multiple of the granule
+  uint32_t num_tokens = 0;      // of the prompt
+  uint64_t token_hash = 0;
+  TimePoint deadline;
+};
+
+struct SinkTimings {
+  TimePoint reserved, first_announce, committed, joined;
+  Duration longest_read{};  // from an announce to the end of its last read
+  Duration exposed{};       // from the commit's arrival to joined: what nobody could hide
+  uint64_t bytes = 0;
+  uint64_t segments = 0;
+  uint32_t reads = 0, rereads = 0;
+};
+
+// --- actions, with SendMessage ------------------------------------------------------------------
+
+// Read `segments` from `source`, then compute the digest of `range` in `blocks` of this worker's
+// cache and answer read_done() or read_failed() with the cookie. Its blocks are written until then.
+struct StartRead {
+  uint64_t cookie = 0;
+  HandoffKey key;
+  WorkerId source;
+  std::vector<Segment> segments;
+  KvRange range;                // covers blocks[0] from its token (range.token_begin - first_token)
+  std::vector<BlockId> blocks;  // that hold the range, in sequence order
+  uint32_t first_token = 0;     // position of blocks[0]'s token 0
+};
+// Everything is here and checked: the blocks belong to the service again, to decode from.
+struct Joined {
+  HandoffKey key;
+  std::vector<TokenId> first_tokens;  // one a choice
+  SinkTimings timings;
+};
+// Given up. The blocks may still be written: they come back with SinkReleased.
+struct SinkFailed {
+  HandoffKey key;
+  Error error;
+};
+// After SinkFailed, at once or when the last read in flight has ended: nothing writes to the blocks
+// any more.
+struct SinkReleased {
+  HandoffKey key;
+  std::vector<BlockId> blocks;
+};
+// A digest differed, to be logged and counted. It is read again if `again`.
+struct DigestMismatch {
+  HandoffKey key;
+  WorkerId source;
+  KvRange range;
+  uint64_t announced = 0, read = 0;
+  bool again = false;
+};
+using SinkAction =
+    std::variant<SendMessage, StartRead, Joined, SinkFailed, SinkReleased, DigestMismatch>;
+using SinkActions = std::vector<SinkAction>;
+
+struct SinkStats {
+  uint64_t reserved = 0, joined = 0, failed = 0, refused = 0;
+  uint64_t reads = 0, rereads = 0, read_bytes = 0, segments = 0;
+  uint64_t digest_mismatches = 0, read_failures = 0, token_mismatches = 0;
+  uint64_t ignored_messages = 0;  // unknown, stale or from the wrong peer
+  uint64_t repeated_announces = 0;
+  uint64_t protocol_errors = 0;
+};
+
+// The decode side of all hand-offs of one worker: a pure state machine. Each call appends what is
+// to be done to `actions`. Every reserve() ends in exactly one Joined, or in one SinkFailed and
+// then one SinkReleased.
+//   reserved -> reading -> joined                    (reading also holds a commit that came early)
+//   any      -> draining -> gone                     failed with reads in flight
+class Sink {
+ public:
+  explicit Sink(SinkConfig config);
+
+  // A worker that may be read from, with its own layout (compatible: compat.h).
+  void add_source(WorkerId worker, const kvcache::KvLayout& layout, uint32_t num_blocks);
+
+  // From the service. kInvalidArgument (also: generation not new, blocks in use by a hand-off),
+  // kNotFound, kUnavailable (source not connected), kResourceExhausted.
+  status reserve(SinkReserve reserve, TimePoint now, SinkActions& actions);
+  // No room now: tells the source so. Nothing is kept.
+  void refuse(const HandoffKey& key, WorkerId source, Duration retry_after, SinkActions& actions);
+  // Ends it with SinkFailed(kCancelled), and tells the source.
+  status cancel(const HandoffKey& key, TimePoint now, SinkActions& actions);
+
+  // From peers. What is stale, unknown or from the wrong worker is ignored and counted.
+  void on_announce(WorkerId from, Announce announce, TimePoint now, SinkActions& actions);
+  void on_commit(WorkerId from, Commit commit, TimePoint now, SinkActions& actions);
+  void on_abort(WorkerId from, const Abort& abort, TimePoint now, SinkActions& actions);
+  void on_lease(WorkerId from, const Lease& lease, TimePoint now, SinkActions& actions);
+  // Also forgets the source; reads in flight still need their end.
+  void peer_lost(WorkerId peer, TimePoint now, SinkActions& actions);
+
+  // The end of a StartRead. `digest`: over what arrived.
+  void read_done(uint64_t cookie, uint64_t digest, TimePoint now, SinkActions& actions);
+  void read_failed(uint64_t cookie, const Error& why, TimePoint now, SinkActions& actions);
+
+  // Call when next_deadline() is reached.
+  void tick(TimePoint now, SinkActions& actions);
+  TimePoint next_deadline() const;
+
+  size_t num_handoffs() const { return handoffs_.size(); }  // draining ones too
+  size_t held_blocks() const { return held_.size(); }
+  size_t reads_in_flight() const { return in_flight_.size(); }
+  const SinkStats& stats() const { return stats_; }
+
+ private:
+  enum class State : uint8_t { kReserved, kReading, kDraining };
+  struct Handoff {
+    SinkReserve info;
+    State state = State::kReserved;
+    ReadList reads;       // what is announced, and how far it is read
+    bool queued = false;  // in its source's ready list
+    uint32_t reads_in_flight = 0;
+    bool committed = false;
+    std::vector<TokenId> first_tokens;
+    TimePoint heard;
+    SinkTimings timings;
+  };
+  struct Peer {
+    kvcache::KvLayout layout;
+    uint32_t num_blocks = 0;
+    std::deque<HandoffKey> ready;  // with something to read; each gets one read in turn
+    uint64_t bytes_in_flight = 0;
+    uint32_t reads_in_flight = 0;
+  };
+  struct InFlight {
+    HandoffKey key;
+    WorkerId source;
+    Read read;
+    uint64_t bytes = 0;
+  };
+  using Request = std::pair<RouterId, RequestId>;
+
+  Handoff* find_live(WorkerId from, const HandoffKey& key);
+  status check_reserve(const SinkReserve& reserve) const;
+  status check_announce(const Handoff& h, const Peer& peer, const Announce& announce) const;
+  void send(WorkerId to, Message message, SinkActions& actions);
+  void send_credit(const Handoff& h, SinkActions& actions);
+  void answer_unknown(WorkerId from, const HandoffKey& key, SinkActions& actions);
+  void make_ready(Handoff& h);
+  void pump(WorkerId source, TimePoint now, SinkActions& actions);
+  void start(Handoff& h, Peer& peer, Read read, SinkActions& actions);
+  void reread_or_fail(Handoff& h, InFlight flight, Error why, const Nack* nack, TimePoint now,
+                      SinkActions& actions);
+  void join_if_complete(Handoff& h, TimePoint now, SinkActions& actions);
+  void fail(Handoff& h, Error why, SinkActions& actions);
+  void fail_and_tell(Handoff& h, Error why, AbortReason reason, SinkActions& actions);
+  void release_if_quiet(const HandoffKey& key, SinkActions& actions);
+  void set_timer(const Handoff& h);
+  void on_timer(const HandoffKey& key, TimePoint now, SinkActions& actions);
+  void renew(TimePoint now, SinkActions& actions);
+  void schedule_renewal(TimePoint now);
+  void remember_joined(const HandoffKey& key);
+
+  SinkConfig config_;
+  std::map<WorkerId, Peer> peers_;
+  std::map<HandoffKey, Handoff> handoffs_;
+  std::map<Request, Generation> newest_;  // of each live request
+  std::unordered_map<uint64_t, InFlight> in_flight_;
+  std::set<BlockId> held_;  // blocks of handoffs_
+  std::set<HandoffKey> joined_;
+  std::deque<HandoffKey> joined_order_;  // oldest first
+  DeadlineQueue<HandoffKey> timers_;
+  TimePoint next_renewal_ = TimePoint::max();
+  uint64_t next_cookie_ = 1;
+  SinkStats stats_;
+};
+
+}  // namespace baton::kvtransfer

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/ids.h"
+#include "common/base/result.h"
+#include "kvtransfer/endpoint.h"
+
+namespace baton::kvtransfer {
+
+// A connected peer, as this transport numbers it; never used twice.
+using PeerId = StrongId<struct PeerIdTag, uint64_t>;
+
+// One contiguous read.
+struct GetOp {
+  uint64_t remote_offset = 0;  // bytes from the start of the peer's region
+  std::byte* local = nullptr;  // within memory of allocate()
+  uint64_t bytes = 0;
+};
+
+struct TransportEvent {
+  enum class Kind : uint8_t {
+    kMessage,    // `payload` came from `peer`
+    kGetDone,    // all of the get `cookie` has arrived
+    kGetFailed,  // it will not; part of it may have. `what` says why
+    kPeerLost,   // nothing more will come; close() it. `what` says why
+    kClosed,     // close() is complete: no get of this peer touches local memory any more
+  };
+  Kind kind = Kind::kMessage;
+  PeerId peer;
+  uint64_t cookie = 0;
+  std::vector<std::byte> payload;
+  std::string what;
+};
+
+// Moves bytes between workers. There is no way to write into a peer's memory. All calls come from
+// one thread (the control thread), and none blocks except allocate() and connect(), for
+// milliseconds. Events come out of poll() only.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+
+  // Memory that peers may read and that gets may fill, zeroed, page-aligned; owned by the transport
+  // and valid until its destruction. Once, before endpoint() is handed out. kResourceExhausted.
+  virtual result<std::span<std::byte>> allocate(size_t bytes) = 0;
+
+  // What a peer needs to connect() here.
+  virtual const Endpoint& endpoint() const = 0;
+
+  // Connects to a peer; `name` is for logs. Both sides must connect: messages from a peer that is
+  // not connected here are dropped and counted. A peer that cannot be reached may show only later,
+  // or, over shared memory, never: callers watch for silence. kUnavailable, kInvalidArgument.
+  virtual result<PeerId> connect(const Endpoint& remote, std::string_view name) = 0;
+
+  // Reads all of `ops`. True: everything is here already, and no event follows. False: exactly one
+  // kGetDone or kGetFailed with `cookie` follows, before kClosed. Reads outside the peer's region
+  // or of an unknown peer are kInvalidArgument; kUnavailable: the peer is lost. After an error, no
+  // event follows and local memory is not touched any more.
+  virtual result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie) = 0;
+
+  // Sends a message of at most kMaxMessageBytes; copied before this returns. kResourceExhausted:
+  // the peer does not take what is already queued, treat it as lost.
+  virtual status notify(PeerId peer, std::span<const std::byte> payload) = 0;
+
+  // Gives the peer up. Pending gets end with their event, then kClosed comes.
+  virtual void close(PeerId peer) = 0;
+
+  // Makes progress and appends what happened. True: there may be more at once, call again before
+  // arm().
+  virtual bool poll(std::vector<TransportEvent>& events) = 0;
+
+  // Readable when poll() has something to do, provided that arm() said true after the last poll().
+  virtual int event_fd() const = 0;
+  // True: wait for event_fd(). False: something happened in between, poll() again.
+  virtual result<bool> arm() = 0;
+
+  // How reads from this peer really travel: "posix", "sysv", "cma", "tcp", "rc_mlx5", "loopback";
+  // "?" for an unknown peer.
+  virtual std::string in_force(PeerId peer) const = 0;
+
+  // Messages dropped because their sender is not connected here, or because they were too long.
+  virtual uint64_t dropped_messages() const = 0;
+};
+
+}  // namespace baton::kvtransfer
