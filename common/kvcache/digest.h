@@ -9,7 +9,8 @@
 namespace baton::kvcache {
 
 // Digest of KV vectors: the sum mod 2^64, over (layer, plane, head, position), of
-// XXH3-64(vector bytes; seed mixed from layer, plane, absolute head and position in the sequence).
+// XXH3-64(vector bytes; seed mixed from layer, plane, absolute head and position in the sequence);
+// a vector of more than 128 bytes counts as parts of 128, each with seed + its offset in bytes.
 // A sum, so any split of the same vectors (blocks, head ranges, layers) adds up to the same value;
 // seeded by place, so a vector in the wrong place changes it.
 

@@ -38,15 +38,16 @@ struct KvLayout {
   std::vector<KvGroup> groups;
   DType dtype = DType::kBF16;
   uint32_t block_tokens = 16;
-  uint32_t head_begin = 0;   // first KV head held here, of total_heads (0 and all without TP)
+  uint32_t head_begin = 0;  // first KV head held here, of total_heads (0 and all without TP)
   uint32_t total_heads = 0;
-  std::string rope;          // parameters that change K's values; compared, never interpreted
+  std::string rope;  // parameters that change K's values; compared, never interpreted
 
   // K and V for `layers` layers of `kv_heads` heads.
   static KvLayout full_kv(uint32_t layers, uint32_t kv_heads, uint32_t head_dim, DType dtype,
                           uint32_t block_tokens);
 
-  // kUnsupported or kInvalidArgument with a sentence; call before any of the below on foreign input.
+  // kUnsupported or kInvalidArgument with a sentence; call before any of the below on foreign
+  // input.
   status validate() const;
 
   uint32_t num_layers() const { return groups[0].layer_end; }
