@@ -42,7 +42,6 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
   }
   void stop() {
     stopped_ = true;
-    handlers_ = {};
     resolver_.cancel();
     timer_.cancel();
     error_code ignored;
@@ -95,7 +94,9 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
         .on_frame =
             [weak](proto::Frame&& frame) {
               const auto self = weak.lock();
-              if (self && self->handlers_.on_frame) self->handlers_.on_frame(std::move(frame));
+              if (self && !self->stopped_ && self->handlers_.on_frame) {
+                self->handlers_.on_frame(std::move(frame));
+              }
             },
         .on_close =
             [weak](const Error& why) {

@@ -19,7 +19,7 @@ TcpConnection::TcpConnection(tcp::socket socket, std::string peer, RpcOptions op
 }
 
 void TcpConnection::set_handlers(Handlers handlers) {
-  handlers_ = std::move(handlers);
+  handlers_ = std::make_shared<const Handlers>(std::move(handlers));
   if (started_ || state_ == State::kClosed) return;
   started_ = true;
   last_heard_ = Clock::now();
@@ -70,7 +70,8 @@ void TcpConnection::take_frame(proto::Frame&& frame) {
     return;
   }
   if (frame.has_pong()) return;
-  if (handlers_.on_frame) handlers_.on_frame(std::move(frame));
+  const auto handlers = handlers_;
+  if (handlers && handlers->on_frame) handlers->on_frame(std::move(frame));
 }
 
 status TcpConnection::send(const proto::Frame& frame) {
@@ -138,8 +139,8 @@ void TcpConnection::fail(Error why) {
   socket_.shutdown(tcp::socket::shutdown_both, ignored);
   socket_.close(ignored);
   boost::asio::post(socket_.get_executor(), [self = shared_from_this(), why = std::move(why)] {
-    const Handlers handlers = std::exchange(self->handlers_, {});
-    if (handlers.on_close) handlers.on_close(why);
+    const auto handlers = std::exchange(self->handlers_, nullptr);
+    if (handlers && handlers->on_close) handlers->on_close(why);
   });
 }
 

@@ -28,7 +28,7 @@ class TcpConnection final : public RpcConnection,
   const std::string& peer() const override { return peer_; }
   bool open() const { return state_ == State::kOpen; }
   // Drops the handlers: nothing is called any more. For owners that go away.
-  void forget_handlers() { handlers_ = {}; }
+  void forget_handlers() { handlers_.reset(); }
 
  private:
   enum class State { kOpen, kDraining, kClosed };
@@ -44,7 +44,8 @@ class TcpConnection final : public RpcConnection,
   boost::asio::steady_timer timer_;
   const std::string peer_;
   const RpcOptions options_;
-  Handlers handlers_;
+  // Shared, so that a handler that drops them does not destroy itself while it runs.
+  std::shared_ptr<const Handlers> handlers_;
   State state_ = State::kOpen;
   bool started_ = false;
   TimePoint last_heard_{};

@@ -194,5 +194,31 @@ TEST_F(RpcTest, ResetDropsThePeerAndTriesAgain) {
   EXPECT_TRUE(run_until([&] { return connects_ == 2; }));
 }
 
+// An owner may drop client or connection from inside its own callback.
+TEST_F(RpcTest, ClientMayBeResetOrDestroyedByItsOwnHandler) {
+  listen();
+  std::unique_ptr<RpcClient> client;
+  int frames = 0;
+  client =
+      make_rpc_client(io_, address(), quick(),
+                      {.on_connected = {},
+                       .on_frame =
+                           [&, marker = std::make_shared<std::string>("alive")](proto::Frame&&) {
+                             if (++frames == 1) {
+                               client->reset("again");
+                             } else {
+                               client.reset();
+                             }
+                             EXPECT_EQ(*marker, "alive");
+                           },
+                       .on_disconnected = {}});
+  for (size_t n = 1; n <= 2; ++n) {
+    ASSERT_TRUE(run_until([&] { return accepted_.size() == n; }));
+    ASSERT_TRUE(accepted_[n - 1]->send(cancel(1)));
+    ASSERT_TRUE(run_until([&] { return frames == static_cast<int>(n); }));
+  }
+  EXPECT_TRUE(run_until([&] { return closed_.size() == 2; }));
+}
+
 }  // namespace
 }  // namespace baton::net

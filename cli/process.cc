@@ -1,0 +1,64 @@
+#include "cli/process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "common/base/log.h"
+
+namespace baton::cli {
+namespace {
+
+// After fork: only calls that are safe between fork and exec.
+[[noreturn]] void become(const std::vector<char*>& argv, pid_t parent, int write_fd) {
+  setpgid(0, 0);
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (getppid() != parent) _exit(1);  // it died before the line above
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  fcntl(write_fd, F_SETFD, 0);
+  execv("/proc/self/exe", argv.data());
+  _exit(127);
+}
+
+}  // namespace
+
+result<Child> spawn_self(const std::vector<std::string>& args) {
+  int fds[2];
+  if (pipe2(fds, O_CLOEXEC) != 0) {
+    return error(Errc::kIo, std::string("pipe: ") + std::strerror(errno));
+  }
+  std::vector<std::string> all = {"baton"};
+  all.insert(all.end(), args.begin(), args.end());
+  all.insert(all.end(), {"--ready-fd", std::to_string(fds[1])});
+  std::vector<char*> argv;
+  for (auto& arg : all) argv.push_back(arg.data());
+  argv.push_back(nullptr);
+
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  if (pid == 0) become(argv, parent, fds[1]);
+  const int fork_errno = errno;
+  close(fds[1]);
+  if (pid < 0) {
+    close(fds[0]);
+    return error(Errc::kIo, std::string("fork: ") + std::strerror(fork_errno));
+  }
+  return Child{pid, fds[0]};
+}
+
+void report_ready(int ready_fd, const std::string& line) {
+  if (ready_fd < 0) return;
+  const std::string text = line + "\n";
+  if (write(ready_fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+    LOG_WARN("the parent did not take the ready line: {}", std::strerror(errno));
+  }
+  close(ready_fd);
+}
+
+}  // namespace baton::cli

@@ -1,0 +1,146 @@
+#include "worker/sessions.h"
+
+#include <boost/asio/steady_timer.hpp>
+#include <utility>
+
+#include "common/base/log.h"
+#include "common/net/protocol.h"
+
+namespace baton::worker {
+
+struct Sessions::Guest {
+  enum class Kind { kUnknown, kRouter, kPeer };
+  Guest(boost::asio::io_context& io, Connection c) : connection(std::move(c)), timer(io) {}
+  Connection connection;
+  boost::asio::steady_timer timer;
+  Kind kind = Kind::kUnknown;
+  RouterId router;
+  WorkerId peer;
+};
+
+Sessions::Sessions(boost::asio::io_context& io, Handlers handlers)
+    : io_(io), handlers_(std::move(handlers)) {}
+
+Sessions::~Sessions() { close(); }
+
+status Sessions::listen(const std::string& address) {
+  BATON_TRY(server_, net::listen_rpc(io_, address, {}, [this](Connection connection) {
+              accept(std::move(connection));
+            }));
+  return {};
+}
+
+uint16_t Sessions::port() const { return server_->port(); }
+
+void Sessions::accept(Connection connection) {
+  auto guest = std::make_shared<Guest>(io_, std::move(connection));
+  guests_[guest->connection.get()] = guest;
+  guest->timer.expires_after(seconds(2));
+  guest->timer.async_wait([guest](boost::system::error_code ec) {
+    if (!ec && guest->kind == Guest::Kind::kUnknown) guest->connection->close();
+  });
+  std::weak_ptr<Guest> weak = guest;
+  guest->connection->set_handlers({
+      .on_frame =
+          [this, weak](proto::Frame&& frame) {
+            const auto g = weak.lock();
+            if (!g) return;
+            if (g->kind == Guest::Kind::kRouter) {
+              handlers_.on_frame(g->router, std::move(frame));
+            } else if (g->kind == Guest::Kind::kUnknown) {
+              first_frame(g, std::move(frame));
+            }
+          },
+      .on_close =
+          [this, weak](const Error& why) {
+            const auto g = weak.lock();
+            if (!g) return;
+            LOG_INFO("connection ended: {}", why.message);
+            lost(g);
+          },
+  });
+}
+
+void Sessions::first_frame(const std::shared_ptr<Guest>& guest, proto::Frame&& frame) {
+  guest->timer.cancel();
+  if (frame.has_router_hello()) return welcome_router(guest, frame.router_hello());
+  if (frame.has_pair_request()) return welcome_peer(guest, frame.pair_request());
+  LOG_WARN("{} began with neither a router's hello nor a request to pair",
+           guest->connection->peer());
+  guest->connection->close();
+}
+
+void Sessions::welcome_router(const std::shared_ptr<Guest>& guest,
+                              const proto::RouterHello& hello) {
+  if (!net::protocols_meet(hello.protocol_min(), hello.protocol_max()) || hello.router() == 0) {
+    LOG_WARN("router at {} speaks protocol {}..{}; this worker {}..{}", guest->connection->peer(),
+             hello.protocol_min(), hello.protocol_max(), net::kProtocolMin, net::kProtocolMax);
+    guest->connection->close();
+    return;
+  }
+  guest->kind = Guest::Kind::kRouter;
+  guest->router = RouterId(hello.router());
+  if (const auto old = routers_.find(guest->router); old != routers_.end()) {
+    const Connection replaced = std::exchange(old->second, guest->connection);
+    replaced->close();
+    handlers_.on_router_lost(guest->router);  // what ran over the old connection is lost with it
+  } else {
+    routers_[guest->router] = guest->connection;
+  }
+  proto::Frame reply;
+  *reply.mutable_worker_hello() = handlers_.hello();
+  send(guest->router, reply);
+  handlers_.on_router(guest->router);
+}
+
+void Sessions::welcome_peer(const std::shared_ptr<Guest>& guest,
+                            const proto::PairRequest& request) {
+  proto::Frame reply;
+  const auto peer = handlers_.on_pair(request, *reply.mutable_pair_reply());
+  if (!peer) {
+    LOG_WARN("no pair with {}: {}", guest->connection->peer(), peer.error().message);
+    reply.mutable_pair_reply()->set_error(peer.error().message);
+  }
+  const status sent = guest->connection->send(reply);
+  if (!peer || !sent) return guest->connection->close();
+  guest->kind = Guest::Kind::kPeer;
+  guest->peer = *peer;
+}
+
+void Sessions::lost(const std::shared_ptr<Guest>& guest) {
+  guest->timer.cancel();
+  guests_.erase(guest->connection.get());
+  if (guest->kind == Guest::Kind::kPeer) handlers_.on_peer_lost(guest->peer);
+  if (guest->kind != Guest::Kind::kRouter) return;
+  const auto current = routers_.find(guest->router);
+  if (current == routers_.end() || current->second != guest->connection) return;  // replaced
+  routers_.erase(current);
+  handlers_.on_router_lost(guest->router);
+}
+
+void Sessions::send(RouterId router, const proto::Frame& frame) {
+  const auto found = routers_.find(router);
+  if (found == routers_.end()) return;
+  const status sent = found->second->send(frame);
+  // A connection that fails to send closes itself, and lost() follows.
+  if (!sent) LOG_WARN("to router {}: {}", router.value, sent.error().message);
+}
+
+void Sessions::broadcast(const proto::Frame& frame) {
+  for (const auto& [router, connection] : routers_) {
+    const status sent = connection->send(frame);
+    if (!sent) LOG_WARN("to router {}: {}", router.value, sent.error().message);
+  }
+}
+
+void Sessions::close() {
+  server_.reset();
+  for (const auto& [raw, guest] : std::exchange(guests_, {})) {
+    guest->timer.cancel();
+    guest->connection->set_handlers({});
+    guest->connection->close();
+  }
+  routers_.clear();
+}
+
+}  // namespace baton::worker

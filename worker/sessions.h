@@ -1,0 +1,59 @@
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "common/base/ids.h"
+#include "common/net/rpc.h"
+
+namespace baton::worker {
+
+// Who is connected to this worker: routers, and workers that pair. The first frame tells which;
+// who sends none within two seconds, or something else, is cut off. One connection a router; a
+// newer one takes the older one's place. Runs on the io_context's thread.
+class Sessions {
+ public:
+  struct Handlers {
+    std::function<proto::WorkerHello()> hello;  // what a router is told first
+    std::function<void(RouterId)> on_router;    // after the hello went out
+    std::function<void(RouterId, proto::Frame&&)> on_frame;
+    std::function<void(RouterId)> on_router_lost;
+    // A worker wants to pair; fill the reply. On success the peer's id comes back, and
+    // on_peer_lost(id) is called when its connection ends.
+    std::function<result<WorkerId>(const proto::PairRequest&, proto::PairReply&)> on_pair;
+    std::function<void(WorkerId)> on_peer_lost;
+  };
+
+  Sessions(boost::asio::io_context& io, Handlers handlers);
+  ~Sessions();
+
+  status listen(const std::string& address);
+  uint16_t port() const;
+
+  // Dropped if that router is away: its requests are being cancelled.
+  void send(RouterId router, const proto::Frame& frame);
+  void broadcast(const proto::Frame& frame);
+  size_t num_routers() const { return routers_.size(); }
+  // Sends what is queued and closes everything.
+  void close();
+
+ private:
+  using Connection = std::shared_ptr<net::RpcConnection>;
+  struct Guest;
+  void accept(Connection connection);
+  void first_frame(const std::shared_ptr<Guest>& guest, proto::Frame&& frame);
+  void welcome_router(const std::shared_ptr<Guest>& guest, const proto::RouterHello& hello);
+  void welcome_peer(const std::shared_ptr<Guest>& guest, const proto::PairRequest& request);
+  void lost(const std::shared_ptr<Guest>& guest);
+
+  boost::asio::io_context& io_;
+  Handlers handlers_;
+  std::unique_ptr<net::RpcServer> server_;
+  std::map<RouterId, Connection> routers_;
+  std::map<net::RpcConnection*, std::shared_ptr<Guest>> guests_;
+};
+
+}  // namespace baton::worker
