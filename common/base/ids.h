@@ -26,6 +26,15 @@ using SlotId = StrongId<struct SlotIdTag, uint32_t>;          // a sequence's pl
 
 using TokenId = int32_t;
 
+// One attempt to serve one request, unique within a worker. A higher generation of the same request
+// fences what the lower ones left.
+struct RequestKey {
+  RouterId router;
+  RequestId request;
+  Generation generation;
+  friend constexpr auto operator<=>(const RequestKey&, const RequestKey&) = default;
+};
+
 }  // namespace baton
 
 template <class Tag, class Rep>

@@ -38,7 +38,7 @@ struct StepSequence {
   std::vector<TokenId> next_tokens;  // then: the token after each row [num_rows]
   uint64_t client = 0;               // the scheduler's own mark, handed back untouched
   // Results.
-  std::vector<uint64_t> digests;     // [layer][block touched]; blocks position/B .. (end-1)/B
+  std::vector<uint64_t> digests;          // [layer][block touched]; blocks position/B .. (end-1)/B
   std::vector<ops::SampleResult> scores;  // [num_rows], if prompt_logprobs >= 0
 };
 
@@ -56,16 +56,50 @@ struct StepBatch {
   std::vector<StepSample> samples;
   // Copies of whole blocks, before the step computes (copy-on-write): {from, to}.
   std::vector<std::pair<BlockId, BlockId>> block_copies;
+  std::vector<StepSequence> spare;  // sequences of earlier steps, for their memory
 
+  // An empty sequence at the end, with the memory of an earlier one.
+  StepSequence& add_sequence();
+  void clear();  // as new, but keeps the memory
   uint32_t num_rows() const;
   bool empty() const { return sequences.empty() && block_copies.empty(); }
 };
+
+inline StepSequence& StepBatch::add_sequence() {
+  if (spare.empty()) return sequences.emplace_back();
+  StepSequence& s = sequences.emplace_back(std::move(spare.back()));
+  spare.pop_back();
+  s.tokens.clear();
+  s.block_table.clear();
+  s.next_tokens.clear();
+  s.digests.clear();
+  s.scores.clear();
+  s.last_of = {};
+  s.digest = false;
+  s.prompt_logprobs = -1;
+  return s;
+}
+
+inline void StepBatch::clear() {
+  opens.clear();
+  for (StepSequence& s : sequences) spare.push_back(std::move(s));
+  sequences.clear();
+  samples.clear();
+  block_copies.clear();
+}
 
 struct StepLimits {
   uint32_t max_rows = 0;       // rows (tokens) in a step
   uint32_t max_sequences = 0;  // sequences in a step
   uint32_t max_slots = 0;      // sampler slots
   uint32_t max_context = 0;    // tokens in a sequence, prompt and output
+};
+
+// What is left of a step that is being planned. Schedulers take from it in turn.
+struct StepBudget {
+  uint32_t rows = 0;
+  uint32_t sequences = 0;
+  uint32_t keep_free_blocks = 0;  // that no new prompt may take: running sequences will grow
 };
 
 }  // namespace baton::engine

@@ -117,6 +117,16 @@ void BlockPool::register_hash(BlockId id, const PrefixHash& hash) {
   block.found = true;
 }
 
+void BlockPool::forget(BlockId id) {
+  Block& block = at(id);
+  if (block.state == BlockState::kCached) {
+    unlink(id);
+    return make_free(id);
+  }
+  if (block.found) index_.erase(block.hash);
+  block.hashed = block.found = false;
+}
+
 uint32_t BlockPool::match_prefix(std::span<const PrefixHash> hashes, std::vector<BlockId>& out) {
   uint32_t length = 0;
   for (const PrefixHash& hash : hashes) {

@@ -44,6 +44,8 @@ class BlockPool {
   // If another block is known for this hash, that one stays the one to be found, and this one takes
   // its place if it is gone. A table's blocks are registered from the first on.
   void register_hash(BlockId block, const PrefixHash& hash);
+  // This block's content is in doubt: it is not found from now on, and free when last used.
+  void forget(BlockId block);
   // Appends the longest run of blocks known for hashes[0], hashes[1], ... and takes a reference to
   // each. Returns its length.
   uint32_t match_prefix(std::span<const PrefixHash> hashes, std::vector<BlockId>& out);

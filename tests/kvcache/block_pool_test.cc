@@ -160,6 +160,21 @@ TEST(BlockPool, ReleasingATwinMakesTheKeptOneYoung) {
   EXPECT_EQ(pool.peek_prefix(chain(1, 2)), 2u) << "the chain outlives what was used before it";
 }
 
+TEST(BlockPool, ForgottenBlocksAreNotFound) {
+  BlockPool pool(4);
+  const auto used = hold(pool, chain(1, 2)), cached = hold(pool, chain(10, 2));
+  pool.release(cached);
+  pool.forget(used[1]);
+  pool.forget(cached[0]);
+  EXPECT_EQ(pool.peek_prefix(chain(1, 2)), 1u);
+  EXPECT_EQ(pool.peek_prefix(chain(10, 2)), 0u);
+  EXPECT_EQ(pool.state(cached[0]), BlockState::kFree);
+  pool.release(used);
+  EXPECT_EQ(pool.state(used[1]), BlockState::kFree);
+  EXPECT_EQ(pool.counts(), (BlockCounts{.free = 2, .cached = 2}));
+  EXPECT_TRUE(pool.consistent());
+}
+
 TEST(BlockPool, QuarantinedBlocksAreNobodys) {
   BlockPool pool(2);
   std::vector<BlockId> table;
