@@ -171,4 +171,7 @@ struct SendMessage {
   Message message;
 };
 
+// The Leases, as many as the cap asks for, that name `keys`.
+std::vector<Lease> make_leases(std::vector<HandoffKey> keys, bool from_source, Duration extends);
+
 }  // namespace baton::kvtransfer

@@ -16,6 +16,7 @@
 #include "kvtransfer/messages.h"
 #include "kvtransfer/plan.h"
 #include "kvtransfer/read_list.h"
+#include "kvtransfer/recent_keys.h"
 
 namespace baton::kvtransfer {
 
@@ -153,6 +154,7 @@ class Sink {
     bool committed = false;
     std::vector<TokenId> first_tokens;
     TimePoint heard;
+    Duration lease{};  // silence of the source that ends it
     SinkTimings timings;
   };
   struct Peer {
@@ -161,10 +163,12 @@ class Sink {
     std::deque<HandoffKey> ready;  // with something to read; each gets one read in turn
     uint64_t bytes_in_flight = 0;
     uint32_t reads_in_flight = 0;
+    uint64_t epoch = 0;  // tells a worker that came back from its former life
   };
   struct InFlight {
     HandoffKey key;
     WorkerId source;
+    uint64_t epoch = 0;  // of its Peer
     Read read;
     uint64_t bytes = 0;
   };
@@ -172,24 +176,28 @@ class Sink {
 
   Handoff* find_live(WorkerId from, const HandoffKey& key);
   status check_reserve(const SinkReserve& reserve) const;
-  status check_announce(const Handoff& h, const Peer& peer, const Announce& announce) const;
+  status check_announce(const Handoff& h, const Announce& announce) const;
   void send(WorkerId to, Message message, SinkActions& actions);
   void send_credit(const Handoff& h, SinkActions& actions);
   void answer_unknown(WorkerId from, const HandoffKey& key, SinkActions& actions);
   void make_ready(Handoff& h);
-  void pump(WorkerId source, TimePoint now, SinkActions& actions);
-  void start(Handoff& h, Peer& peer, Read read, SinkActions& actions);
-  void reread_or_fail(Handoff& h, InFlight flight, Error why, const Nack* nack, TimePoint now,
+  void pump(WorkerId source, SinkActions& actions);
+  bool window_open(const Peer& peer) const;
+  void start(Handoff& h, Peer& peer, const Read& read, SinkActions& actions);
+  InFlight take_flight(uint64_t cookie);
+  void reread_or_fail(Handoff& h, const InFlight& flight, Error why, AbortReason reason,
                       SinkActions& actions);
+  void reject(Handoff& h, const InFlight& flight, uint64_t digest, SinkActions& actions);
   void join_if_complete(Handoff& h, TimePoint now, SinkActions& actions);
   void fail(Handoff& h, Error why, SinkActions& actions);
   void fail_and_tell(Handoff& h, Error why, AbortReason reason, SinkActions& actions);
+  void forget_live(const Handoff& h);
   void release_if_quiet(const HandoffKey& key, SinkActions& actions);
+  KvRange range_of(const Handoff& h, const Peer& peer, const Read& read) const;
   void set_timer(const Handoff& h);
   void on_timer(const HandoffKey& key, TimePoint now, SinkActions& actions);
   void renew(TimePoint now, SinkActions& actions);
   void schedule_renewal(TimePoint now);
-  void remember_joined(const HandoffKey& key);
 
   SinkConfig config_;
   std::map<WorkerId, Peer> peers_;
@@ -197,11 +205,10 @@ class Sink {
   std::map<Request, Generation> newest_;  // of each live request
   std::unordered_map<uint64_t, InFlight> in_flight_;
   std::set<BlockId> held_;  // blocks of handoffs_
-  std::set<HandoffKey> joined_;
-  std::deque<HandoffKey> joined_order_;  // oldest first
+  RecentKeys joined_;
   DeadlineQueue<HandoffKey> timers_;
   TimePoint next_renewal_ = TimePoint::max();
-  uint64_t next_cookie_ = 1;
+  uint64_t next_cookie_ = 1, next_epoch_ = 1;
   SinkStats stats_;
 };
 

@@ -14,16 +14,19 @@
 #include "kvtransfer/deadline_queue.h"
 #include "kvtransfer/messages.h"
 #include "kvtransfer/plan.h"
+#include "kvtransfer/recent_keys.h"
 
 namespace baton::kvtransfer {
 
 struct SourceConfig {
   kvcache::KvLayout layout;
+  Duration lease = seconds(5);              // told to sinks: how long to hold without a word
   Duration renew_every = seconds(1);        // between leases and resent commits
   Duration park_timeout = seconds(30);      // finished, and nobody reads it
   Duration early_credit_ttl = seconds(10);  // credited, and nothing begins
   uint32_t max_handoffs = 4096;
   uint32_t max_early_credits = 4096;
+  uint32_t max_ended = 4096;  // remembered, to refuse what still comes for them
   uint32_t max_parked_blocks = UINT32_MAX;
 };
 
@@ -135,8 +138,7 @@ class Source {
     std::vector<std::vector<uint64_t>> digests;  // [layer][block]; its size is what is done
     std::vector<uint32_t> announced;             // [layer] blocks announced to this sink
     std::vector<TokenId> first_tokens;
-    uint32_t first_block = 0;  // credited from here
-    Duration lease{};
+    Credit credit;  // valid while credited
     TimePoint heard, park_until;
     SourceTimings timings;
   };
@@ -154,22 +156,26 @@ class Source {
   uint32_t num_blocks(const Handoff& h) const {
     return config_.layout.blocks_for(h.info.num_tokens);
   }
+  status check_done(const Handoff& h, const LayersDone& done) const;
   Handoff* find_credited(WorkerId from, const HandoffKey& key);
   void send(WorkerId to, Message message, SourceActions& actions);
-  void accept(Handoff& h, const Credit& credit, TimePoint now, SourceActions& actions);
   void take_early_credit(Handoff& h, TimePoint now, SourceActions& actions);
+  void accept(Handoff& h, const Credit& credit, TimePoint now, SourceActions& actions);
+  void announce_from_credit(Handoff& h, SourceActions& actions);
+  void announce_again(Handoff& h, SourceActions& actions);
   void announce_new(Handoff& h, SourceActions& actions);
+  uint32_t announce_layers(Handoff& h, uint32_t layer, uint32_t limit, SourceActions& actions);
   void announce(Handoff& h, uint32_t layer_begin, uint32_t layer_end, uint32_t block_begin,
                 uint32_t block_end, SourceActions& actions);
-  void announce_again(Handoff& h, SourceActions& actions);
   void commit(Handoff& h, SourceActions& actions);
   void lose_sink(Handoff& h, Error why, TimePoint now, SourceActions& actions);
-  void park(Handoff& h, TimePoint now, SourceActions& actions);
-  void unpark(Handoff& h);
-  void end(const HandoffKey& key);
+  void uncredit(Handoff& h, TimePoint now);
+  void park(Handoff& h, TimePoint now);
+  void unpark(const Handoff& h);
   void fail(const HandoffKey& key, Error why, SourceActions& actions,
             std::optional<KvRange> suspect = {});
   void fail_and_tell(const HandoffKey& key, Error why, AbortReason reason, SourceActions& actions);
+  void forget(const HandoffKey& key);
   void set_timer(const Handoff& h);
   void on_timer(const HandoffKey& key, TimePoint now, SourceActions& actions);
   void renew(TimePoint now, SourceActions& actions);
@@ -179,7 +185,8 @@ class Source {
   Handoffs handoffs_;
   std::map<Request, Generation> newest_;     // of each live request
   std::map<HandoffKey, EarlyCredit> early_;  // credits that came before begin()
-  DeadlineQueue<HandoffKey> timers_;         // of handoffs_
+  RecentKeys ended_;
+  DeadlineQueue<HandoffKey> timers_;  // of handoffs_
   TimePoint next_renewal_ = TimePoint::max();
   uint32_t parked_blocks_ = 0;
   SourceStats stats_;

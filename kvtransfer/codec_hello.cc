@@ -1,0 +1,162 @@
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "common/proto/handoff.pb.h"
+#include "kvtransfer/codec.h"
+
+namespace baton::kvtransfer {
+namespace {
+
+Error corrupt(std::string_view field, std::string_view why) {
+  return error(Errc::kDataCorrupt, fmt::format("hello: {}: {}", field, why));
+}
+
+status check_text(std::string_view field, const std::string& text, size_t max) {
+  if (text.size() <= max) return {};
+  return corrupt(field, fmt::format("{} bytes, at most {}", text.size(), max));
+}
+
+void fill(proto::KvLayoutInfo& out, const kvcache::KvLayout& layout) {
+  for (const kvcache::KvGroup& group : layout.groups) {
+    proto::KvGroupInfo& out_group = *out.add_groups();
+    out_group.set_layer_begin(group.layer_begin);
+    out_group.set_layer_end(group.layer_end);
+    out_group.set_kind(static_cast<uint32_t>(group.kind));
+    out_group.set_sharded(group.sharded);
+    for (const kvcache::KvPlane& plane : group.planes) {
+      proto::KvPlaneInfo& out_plane = *out_group.add_planes();
+      out_plane.set_name(plane.name);
+      out_plane.set_heads(plane.heads);
+      out_plane.set_vector_bytes(plane.vector_bytes);
+    }
+  }
+  out.set_dtype(static_cast<uint32_t>(layout.dtype));
+  out.set_block_tokens(layout.block_tokens);
+  out.set_head_begin(layout.head_begin);
+  out.set_total_heads(layout.total_heads);
+  out.set_rope(layout.rope);
+}
+
+void fill(proto::RankInfo& out, const Rank& rank) {
+  out.set_head_begin(rank.head_begin);
+  out.set_address(rank.endpoint.address);
+  out.set_host(rank.endpoint.host);
+  out.set_shared_memory(rank.endpoint.shared_memory);
+  out.set_pid(rank.endpoint.pid);
+  proto::MemoryRegionInfo& region = *out.add_regions();
+  region.set_base(rank.endpoint.region.base);
+  region.set_bytes(rank.endpoint.region.bytes);
+  region.set_key(rank.endpoint.region.key);
+  region.set_num_blocks(rank.num_blocks);
+}
+
+result<kvcache::KvGroup> parse(const proto::KvGroupInfo& in) {
+  if (in.kind() > static_cast<uint32_t>(kvcache::GroupKind::kState)) {
+    return corrupt("layout.groups.kind", fmt::format("{} is unknown", in.kind()));
+  }
+  if (in.planes_size() > 16) return corrupt("layout.groups.planes", "too many");
+  kvcache::KvGroup group{
+      in.layer_begin(), in.layer_end(), {}, kvcache::GroupKind(in.kind()), in.sharded()};
+  for (const proto::KvPlaneInfo& plane : in.planes()) {
+    BATON_CHECK_OK(check_text("layout.groups.planes.name", plane.name(), 64));
+    group.planes.push_back({plane.name(), plane.heads(), plane.vector_bytes()});
+  }
+  return group;
+}
+
+result<kvcache::KvLayout> parse(const proto::KvLayoutInfo& in) {
+  kvcache::KvLayout layout;
+  if (in.groups_size() > 64) return corrupt("layout.groups", "too many");
+  for (const proto::KvGroupInfo& in_group : in.groups()) {
+    BATON_TRY(kvcache::KvGroup group, parse(in_group));
+    layout.groups.push_back(std::move(group));
+  }
+  if (in.dtype() > static_cast<uint32_t>(DType::kI32)) {
+    return corrupt("layout.dtype", fmt::format("{} is unknown", in.dtype()));
+  }
+  BATON_CHECK_OK(check_text("layout.rope", in.rope(), kMaxTextBytes));
+  layout.dtype = DType(in.dtype());
+  layout.block_tokens = in.block_tokens();
+  layout.head_begin = in.head_begin();
+  layout.total_heads = in.total_heads();
+  layout.rope = in.rope();
+  if (const status valid = layout.validate(); !valid) {
+    return error(valid.error().code, "hello: " + valid.error().message);
+  }
+  if (layout.num_layers() > kMaxDigests) return corrupt("layout", "too many layers");
+  return layout;
+}
+
+result<Rank> parse(const proto::RankInfo& in, const kvcache::KvLayout& layout) {
+  BATON_CHECK_OK(check_text("ranks.address", in.address(), kMaxBlobBytes));
+  BATON_CHECK_OK(check_text("ranks.host", in.host(), kMaxTextBytes));
+  if (in.regions_size() != 1) {
+    return error(Errc::kUnsupported, fmt::format("hello: ranks.regions: {} memory regions; exactly "
+                                                 "one is supported",
+                                                 in.regions_size()));
+  }
+  const proto::MemoryRegionInfo& region = in.regions(0);
+  BATON_CHECK_OK(check_text("ranks.regions.key", region.key(), kMaxBlobBytes));
+  if (region.num_blocks() > region.bytes() / layout.block_bytes()) {
+    return corrupt("ranks.regions.bytes",
+                   fmt::format("{} do not hold {} blocks of {}", region.bytes(),
+                               region.num_blocks(), layout.block_bytes()));
+  }
+  if (region.base() > UINT64_MAX - region.bytes()) {
+    return corrupt("ranks.regions.base", "the region wraps around");
+  }
+  return Rank{in.head_begin(),
+              region.num_blocks(),
+              {in.address(),
+               in.host(),
+               in.shared_memory(),
+               in.pid(),
+               {region.base(), region.bytes(), region.key()}}};
+}
+
+}  // namespace
+
+std::string encode(const Hello& hello) {
+  proto::Hello out;
+  out.set_protocol_min(hello.protocol_min);
+  out.set_protocol_max(hello.protocol_max);
+  out.set_worker(hello.worker.value);
+  fill(*out.mutable_layout(), hello.layout);
+  out.set_model_key(hello.model_key);
+  out.set_numerics(hello.numerics);
+  for (const Rank& rank : hello.ranks) fill(*out.add_ranks(), rank);
+  return out.SerializeAsString();
+}
+
+result<Hello> decode_hello(std::string_view bytes) {
+  proto::Hello in;
+  if (bytes.size() > kMaxRanks * 4 * kMaxBlobBytes ||
+      !in.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return corrupt("body", "not a message");
+  }
+  if (in.protocol_min() == 0 || in.protocol_min() > in.protocol_max()) {
+    return corrupt("protocol", fmt::format("{}..{}", in.protocol_min(), in.protocol_max()));
+  }
+  if (in.worker() == 0) return corrupt("worker", "missing");
+  BATON_CHECK_OK(check_text("model_key", in.model_key(), kMaxTextBytes));
+  BATON_CHECK_OK(check_text("numerics", in.numerics(), kMaxTextBytes));
+  BATON_TRY(kvcache::KvLayout layout, parse(in.layout()));
+  if (in.ranks_size() < 1 || in.ranks_size() > static_cast<int>(kMaxRanks)) {
+    return corrupt("ranks", fmt::format("{} of them", in.ranks_size()));
+  }
+  Hello hello{in.protocol_min(),
+              in.protocol_max(),
+              WorkerId{in.worker()},
+              std::move(layout),
+              in.model_key(),
+              in.numerics(),
+              {}};
+  for (const proto::RankInfo& in_rank : in.ranks()) {
+    BATON_TRY(Rank rank, parse(in_rank, hello.layout));
+    hello.ranks.push_back(std::move(rank));
+  }
+  return hello;
+}
+
+}  // namespace baton::kvtransfer
