@@ -1,0 +1,201 @@
+#include "router/dispatch/dispatcher.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <variant>
+
+namespace baton::router {
+
+Dispatcher::Dispatcher(RequestId first_id, DispatchLimits limits)
+    : limits_(limits), next_id_(first_id.value) {}
+
+// --- workers ------------------------------------------------------------------------------------
+
+status Dispatcher::worker_joined(const proto::WorkerHello& hello, std::string address,
+                                 TimePoint now, Actions& actions) {
+  BATON_CHECK_OK(pool_.add(hello, std::move(address)));
+  send_peers(actions);
+  pump(now, actions);
+  return {};
+}
+
+void Dispatcher::worker_lost(WorkerId worker, TimePoint now, Actions& actions) {
+  const Worker* lost = pool_.find(worker);
+  if (!lost) return;
+  const Error why = error(Errc::kUnavailable, fmt::format("the connection to worker '{}' was lost",
+                                                          lost->hello.name()));
+  std::vector<RequestId> served;
+  for (const auto& [id, leg] : legs_) {
+    const bool there = leg.placement.prefill == worker || leg.placement.decode == worker;
+    if (there && leg.state != Leg::State::kQueued) served.push_back(id);
+  }
+  std::ranges::sort(served);
+  pool_.remove(worker);
+  peers_sent_.erase(worker);
+  for (const RequestId id : served) {
+    const auto it = legs_.find(id);
+    if (it == legs_.end()) continue;  // its request ended with another leg
+    Leg& leg = it->second;
+    if (leg.placement.decode != worker && prefill_is_over(leg)) {
+      leg.placement.prefill = WorkerId{};
+    } else {
+      fail_leg(leg, worker, why, now, actions);
+    }
+  }
+  send_peers(actions);
+  pump(now, actions);
+}
+
+void Dispatcher::send_peers(Actions& actions) {
+  for (const auto& [id, decode] : pool_.workers()) {
+    if (decode.role != proto::ROLE_DECODE) continue;
+    std::vector<WorkerId> sources;
+    proto::Frame frame;
+    for (const auto& [other_id, other] : pool_.workers()) {
+      if (other.role != proto::ROLE_PREFILL) continue;
+      if (other.hello.model() != decode.hello.model()) continue;
+      sources.push_back(other_id);
+      proto::Peers::Peer& peer = *frame.mutable_peers()->add_prefill();
+      peer.set_worker(other_id.value);
+      peer.set_address(other.address);
+    }
+    std::vector<WorkerId>& sent = peers_sent_[id];
+    if (sent == sources) continue;
+    sent = std::move(sources);
+    frame.mutable_peers();  // an empty list is a message too
+    actions.sends.push_back({id, std::move(frame)});
+  }
+}
+
+// --- requests -----------------------------------------------------------------------------------
+
+size_t Dispatcher::num_queued() const {
+  size_t queued = 0;
+  for (const auto& [model, queue] : queues_) queued += queue.size();
+  return queued;
+}
+
+result<RequestId> Dispatcher::submit(RequestInput input, TimePoint now, Actions& actions) {
+  if (!pool_.capacity(input.model)) {
+    return error(Errc::kUnavailable,
+                 fmt::format("no worker serves the model '{}' yet", input.model));
+  }
+  if (num_queued() >= limits_.max_queued) {
+    return error(Errc::kResourceExhausted,
+                 fmt::format("{} requests are waiting already", limits_.max_queued));
+  }
+  const RequestId id(next_id_++);
+  RequestState& request = requests_[id];
+  request.input = std::move(input);
+  request.arrival = next_arrival_++;
+  request.choices.assign(request.input.choices, ChoiceStream(request.input.max_tokens));
+  request.trail.submitted = now;
+  Leg& leg = new_leg(request, id, id);
+  leg.num_choices = request.input.choices;
+  leg.queue_deadline = now + limits_.queue_timeout;
+  enqueue(leg);
+  pump(now, actions);
+  return id;
+}
+
+std::optional<RequestTrail> Dispatcher::cancel(RequestId id, TimePoint now, Actions& actions) {
+  const auto it = requests_.find(id);
+  if (it == requests_.end()) return std::nullopt;
+  RequestTrail trail = it->second.trail;
+  drop_legs(it->second, actions);
+  requests_.erase(it);
+  pump(now, actions);
+  return trail;
+}
+
+void Dispatcher::stop_choice(RequestId id, uint32_t choice, TimePoint now, Actions& actions) {
+  const auto it = requests_.find(id);
+  if (it == requests_.end() || choice >= it->second.choices.size()) return;
+  RequestState& request = it->second;
+  if (request.choices[choice].ended()) return;
+  request.choices[choice].close();
+  for (const RequestId leg_id : request.legs) {
+    Leg& leg = legs_.at(leg_id);
+    if (!leg.has(choice)) continue;
+    if (leg_ended(leg)) {
+      drop_leg(leg, /*cancel=*/true, actions);
+    } else {
+      cancel_on_workers(leg, choice, actions);
+    }
+    break;
+  }
+  end_if_done(id, actions);
+  pump(now, actions);
+}
+
+void Dispatcher::end_if_done(RequestId id, Actions& actions) {
+  if (requests_.at(id).ended()) end_request(id, std::nullopt, actions);
+}
+
+void Dispatcher::end_request(RequestId id, std::optional<Error> why, Actions& actions) {
+  const auto it = requests_.find(id);
+  drop_legs(it->second, actions);
+  actions.outputs.push_back(RequestEnded{id, std::move(why), std::move(it->second.trail)});
+  requests_.erase(it);
+}
+
+Leg& Dispatcher::new_leg(RequestState& request, RequestId request_id, RequestId id) {
+  Leg& leg = legs_[id];
+  leg.id = id;
+  leg.request = request_id;
+  request.legs.push_back(id);
+  return leg;
+}
+
+void Dispatcher::drop_leg(Leg& leg, bool cancel, Actions& actions) {
+  if (cancel) cancel_on_workers(leg, std::nullopt, actions);
+  unqueue(leg);
+  release(leg);
+  std::erase(request_of(leg).legs, leg.id);
+  const RequestId id = leg.id;
+  legs_.erase(id);
+}
+
+void Dispatcher::drop_legs(RequestState& request, Actions& actions) {
+  while (!request.legs.empty()) drop_leg(legs_.at(request.legs.back()), true, actions);
+}
+
+// --- time ---------------------------------------------------------------------------------------
+
+void Dispatcher::tick(TimePoint now, Actions& actions) {
+  std::vector<RequestId> late;
+  for (const auto& [id, request] : requests_) {
+    if (request.input.deadline <= now) late.push_back(id);
+  }
+  for (const RequestId id : late) {
+    end_request(id, error(Errc::kDeadlineExceeded, "the request's time is up"), actions);
+  }
+  std::vector<RequestId> unplaced;
+  for (const auto& [id, leg] : legs_) {
+    const bool waits = leg.state == Leg::State::kQueued && leg.queue_deadline <= now;
+    const bool reserves = leg.state == Leg::State::kReserving && leg.reserve_deadline <= now;
+    if (waits || reserves) unplaced.push_back(id);
+  }
+  for (const RequestId id : unplaced) {
+    const auto it = legs_.find(id);
+    if (it != legs_.end()) time_out(it->second, now, actions);
+  }
+  pump(now, actions);
+}
+
+void Dispatcher::time_out(Leg& leg, TimePoint now, Actions& actions) {
+  if (leg.state == Leg::State::kQueued) {
+    const double waited = to_seconds(limits_.queue_timeout);
+    end_request(
+        leg.request,
+        error(Errc::kResourceExhausted, fmt::format("no worker had room within {:g} s", waited)),
+        actions);
+    return;
+  }
+  const WorkerId silent = leg.placement.decode;
+  fail_leg(leg, silent, error(Errc::kDeadlineExceeded, "a worker did not answer a reservation"),
+           now, actions);
+}
+
+}  // namespace baton::router

@@ -1,0 +1,129 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "router/dispatch/actions.h"
+#include "router/dispatch/request_state.h"
+#include "router/dispatch/worker_pool.h"
+
+namespace baton::router {
+
+struct DispatchLimits {
+  size_t max_queued = 1024;              // requests that wait for a worker
+  Duration queue_timeout = seconds(60);  // of a request's first placement
+  Duration reserve_timeout = seconds(2);
+  uint32_t max_retries = 2;                // of a leg, after failures
+  uint32_t max_preemptions = 32;           // of a leg
+  Duration min_backoff = milliseconds(5);  // of a worker that is full
+  Duration max_backoff = seconds(1);
+};
+
+// Carries requests through the workers: places, reserves, submits, merges their tokens, retries and
+// resumes. Pure: events come in with their time, actions go out; it has no thread, socket or clock.
+// Every request that submit() took ends with exactly one RequestEnded or one cancel().
+class Dispatcher {
+ public:
+  // `first_id`: ids on the wire count up from it; two routers' ids must not meet.
+  Dispatcher(RequestId first_id, DispatchLimits limits);
+
+  // --- workers ---
+  // kInvalidArgument: refused, and why. `address`: where other workers pair with it.
+  status worker_joined(const proto::WorkerHello& hello, std::string address, TimePoint now,
+                       Actions& actions);
+  void worker_lost(WorkerId worker, TimePoint now, Actions& actions);
+  // Drops what is stale or does not come from a worker of that leg.
+  void on_frame(WorkerId from, proto::Frame&& frame, TimePoint now, Actions& actions);
+
+  // --- requests ---
+  // kResourceExhausted if the queue is full, kUnavailable if no worker of the model was ever there.
+  result<RequestId> submit(RequestInput input, TimePoint now, Actions& actions);
+  // The client is gone: nothing more is said about the request.
+  std::optional<RequestTrail> cancel(RequestId request, TimePoint now, Actions& actions);
+  // The router itself ends one choice (a stop string). The last one ends the request.
+  void stop_choice(RequestId request, uint32_t choice, TimePoint now, Actions& actions);
+
+  // Deadlines, and waiting requests; to be called every 20 ms or so while not idle().
+  void tick(TimePoint now, Actions& actions);
+
+  // --- views ---
+  const WorkerPool& pool() const { return pool_; }
+  bool idle() const { return requests_.empty(); }
+  size_t num_requests() const { return requests_.size(); }
+  size_t num_queued() const;
+  size_t num_legs() const { return legs_.size(); }
+  uint64_t refusals() const { return refusals_; }          // by workers, for want of room
+  uint64_t stale_events() const { return stale_events_; }  // dropped
+
+ private:
+  RequestState& request_of(const Leg& leg) { return requests_.at(leg.request); }
+
+  // dispatcher.cc
+  void send_peers(Actions& actions);
+  void end_request(RequestId id, std::optional<Error> why, Actions& actions);
+  void end_if_done(RequestId id, Actions& actions);
+  Leg& new_leg(RequestState& request, RequestId request_id, RequestId id);
+  void drop_leg(Leg& leg, bool cancel, Actions& actions);
+  void drop_legs(RequestState& request, Actions& actions);
+  void time_out(Leg& leg, TimePoint now, Actions& actions);
+
+  // dispatcher_legs.cc
+  void enqueue(const Leg& leg);
+  void unqueue(const Leg& leg);
+  void pump(TimePoint now, Actions& actions);
+  void start_leg(Leg& leg, Placement placement, TimePoint now, Actions& actions);
+  void submit_leg(Leg& leg, TimePoint now, Actions& actions);
+  void settle_prompt(Leg& leg);
+  void release(Leg& leg);
+  void cancel_on_workers(const Leg& leg, std::optional<uint32_t> choice, Actions& actions);
+  bool leg_ended(const Leg& leg) const;
+
+  // dispatcher_recovery.cc
+  void refuse_leg(Leg& leg, WorkerId by, Duration retry_after, TimePoint now, Actions& actions);
+  void fail_leg(Leg& leg, WorkerId by, const Error& why, TimePoint now, Actions& actions);
+  void restart_leg(Leg& leg, TimePoint now, Actions& actions);
+  void split_leg(Leg& leg, TimePoint now, Actions& actions);
+  void preempt_choice(Leg& leg, uint32_t choice, TimePoint now, Actions& actions);
+  void move_choice(const Leg& from, uint32_t choice, TimePoint now, Actions& actions);
+  void aim_leg(Leg& leg, TimePoint now);
+  bool end_unspoken(RequestId request, uint32_t choice, Actions& actions);
+  bool prefill_is_over(const Leg& leg) const;
+
+  // dispatcher_events.cc
+  Leg* find_leg(WorkerId from, uint64_t id, uint64_t generation);
+  void on_reserve_reply(WorkerId from, const proto::ReserveReply& reply, TimePoint now,
+                        Actions& actions);
+  void on_token(WorkerId from, proto::TokenEvent&& event, TimePoint now, Actions& actions);
+  void on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actions& actions);
+  void on_handed_off(WorkerId from, const proto::HandedOff& done);
+  void on_finished(WorkerId from, const proto::Finished& finished, Actions& actions);
+  void on_failed(WorkerId from, const proto::Failed& failed, TimePoint now, Actions& actions);
+  void on_preempted(WorkerId from, const proto::Preempted& preempted, TimePoint now,
+                    Actions& actions);
+  void on_load(WorkerId from, proto::Load&& load, Actions& actions);
+  void choice_ended(Leg& leg, uint32_t choice, WorkerId from, Actions& actions);
+
+  DispatchLimits limits_;
+  uint64_t next_id_;
+  uint64_t next_arrival_ = 0;
+  uint64_t turn_ = 0;
+  WorkerPool pool_;
+  std::map<WorkerId, std::vector<WorkerId>> peers_sent_;  // to decode workers
+  std::unordered_map<RequestId, RequestState> requests_;
+  std::unordered_map<RequestId, Leg> legs_;
+  // Legs that wait for room, by model, oldest request first.
+  std::map<std::string, std::set<std::pair<uint64_t, RequestId>>> queues_;
+  std::vector<proto::TokenEvent> ready_;  // scratch
+  uint64_t refusals_ = 0;
+  uint64_t stale_events_ = 0;
+};
+
+}  // namespace baton::router

@@ -1,0 +1,198 @@
+// What workers say about the legs they serve. A worker is believed only about legs that it serves.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "router/dispatch/dispatcher.h"
+
+namespace baton::router {
+namespace {
+
+bool is_known(uint32_t code) { return code <= static_cast<uint32_t>(Errc::kInternal); }
+
+}  // namespace
+
+void Dispatcher::on_frame(WorkerId from, proto::Frame&& frame, TimePoint now, Actions& actions) {
+  switch (frame.body_case()) {
+    case proto::Frame::kTokens:
+      for (proto::TokenEvent& event : *frame.mutable_tokens()->mutable_tokens()) {
+        on_token(from, std::move(event), now, actions);
+      }
+      break;
+    case proto::Frame::kReserveReply:
+      on_reserve_reply(from, frame.reserve_reply(), now, actions);
+      break;
+    case proto::Frame::kPrefillDone:
+      on_prefill_done(from, std::move(*frame.mutable_prefill_done()), actions);
+      break;
+    case proto::Frame::kHandedOff:
+      on_handed_off(from, frame.handed_off());
+      break;
+    case proto::Frame::kFinished:
+      on_finished(from, frame.finished(), actions);
+      break;
+    case proto::Frame::kFailed:
+      on_failed(from, frame.failed(), now, actions);
+      break;
+    case proto::Frame::kPreempted:
+      on_preempted(from, frame.preempted(), now, actions);
+      break;
+    case proto::Frame::kLoad:
+      on_load(from, std::move(*frame.mutable_load()), actions);
+      break;
+    default:
+      return;
+  }
+  pump(now, actions);
+}
+
+Leg* Dispatcher::find_leg(WorkerId from, uint64_t id, uint64_t generation) {
+  const auto it = legs_.find(RequestId(id));
+  const bool current =
+      it != legs_.end() && it->second.state != Leg::State::kQueued &&
+      it->second.generation.value == generation &&
+      (it->second.placement.prefill == from || it->second.placement.decode == from);
+  if (current) return &it->second;
+  ++stale_events_;
+  return nullptr;
+}
+
+void Dispatcher::on_reserve_reply(WorkerId from, const proto::ReserveReply& reply, TimePoint now,
+                                  Actions& actions) {
+  Leg* leg = find_leg(from, reply.request(), reply.generation());
+  if (!leg || leg->state != Leg::State::kReserving || from != leg->placement.decode) return;
+  if (reply.granted()) {
+    submit_leg(*leg, now, actions);
+  } else {
+    constexpr uint64_t kMost = 3'600'000'000;
+    const microseconds after(std::min(reply.retry_after_us(), kMost));
+    refuse_leg(*leg, from, after, now, actions);
+  }
+}
+
+void Dispatcher::on_token(WorkerId from, proto::TokenEvent&& event, TimePoint now,
+                          Actions& actions) {
+  Leg* leg = find_leg(from, event.request(), event.generation());
+  if (!leg) return;
+  const uint32_t c = event.choice();
+  RequestState& request = request_of(*leg);
+  if (!leg->has(c)) {
+    ++stale_events_;
+    return;
+  }
+  leg->progressed = true;
+  if (from == leg->placement.decode) leg->handed_off = true;
+  if (leg->counted_prompt_tokens > 0) settle_prompt(*leg);
+  ChoiceStream& stream = request.choices[c];
+  if (stream.ended()) return;
+  ready_.clear();
+  if (!stream.accept(std::move(event), ready_)) ++stale_events_;
+  if (!ready_.empty() && !request.trail.first_token) request.trail.first_token = now;
+  for (proto::TokenEvent& token : ready_) {
+    actions.outputs.push_back(TokenOut{leg->request, c, std::move(token)});
+  }
+  if (stream.ended()) choice_ended(*leg, c, from, actions);
+}
+
+void Dispatcher::on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actions& actions) {
+  Leg* leg = find_leg(from, done.request(), done.generation());
+  if (!leg || from != leg->placement.prefill) return;
+  if (leg->counted_prompt_tokens > 0) settle_prompt(*leg);
+  RequestState& request = request_of(*leg);
+  request.trail.cached_tokens =
+      std::min<uint32_t>(done.cached_tokens(), static_cast<uint32_t>(request.input.prompt.size()));
+  request.trail.prefill_queue_us += done.queue_us();
+  request.trail.prefill_compute_us += done.compute_us();
+  if (!request.wants_scores()) return;
+  auto& scores = *done.mutable_prompt_scores();
+  const size_t wanted = request.input.prompt.size() - 1;
+  if (static_cast<size_t>(scores.size()) != wanted) {
+    end_request(leg->request,
+                error(Errc::kInternal,
+                      fmt::format("a worker scored {} of {} prompt tokens", scores.size(), wanted)),
+                actions);
+    return;
+  }
+  request.scores_delivered = true;
+  PromptScored out{leg->request, {}};
+  out.scores.assign(std::make_move_iterator(scores.begin()), std::make_move_iterator(scores.end()));
+  actions.outputs.push_back(std::move(out));
+}
+
+void Dispatcher::on_handed_off(WorkerId from, const proto::HandedOff& done) {
+  Leg* leg = find_leg(from, done.request(), done.generation());
+  if (!leg || from != leg->placement.decode) return;
+  leg->handed_off = true;
+  RequestTrail& trail = request_of(*leg).trail;
+  trail.kv_bytes += done.bytes();
+  trail.kv_transport = done.transport();
+  trail.exposed_transfer_us += done.exposed_us();
+}
+
+void Dispatcher::on_finished(WorkerId from, const proto::Finished& finished, Actions& actions) {
+  Leg* leg = find_leg(from, finished.request(), finished.generation());
+  if (!leg || !leg->has(finished.choice())) return;
+  ChoiceStream& stream = request_of(*leg).choices[finished.choice()];
+  if (stream.ended()) return;
+  const bool length = finished.reason() == proto::FINISH_LENGTH;
+  stream.finish({length ? proto::FINISH_LENGTH : proto::FINISH_STOP, finished.stop_token()},
+                finished.output_tokens());
+  if (stream.ended()) choice_ended(*leg, finished.choice(), from, actions);
+}
+
+// `from` said the last word. If that was prefill (an end at the first token), decode still holds
+// the reservation.
+void Dispatcher::choice_ended(Leg& leg, uint32_t choice, WorkerId from, Actions& actions) {
+  const RequestId request = leg.request;
+  actions.outputs.push_back(ChoiceEnded{request, choice, *request_of(leg).choices[choice].end()});
+  if (leg_ended(leg)) {
+    const bool reserved = from == leg.placement.prefill && !leg.placement.mixed();
+    drop_leg(leg, /*cancel=*/reserved, actions);
+  }
+  end_if_done(request, actions);
+}
+
+void Dispatcher::on_failed(WorkerId from, const proto::Failed& failed, TimePoint now,
+                           Actions& actions) {
+  Leg* leg = find_leg(from, failed.request(), failed.generation());
+  if (!leg) return;
+  const bool prefill_only = from != leg->placement.decode;
+  if (prefill_only && prefill_is_over(*leg)) return;
+  const Errc code = is_known(failed.code()) ? static_cast<Errc>(failed.code()) : Errc::kInternal;
+  if (!failed.retryable()) {
+    end_request(leg->request, error(code, failed.message()), actions);
+  } else if (code == Errc::kResourceExhausted && !leg->progressed) {
+    refuse_leg(*leg, from, limits_.min_backoff, now, actions);
+  } else {
+    fail_leg(*leg, from, error(code, failed.message()), now, actions);
+  }
+}
+
+void Dispatcher::on_preempted(WorkerId from, const proto::Preempted& preempted, TimePoint now,
+                              Actions& actions) {
+  Leg* leg = find_leg(from, preempted.request(), preempted.generation());
+  if (!leg || from != leg->placement.decode || !leg->has(preempted.choice())) return;
+  RequestState& request = request_of(*leg);
+  if (request.choices[preempted.choice()].ended()) return;
+  ++request.trail.preemptions;
+  if (++leg->preemptions > limits_.max_preemptions) {
+    end_request(leg->request,
+                error(Errc::kResourceExhausted,
+                      fmt::format("the request was preempted {} times", leg->preemptions)),
+                actions);
+    return;
+  }
+  preempt_choice(*leg, preempted.choice(), now, actions);
+}
+
+void Dispatcher::on_load(WorkerId from, proto::Load&& load, Actions& actions) {
+  const Worker* worker = pool_.find(from);
+  if (!worker) return;
+  const proto::Role before = worker->role;
+  pool_.update(from, std::move(load));
+  if (worker->role != before) send_peers(actions);
+}
+
+}  // namespace baton::router

@@ -1,0 +1,132 @@
+// The queue, and legs on workers.
+#include <iterator>
+#include <utility>
+
+#include "router/dispatch/dispatcher.h"
+
+namespace baton::router {
+
+// --- the queue ----------------------------------------------------------------------------------
+
+void Dispatcher::enqueue(const Leg& leg) {
+  const RequestState& request = request_of(leg);
+  queues_[request.input.model].emplace(request.arrival, leg.id);
+}
+
+void Dispatcher::unqueue(const Leg& leg) {
+  const RequestState& request = request_of(leg);
+  const auto it = queues_.find(request.input.model);
+  if (it == queues_.end()) return;
+  it->second.erase({request.arrival, leg.id});
+  if (it->second.empty()) queues_.erase(it);
+}
+
+// The oldest first, and nobody before it: a request of many choices is not starved by small ones.
+void Dispatcher::pump(TimePoint now, Actions& actions) {
+  for (auto it = queues_.begin(); it != queues_.end();) {
+    auto& [model, queue] = *it;
+    while (!queue.empty()) {
+      Leg& leg = legs_.at(queue.begin()->second);
+      const auto placement = place(pool_, {.model = model,
+                                           .choices = leg.num_choices,
+                                           .avoid = leg.avoid,
+                                           .now = now,
+                                           .turn = turn_});
+      if (!placement) break;
+      ++turn_;
+      queue.erase(queue.begin());
+      start_leg(leg, *placement, now, actions);
+    }
+    it = queue.empty() ? queues_.erase(it) : std::next(it);
+  }
+}
+
+// --- on workers ---------------------------------------------------------------------------------
+
+void Dispatcher::start_leg(Leg& leg, Placement placement, TimePoint now, Actions& actions) {
+  RequestState& request = request_of(leg);
+  Worker& prefill = *pool_.find(placement.prefill);
+  Worker& decode = *pool_.find(placement.decode);
+  leg.placement = placement;
+  leg.handed_off = leg.progressed = false;
+  leg.counted_prompt_tokens = request.input.prompt.size() + leg.tokens.size();
+  prefill.placed_prompt_tokens += leg.counted_prompt_tokens;
+  decode.placed_sequences += leg.num_choices;
+  RequestTrail& trail = request.trail;
+  if (!trail.placed) trail.placed = now;
+  trail.prefill_worker = prefill.hello.name();
+  trail.decode_worker = decode.hello.name();
+  if (placement.mixed()) {
+    submit_leg(leg, now, actions);
+    return;
+  }
+  leg.state = Leg::State::kReserving;
+  leg.reserve_deadline = now + limits_.reserve_timeout;
+  ++decode.reserving;
+  proto::Frame frame;
+  *frame.mutable_reserve()->mutable_spec() = make_spec(request, leg, now);
+  frame.mutable_reserve()->set_source(placement.prefill.value);
+  actions.sends.push_back({placement.decode, std::move(frame)});
+}
+
+void Dispatcher::submit_leg(Leg& leg, TimePoint now, Actions& actions) {
+  RequestState& request = request_of(leg);
+  if (leg.state == Leg::State::kReserving) --pool_.find(leg.placement.decode)->reserving;
+  leg.state = Leg::State::kRunning;
+  if (!request.trail.granted) request.trail.granted = now;
+  proto::Frame frame;
+  proto::Submit& submit = *frame.mutable_submit();
+  *submit.mutable_spec() = make_spec(request, leg, now);
+  submit.set_sink(leg.placement.mixed() ? 0 : leg.placement.decode.value);
+  submit.set_prompt_logprobs(request.wants_scores() ? request.input.prompt_logprobs : -1);
+  actions.sends.push_back({leg.placement.prefill, std::move(frame)});
+}
+
+// The prompt is computed, or will not be: it no longer counts as queued.
+void Dispatcher::settle_prompt(Leg& leg) {
+  if (Worker* prefill = pool_.find(leg.placement.prefill)) {
+    prefill->placed_prompt_tokens -= leg.counted_prompt_tokens;
+  }
+  leg.counted_prompt_tokens = 0;
+}
+
+// Takes the leg off its workers' counts. A lost worker has none.
+void Dispatcher::release(Leg& leg) {
+  if (leg.state == Leg::State::kQueued) return;
+  settle_prompt(leg);
+  if (Worker* decode = pool_.find(leg.placement.decode)) {
+    decode->placed_sequences -= leg.num_choices;
+    if (leg.state == Leg::State::kReserving) --decode->reserving;
+  }
+  leg.state = Leg::State::kQueued;
+  leg.placement = {};
+}
+
+// `choice`: only that one; nothing: the whole leg.
+void Dispatcher::cancel_on_workers(const Leg& leg, std::optional<uint32_t> choice,
+                                   Actions& actions) {
+  if (leg.state == Leg::State::kQueued) return;
+  const auto cancel_on = [&](WorkerId worker) {
+    if (!pool_.find(worker)) return;
+    proto::Frame frame;
+    proto::Cancel& cancel = *frame.mutable_cancel();
+    cancel.set_request(leg.id.value);
+    cancel.set_generation(leg.generation.value);
+    cancel.set_one_choice(choice.has_value());
+    cancel.set_choice(choice.value_or(0));
+    actions.sends.push_back({worker, std::move(frame)});
+  };
+  cancel_on(leg.placement.decode);
+  const bool at_prefill = leg.state == Leg::State::kRunning && !leg.handed_off;
+  if (at_prefill && !leg.placement.mixed()) cancel_on(leg.placement.prefill);
+}
+
+bool Dispatcher::leg_ended(const Leg& leg) const {
+  const RequestState& request = requests_.at(leg.request);
+  for (uint32_t c = leg.first_choice; c < leg.end_choice(); ++c) {
+    if (leg.has(c) && !request.choices[c].ended()) return false;
+  }
+  return true;
+}
+
+}  // namespace baton::router

@@ -1,0 +1,149 @@
+// Legs that were refused, failed or preempted: served anew, or resumed behind what was delivered.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "router/dispatch/dispatcher.h"
+
+namespace baton::router {
+
+// For want of room: no fault, no retry counted; the worker is left alone for a while.
+void Dispatcher::refuse_leg(Leg& leg, WorkerId by, Duration retry_after, TimePoint now,
+                            Actions& actions) {
+  ++refusals_;
+  if (Worker* worker = pool_.find(by)) {
+    worker->full_until = now + std::clamp(retry_after, limits_.min_backoff, limits_.max_backoff);
+  }
+  cancel_on_workers(leg, std::nullopt, actions);
+  release(leg);
+  ++leg.generation.value;
+  enqueue(leg);
+}
+
+void Dispatcher::fail_leg(Leg& leg, WorkerId by, const Error& why, TimePoint now,
+                          Actions& actions) {
+  cancel_on_workers(leg, std::nullopt, actions);
+  release(leg);
+  if (leg.retries >= limits_.max_retries) {
+    end_request(
+        leg.request,
+        error(Errc::kUnavailable, fmt::format("the request failed {} times, at last because {}",
+                                              leg.retries + 1, why.message)),
+        actions);
+    return;
+  }
+  ++leg.retries;
+  ++request_of(leg).trail.retries;
+  leg.avoid = by;
+  restart_leg(leg, now, actions);
+}
+
+// Serves a released leg anew: as it was if the client has nothing of it, else choice by choice.
+void Dispatcher::restart_leg(Leg& leg, TimePoint now, Actions& actions) {
+  RequestState& request = request_of(leg);
+  bool untouched = leg.moved.empty();
+  for (uint32_t c = leg.first_choice; c < leg.end_choice(); ++c) {
+    if (!leg.has(c)) continue;
+    request.choices[c].rewind();
+    untouched = untouched && request.choices[c].delivered().empty() && !request.choices[c].ended();
+  }
+  if (untouched || leg.num_choices == 1) {
+    if (leg.num_choices == 1 && end_unspoken(leg.request, leg.first_choice, actions)) {
+      const RequestId ended = leg.request;
+      drop_leg(leg, /*cancel=*/false, actions);
+      end_if_done(ended, actions);
+      return;
+    }
+    ++leg.generation.value;
+    aim_leg(leg, now);
+  } else {
+    split_leg(leg, now, actions);
+  }
+}
+
+// Each unfinished choice goes on as a leg of its own.
+void Dispatcher::split_leg(Leg& leg, TimePoint now, Actions& actions) {
+  const Leg whole = leg;
+  drop_leg(leg, /*cancel=*/false, actions);
+  for (uint32_t c = whole.first_choice; c < whole.end_choice(); ++c) {
+    if (whole.has(c) && !request_of(whole).choices[c].ended()) {
+      move_choice(whole, c, now, actions);
+    }
+  }
+  end_if_done(whole.request, actions);
+}
+
+// The decode worker gave up one choice for want of room; its others go on there.
+void Dispatcher::preempt_choice(Leg& leg, uint32_t choice, TimePoint now, Actions& actions) {
+  if (leg.num_choices == 1) {
+    release(leg);
+    restart_leg(leg, now, actions);
+    return;
+  }
+  const RequestId request = leg.request;
+  request_of(leg).choices[choice].rewind();
+  leg.moved.push_back(choice);
+  move_choice(leg, choice, now, actions);
+  if (leg_ended(leg)) drop_leg(leg, /*cancel=*/false, actions);
+  end_if_done(request, actions);
+}
+
+// A leg of its own for a choice that `from` no longer serves.
+void Dispatcher::move_choice(const Leg& from, uint32_t choice, TimePoint now, Actions& actions) {
+  if (end_unspoken(from.request, choice, actions)) return;
+  const uint32_t retries = from.retries, preemptions = from.preemptions;
+  const WorkerId avoid = from.avoid;
+  Leg& leg = new_leg(request_of(from), from.request, RequestId(next_id_++));
+  leg.first_choice = choice;
+  leg.retries = retries;
+  leg.preemptions = preemptions;
+  leg.avoid = avoid;
+  aim_leg(leg, now);
+}
+
+// Into the queue, to go on behind what the client has. Where it still waits for the prompt's
+// scores, the choice is drawn again from its start instead, and what the client has is dropped as
+// double.
+void Dispatcher::aim_leg(Leg& leg, TimePoint now) {
+  RequestState& request = request_of(leg);
+  leg.tokens.clear();
+  if (leg.num_choices == 1 && !request.wants_scores()) {
+    leg.tokens = request.choices[leg.first_choice].delivered();
+  }
+  if (!leg.tokens.empty()) ++request.trail.resumes;
+  leg.queue_deadline = now + limits_.queue_timeout;
+  enqueue(leg);
+}
+
+// A lost worker may have sent a choice's last token and not its end: then that is the end.
+bool Dispatcher::end_unspoken(RequestId id, uint32_t choice, Actions& actions) {
+  const RequestInput& input = requests_.at(id).input;
+  ChoiceStream& stream = requests_.at(id).choices[choice];
+  const std::vector<TokenId>& tokens = stream.delivered();
+  if (tokens.empty()) return false;
+  const auto length = static_cast<uint32_t>(tokens.size());
+  const bool may_stop = length > input.sampling.min_tokens();
+  if (may_stop && std::ranges::find(input.end_tokens, tokens.back()) != input.end_tokens.end()) {
+    stream.finish({proto::FINISH_STOP, tokens.back()}, length);
+  } else if (length >= input.max_tokens) {
+    stream.finish({proto::FINISH_LENGTH, -1}, length);
+  }
+  if (!stream.ended()) return false;
+  actions.outputs.push_back(ChoiceEnded{id, choice, *stream.end()});
+  return true;
+}
+
+// Decode has the KV, and the router all that prefill had to say.
+bool Dispatcher::prefill_is_over(const Leg& leg) const {
+  if (!leg.handed_off) return false;
+  const RequestState& request = requests_.at(leg.request);
+  for (uint32_t c = leg.first_choice; c < leg.end_choice(); ++c) {
+    const ChoiceStream& choice = request.choices[c];
+    if (leg.has(c) && !choice.ended() && choice.delivered().size() <= leg.tokens.size()) {
+      return false;
+    }
+  }
+  return !request.wants_scores();
+}
+
+}  // namespace baton::router

@@ -1,0 +1,79 @@
+#include "router/dispatch/placement.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace baton::router {
+namespace {
+
+// Reservations awaiting their grant at one worker: a queue is not poured over a worker whose room
+// is not known yet.
+constexpr uint32_t kMaxReserving = 16;
+// A mixed worker keeps its own queue; this many batches' worth of sequences feed it.
+constexpr uint32_t kMixedDepth = 2;
+
+struct Candidate {
+  Placement placement;
+  double load = 0;
+};
+
+bool may_serve(const Worker& worker, proto::Role role, const PlacementQuery& query) {
+  return worker.role == role && !worker.load.draining() && worker.full_until <= query.now &&
+         worker.hello.model() == query.model;
+}
+
+bool has_room(const Worker& worker, const PlacementQuery& query) {
+  const uint32_t batch = worker.hello.max_sequences();
+  const uint32_t limit = worker.role == proto::ROLE_MIXED ? kMixedDepth * batch : batch;
+  return worker.placed_sequences + query.choices <= limit && worker.reserving < kMaxReserving;
+}
+
+double penalty(const Worker& worker, const PlacementQuery& query) {
+  constexpr double kLast = 1e9;
+  return worker.id == query.avoid ? kLast : 0.0;
+}
+
+void add_pairs(const WorkerPool& pool, const Worker& decode, const PlacementQuery& query,
+               std::vector<Candidate>& candidates) {
+  for (const auto& [id, prefill] : pool.workers()) {
+    if (!may_serve(prefill, proto::ROLE_PREFILL, query) || !is_paired(decode, prefill)) continue;
+    candidates.push_back({{prefill.id, decode.id},
+                          prefill_load(prefill) + decode_load(decode) + penalty(prefill, query) +
+                              penalty(decode, query)});
+  }
+}
+
+}  // namespace
+
+double prefill_load(const Worker& worker) {
+  const uint64_t tokens = std::max(worker.load.queued_tokens(), worker.placed_prompt_tokens);
+  return static_cast<double>(tokens) / kPrefillUnit;
+}
+
+double decode_load(const Worker& worker) {
+  const uint32_t sequences =
+      std::max(worker.load.running() + worker.load.waiting(), worker.placed_sequences);
+  const double batch = static_cast<double>(sequences) / worker.hello.max_sequences();
+  if (worker.load.total_blocks() == 0) return batch;
+  const double free = static_cast<double>(worker.load.free_blocks()) / worker.load.total_blocks();
+  return std::max(batch, 1.0 - std::min(free, 1.0));
+}
+
+std::optional<Placement> place(const WorkerPool& pool, const PlacementQuery& query) {
+  std::vector<Candidate> candidates;
+  for (const auto& [id, worker] : pool.workers()) {
+    if (!has_room(worker, query)) continue;
+    if (may_serve(worker, proto::ROLE_MIXED, query)) {
+      candidates.push_back(
+          {{id, id}, prefill_load(worker) + decode_load(worker) + penalty(worker, query)});
+    } else if (may_serve(worker, proto::ROLE_DECODE, query)) {
+      add_pairs(pool, worker, query, candidates);
+    }
+  }
+  if (candidates.empty()) return std::nullopt;
+  const auto first = candidates.begin() + static_cast<long>(query.turn % candidates.size());
+  std::rotate(candidates.begin(), first, candidates.end());
+  return std::ranges::min_element(candidates, {}, &Candidate::load)->placement;
+}
+
+}  // namespace baton::router

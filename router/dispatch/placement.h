@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "router/dispatch/worker_pool.h"
+
+namespace baton::router {
+
+// Where a leg of a request is served: prefill and decode, or twice the same mixed worker.
+struct Placement {
+  WorkerId prefill;
+  WorkerId decode;
+  bool mixed() const { return prefill == decode; }
+};
+
+struct PlacementQuery {
+  std::string_view model;
+  uint32_t choices = 1;
+  WorkerId avoid;  // taken only if nothing else can serve (it failed this request before)
+  TimePoint now;
+  uint64_t turn = 0;  // equals among the least loaded take turns by it
+};
+
+// The least-loaded pair or mixed worker that may have room; nothing if there is none.
+// A prompt queue of kPrefillUnit tokens weighs as much as a decode worker that is full.
+inline constexpr double kPrefillUnit = 2048.0;
+std::optional<Placement> place(const WorkerPool& pool, const PlacementQuery& query);
+
+double prefill_load(const Worker& worker);
+double decode_load(const Worker& worker);
+
+}  // namespace baton::router

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "router/dispatch/actions.h"
+#include "router/dispatch/placement.h"
+
+namespace baton::router {
+
+// A part of a request that is served by one placement. A request starts as one leg of all its
+// choices. A leg that fails before any of its tokens was delivered is served anew, with the next
+// generation; afterwards each unfinished choice goes on as a leg of its own, from the tokens
+// delivered. On the wire a leg is a request: two legs never share an id, so that a worker never
+// takes one for a newer generation of the other.
+struct Leg {
+  enum class State { kQueued, kReserving, kRunning };
+
+  RequestId id;       // on the wire
+  RequestId request;  // of the client
+  Generation generation{1};
+  uint32_t first_choice = 0;
+  uint32_t num_choices = 1;
+
+  State state = State::kQueued;
+  Placement placement;                 // while reserving or running
+  TimePoint queue_deadline;            // to be granted
+  TimePoint reserve_deadline;          // while reserving
+  std::vector<TokenId> tokens;         // of a resume: delivered ones after the prompt; else empty
+  uint64_t counted_prompt_tokens = 0;  // as queued on the prefill worker
+  bool handed_off = false;             // decode has all it needs of prefill
+  bool progressed = false;             // a token of this generation arrived
+  uint32_t retries = 0;
+  uint32_t preemptions = 0;
+  WorkerId avoid;               // failed it last
+  std::vector<uint32_t> moved;  // choices that were preempted and are served by other legs
+
+  uint32_t end_choice() const { return first_choice + num_choices; }
+  bool has(uint32_t choice) const;
+};
+
+struct RequestState {
+  RequestInput input;
+  uint64_t arrival = 0;  // order among those that wait
+  std::vector<ChoiceStream> choices;
+  std::vector<RequestId> legs;
+  bool scores_delivered = false;
+  RequestTrail trail;
+
+  bool wants_scores() const { return input.prompt_logprobs >= 0 && !scores_delivered; }
+  bool ended() const;
+};
+
+// The message both sides of a hand-off get about a leg.
+proto::RequestSpec make_spec(const RequestState& request, const Leg& leg, TimePoint now);
+
+}  // namespace baton::router

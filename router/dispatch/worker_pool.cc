@@ -1,0 +1,154 @@
+#include "router/dispatch/worker_pool.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "common/net/protocol.h"
+
+namespace baton::router {
+namespace {
+
+status check_sizes(const proto::WorkerHello& hello) {
+  const auto bad = [&](std::string_view what) {
+    return error(Errc::kInvalidArgument, fmt::format("worker '{}': {}", hello.name(), what));
+  };
+  if (!net::protocols_meet(hello.protocol_min(), hello.protocol_max())) {
+    return bad(fmt::format("speaks protocol {} to {}, this router {} to {}", hello.protocol_min(),
+                           hello.protocol_max(), net::kProtocolMin, net::kProtocolMax));
+  }
+  if (hello.worker() == 0) return bad("has no id");
+  if (hello.name().size() > 128 || hello.model().size() > 256) return bad("has too long a name");
+  if (hello.role() != proto::ROLE_PREFILL && hello.role() != proto::ROLE_DECODE &&
+      hello.role() != proto::ROLE_MIXED) {
+    return bad("has no known role");
+  }
+  if (hello.block_tokens() == 0 || hello.total_blocks() == 0 || hello.max_context() == 0 ||
+      hello.max_sequences() == 0 || hello.vocab_size() == 0) {
+    return bad("announces a size of 0");
+  }
+  return {};
+}
+
+status check_same(const proto::WorkerHello& hello, const proto::WorkerHello& other) {
+  if (hello.model_key() != other.model_key()) {
+    return error(
+        Errc::kInvalidArgument,
+        fmt::format("worker '{}' serves '{}' with model key {}, worker '{}' with {}", hello.name(),
+                    hello.model(), hello.model_key(), other.name(), other.model_key()));
+  }
+  if (hello.numerics() != other.numerics()) {
+    return error(
+        Errc::kInvalidArgument,
+        fmt::format("worker '{}' serves '{}' with numerics {}, worker '{}' with {}", hello.name(),
+                    hello.model(), hello.numerics(), other.name(), other.numerics()));
+  }
+  return {};
+}
+
+uint32_t context_of(const proto::WorkerHello& hello) {
+  const uint64_t held = uint64_t{hello.total_blocks()} * hello.block_tokens();
+  return static_cast<uint32_t>(std::min<uint64_t>(held, hello.max_context()));
+}
+
+}  // namespace
+
+status WorkerPool::add(const proto::WorkerHello& hello, std::string address) {
+  BATON_CHECK_OK(check_sizes(hello));
+  const WorkerId id(hello.worker());
+  if (workers_.contains(id)) {
+    return error(Errc::kInvalidArgument,
+                 fmt::format("worker '{}' is connected already", hello.name()));
+  }
+  for (const auto& [other_id, other] : workers_) {
+    if (other.hello.model() == hello.model()) BATON_CHECK_OK(check_same(hello, other.hello));
+  }
+  Worker& worker = workers_[id];
+  worker.id = id;
+  worker.hello = hello;
+  worker.address = std::move(address);
+  worker.role = hello.role();
+  worker.load.set_free_blocks(hello.total_blocks());
+  worker.load.set_total_blocks(hello.total_blocks());
+  refresh_capacity(hello.model());
+  return {};
+}
+
+void WorkerPool::remove(WorkerId id) {
+  const auto it = workers_.find(id);
+  if (it == workers_.end()) return;
+  const std::string model = it->second.hello.model();
+  workers_.erase(it);
+  refresh_capacity(model);
+}
+
+bool WorkerPool::update(WorkerId id, proto::Load load) {
+  Worker* worker = find(id);
+  if (!worker) return false;
+  const bool more_room =
+      load.free_blocks() > worker->load.free_blocks() ||
+      load.running() + load.waiting() < worker->load.running() + worker->load.waiting();
+  if (more_room) worker->full_until = {};
+  if (load.role() != proto::ROLE_UNSPECIFIED) worker->role = load.role();
+  worker->load = std::move(load);
+  return true;
+}
+
+Worker* WorkerPool::find(WorkerId id) {
+  const auto it = workers_.find(id);
+  return it == workers_.end() ? nullptr : &it->second;
+}
+
+const Worker* WorkerPool::find(WorkerId id) const {
+  const auto it = workers_.find(id);
+  return it == workers_.end() ? nullptr : &it->second;
+}
+
+std::optional<ModelCapacity> WorkerPool::capacity(std::string_view model) const {
+  const auto it = capacities_.find(model);
+  if (it == capacities_.end()) return std::nullopt;
+  return it->second;
+}
+
+bool WorkerPool::servable(std::string_view model) const {
+  const auto serves = [&](const Worker& worker, proto::Role role) {
+    return worker.role == role && !worker.load.draining() && worker.hello.model() == model;
+  };
+  for (const auto& [id, worker] : workers_) {
+    if (serves(worker, proto::ROLE_MIXED)) return true;
+    if (!serves(worker, proto::ROLE_DECODE)) continue;
+    for (const auto& [other_id, other] : workers_) {
+      if (serves(other, proto::ROLE_PREFILL) && is_paired(worker, other)) return true;
+    }
+  }
+  return false;
+}
+
+// The smallest of the workers' limits, so that any of them can take what is admitted. With the last
+// worker gone the limits stay: requests may wait for it to come back.
+void WorkerPool::refresh_capacity(const std::string& model) {
+  std::optional<ModelCapacity> least;
+  for (const auto& [id, worker] : workers_) {
+    const proto::WorkerHello& hello = worker.hello;
+    if (hello.model() != model) continue;
+    if (!least) {
+      least = {context_of(hello), hello.max_sequences(), hello.vocab_size(), hello.model_key(),
+               hello.numerics()};
+    }
+    least->max_context = std::min(least->max_context, context_of(hello));
+    // A prefill worker holds a sequence for a step; its limit is not one of a request's choices.
+    if (hello.role() != proto::ROLE_PREFILL) {
+      least->max_sequences = std::min(least->max_sequences, hello.max_sequences());
+    }
+    least->vocab_size = std::min(least->vocab_size, hello.vocab_size());
+  }
+  if (least) capacities_[model] = *least;
+}
+
+bool is_paired(const Worker& decode, const Worker& prefill) {
+  const auto& paired = decode.load.paired();
+  return std::find(paired.begin(), paired.end(), prefill.id.value) != paired.end();
+}
+
+}  // namespace baton::router

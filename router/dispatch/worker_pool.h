@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "common/base/result.h"
+#include "common/proto/worker.pb.h"
+
+namespace baton::router {
+
+// One worker as this router sees it. The load is soft: it may be a second old, and says nothing of
+// what was placed since; hence the counts of what this router has placed there itself.
+struct Worker {
+  WorkerId id;
+  proto::WorkerHello hello;
+  std::string address;  // host:port where other workers pair with it
+  proto::Role role = proto::ROLE_UNSPECIFIED;
+  proto::Load load;
+  uint32_t placed_sequences = 0;      // choices of legs placed here and not ended
+  uint32_t reserving = 0;             // of these legs, those whose grant is awaited
+  uint64_t placed_prompt_tokens = 0;  // of legs whose prompt is not computed yet
+  TimePoint full_until;               // it refused: not asked before, unless its load changes
+};
+
+// What the workers of one model can serve, as last known.
+struct ModelCapacity {
+  uint32_t max_context = 0;    // tokens, prompt and output
+  uint32_t max_sequences = 0;  // choices of one request
+  uint32_t vocab_size = 0;
+  std::string model_key;
+  std::string numerics;
+};
+
+// The workers that said hello and fit. Pure: no clock, no thread of its own.
+class WorkerPool {
+ public:
+  // kInvalidArgument names what does not fit: the protocol, a size, or another model_key or
+  // numerics than those of the model's other workers.
+  status add(const proto::WorkerHello& hello, std::string address);
+  void remove(WorkerId id);
+  // A load that shows room ends the worker's time as "full". False if the worker is unknown.
+  bool update(WorkerId id, proto::Load load);
+
+  Worker* find(WorkerId id);
+  const Worker* find(WorkerId id) const;
+  const std::map<WorkerId, Worker>& workers() const { return workers_; }
+
+  // Nothing if no worker of the model was ever there.
+  std::optional<ModelCapacity> capacity(std::string_view model) const;
+  // A mixed worker or a pair is there and not draining.
+  bool servable(std::string_view model) const;
+
+ private:
+  void refresh_capacity(const std::string& model);
+
+  std::map<WorkerId, Worker> workers_;
+  std::map<std::string, ModelCapacity, std::less<>> capacities_;
+};
+
+// True if `decode` can read from `prefill`.
+bool is_paired(const Worker& decode, const Worker& prefill);
+
+}  // namespace baton::router
