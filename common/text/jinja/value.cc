@@ -1,0 +1,203 @@
+#include "common/text/jinja/value.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace baton::text::jinja {
+namespace {
+
+// The size of a container that is being made.
+struct Size {
+  uint32_t nesting = 0;
+  uint64_t weight = 16;
+
+  void add(uint32_t item_nesting, uint64_t item_weight) {
+    nesting = std::max(nesting, item_nesting);
+    weight = std::min(weight + item_weight, Value::kMaxWeight + 1);
+  }
+  status check() const {
+    if (nesting >= Value::kMaxNesting) {
+      return error(Errc::kResourceExhausted,
+                   fmt::format("a value nests deeper than {} containers", Value::kMaxNesting));
+    }
+    if (weight > Value::kMaxWeight) {
+      return error(Errc::kResourceExhausted,
+                   fmt::format("a value holds more than {} bytes", Value::kMaxWeight));
+    }
+    return {};
+  }
+};
+
+template <class A, class B>
+int order(const A& a, const B& b) {
+  return a < b ? -1 : b < a ? 1 : a == b ? 0 : 2;
+}
+
+}  // namespace
+
+Value Value::undefined(std::string reason) {
+  Value v;
+  v.held_ = Undefined{std::make_shared<const std::string>(std::move(reason))};
+  return v;
+}
+
+uint32_t Value::nesting() const {
+  if (const auto* list = std::get_if<ListPtr>(&held_)) return (*list)->nesting;
+  if (const auto* dict = std::get_if<DictPtr>(&held_)) return (*dict)->nesting;
+  return 0;
+}
+
+uint64_t Value::weight() const {
+  if (is_string()) return 16 + as_string().size();
+  if (const auto* list = std::get_if<ListPtr>(&held_)) return (*list)->weight;
+  if (const auto* dict = std::get_if<DictPtr>(&held_)) return (*dict)->weight;
+  return 16;
+}
+
+result<Value> Value::sequence(std::vector<Value> items, bool tuple) {
+  Size size;
+  for (const Value& item : items) size.add(item.nesting(), item.weight());
+  BATON_CHECK_OK(size.check());
+  Value v;
+  v.held_ =
+      std::make_shared<const List>(List{std::move(items), tuple, size.nesting + 1, size.weight});
+  return v;
+}
+
+result<Value> Value::list(std::vector<Value> items) { return sequence(std::move(items), false); }
+result<Value> Value::tuple(std::vector<Value> items) { return sequence(std::move(items), true); }
+
+result<Value> Value::dict(std::vector<std::pair<Value, Value>> items) {
+  Size size;
+  for (const auto& [key, value] : items) {
+    size.add(key.nesting(), key.weight());
+    size.add(value.nesting(), value.weight());
+  }
+  BATON_CHECK_OK(size.check());
+  Value v;
+  v.held_ = std::make_shared<const Dict>(Dict{std::move(items), size.nesting + 1, size.weight});
+  return v;
+}
+
+result<Value> Value::from_json(const boost::json::value& json) {
+  switch (json.kind()) {
+    case boost::json::kind::null:
+      return Value(None{});
+    case boost::json::kind::bool_:
+      return Value(json.get_bool());
+    case boost::json::kind::int64:
+      return Value(json.get_int64());
+    case boost::json::kind::uint64:
+      return Value(static_cast<double>(json.get_uint64()));
+    case boost::json::kind::double_:
+      return Value(json.get_double());
+    case boost::json::kind::string:
+      return Value(std::string_view(json.get_string()));
+    case boost::json::kind::array: {
+      std::vector<Value> items;
+      for (const auto& element : json.get_array()) {
+        BATON_TRY(Value item, from_json(element));
+        items.push_back(std::move(item));
+      }
+      return list(std::move(items));
+    }
+    case boost::json::kind::object: {
+      std::vector<std::pair<Value, Value>> entries;
+      for (const auto& [key, element] : json.get_object()) {
+        BATON_TRY(Value item, from_json(element));
+        entries.emplace_back(std::string_view(key), std::move(item));
+      }
+      return dict(std::move(entries));
+    }
+  }
+  return error(Errc::kInternal, "a JSON value of no kind");
+}
+
+const std::vector<Value>& Value::items() const { return std::get<ListPtr>(held_)->items; }
+bool Value::is_tuple() const { return is_list() && std::get<ListPtr>(held_)->tuple; }
+const std::vector<std::pair<Value, Value>>& Value::entries() const {
+  return std::get<DictPtr>(held_)->entries;
+}
+
+std::string Value::undefined_reason() const {
+  const auto& reason = std::get<Undefined>(held_).reason;
+  return reason ? *reason : "a value is undefined";
+}
+
+bool Value::truthy() const {
+  if (is_bool()) return as_bool();
+  if (is_int()) return as_int() != 0;
+  if (is_float()) return as_double() != 0;
+  if (is_string()) return !as_string().empty();
+  if (is_list()) return !items().empty();
+  if (is_dict()) return !entries().empty();
+  return is_object() || is_callable();
+}
+
+std::string_view Value::type_name() const {
+  if (is_undefined()) return "Undefined";
+  if (is_none()) return "NoneType";
+  if (is_bool()) return "bool";
+  if (is_int()) return "int";
+  if (is_float()) return "float";
+  if (is_string()) return "str";
+  if (is_list()) return is_tuple() ? "tuple" : "list";
+  if (is_dict()) return "dict";
+  return is_object() ? object().type_name() : "function";
+}
+
+bool operator==(const Value& a, const Value& b) {
+  if (a.is_number() && b.is_number()) {
+    return a.is_float() || b.is_float() ? a.as_double() == b.as_double() : a.as_int() == b.as_int();
+  }
+  if (a.held_.index() != b.held_.index()) return false;
+  if (a.is_string()) return a.as_string() == b.as_string();
+  if (a.is_list()) return a.is_tuple() == b.is_tuple() && a.items() == b.items();
+  if (a.is_dict()) {
+    return a.entries().size() == b.entries().size() &&
+           std::ranges::all_of(a.entries(), [&b](const auto& entry) {
+             const Value* other = b.find(entry.first);
+             return other != nullptr && *other == entry.second;
+           });
+  }
+  if (a.is_object()) return &a.object() == &b.object();
+  if (a.is_callable()) return &a.callable() == &b.callable();
+  return true;  // None, undefined
+}
+
+const Value* Value::find(const Value& key) const {
+  for (const auto& [k, v] : entries()) {
+    if (k == key) return &v;
+  }
+  return nullptr;
+}
+
+const Value* Value::find(std::string_view key) const {
+  for (const auto& [k, v] : entries()) {
+    if (k.is_string() && k.as_string() == key) return &v;
+  }
+  return nullptr;
+}
+
+result<int> compare(const Value& a, const Value& b) {
+  if (a.is_number() && b.is_number()) {
+    if (a.is_float() || b.is_float()) return order(a.as_double(), b.as_double());
+    return order(a.as_int(), b.as_int());
+  }
+  if (a.is_string() && b.is_string()) return order(a.as_string(), b.as_string());
+  if (a.is_list() && b.is_list() && a.is_tuple() == b.is_tuple()) {
+    const size_t common = std::min(a.items().size(), b.items().size());
+    for (size_t i = 0; i < common; ++i) {
+      if (a.items()[i] == b.items()[i]) continue;
+      return compare(a.items()[i], b.items()[i]);
+    }
+    return order(a.items().size(), b.items().size());
+  }
+  if (a.is_undefined()) return error(Errc::kInvalidArgument, a.undefined_reason());
+  if (b.is_undefined()) return error(Errc::kInvalidArgument, b.undefined_reason());
+  return error(Errc::kInvalidArgument, "'" + std::string(a.type_name()) + "' and '" +
+                                           std::string(b.type_name()) + "' have no order");
+}
+
+}  // namespace baton::text::jinja
