@@ -1,0 +1,119 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/base/dtype.h"
+#include "common/base/ids.h"
+#include "common/base/result.h"
+#include "common/device/device.h"
+#include "common/formats/model_files.h"
+#include "common/kvcache/kv_cache.h"
+#include "common/kvcache/layout.h"
+#include "common/kvcache/model_key.h"
+#include "common/model/weights.h"
+#include "common/model/workspace.h"
+#include "common/ops/ops.h"
+
+namespace baton::model {
+
+struct LoadOptions {
+  DType weights = DType::kBF16;  // f32 or bf16
+  DType cache = DType::kBF16;    // f32 or bf16
+  uint32_t max_rows = 512;       // rows (tokens) in a batch
+  uint32_t max_sequences = 64;   // in a batch
+  uint32_t max_samples = 64;     // outputs beyond max_rows that a batch may have
+  uint32_t max_context = 0;      // tokens in a sequence; 0: as many as the model allows
+  Progress progress;
+};
+
+// Rows of one sequence whose logits are wanted: its rows [first, first + count).
+struct OutputRows {
+  uint32_t sequence = 0;  // index into ForwardBatch::sequences
+  uint32_t first = 0;
+  uint32_t count = 0;
+};
+
+// Rows are tokens, sequence after sequence. Everything is borrowed until the stream has passed.
+struct ForwardBatch {
+  std::span<const TokenId> tokens;      // [rows], each below vocab_size: checked by the caller
+  std::span<const uint32_t> positions;  // [rows]
+  std::span<const ops::SequenceRows> sequences;
+  // Outputs are numbered in this order, row by row. A row may be wanted twice.
+  std::span<const OutputRows> outputs;
+};
+
+// Told while a forward pass is being enqueued, on the enqueuing thread.
+class LayerObserver {
+ public:
+  virtual ~LayerObserver() = default;
+  // K and V of all rows of the batch in `layer` are written once `stream` has passed this point.
+  virtual void layer_done(device::Stream& stream, uint32_t layer) = 0;
+};
+
+// A decoder of the Llama family on one device. It schedules nothing and does no I/O after load.
+// Used by one thread at a time: a pass works in memory that the model owns.
+class Model {
+ public:
+  // Reads and packs the weights and allocates all that passes need. Device and ops must outlive the
+  // model, `files` need not. Blocks; errors are sentences that name file or option and reason.
+  static result<std::unique_ptr<Model>> load(const formats::ModelFiles& files,
+                                             device::Device& device, const ops::Ops& ops,
+                                             const LoadOptions& options);
+
+  const formats::ModelConfig& config() const { return config_; }
+  uint32_t max_rows() const { return options_.max_rows; }
+  uint32_t max_sequences() const { return options_.max_sequences; }
+  uint32_t max_samples() const { return options_.max_samples; }
+  uint32_t max_context() const { return options_.max_context; }
+  size_t weight_bytes() const { return weight_bytes_; }  // on the device
+
+  // The layout of this model's cache, in blocks of so many tokens.
+  kvcache::KvLayout kv_layout(uint32_t block_tokens) const;
+  // `tokenizer` is SHA-256 over the directory's tokenizer.json; empty for GGUF, whose weights'
+  // fingerprint has its tokenizer in it.
+  const kvcache::ModelKey& model_key() const { return model_key_; }
+  // Fingerprint of the arithmetic: workers of one value draw the same tokens.
+  const std::string& numerics() const { return numerics_; }
+
+  // Enqueues all layers and returns; no allocation. `cache` has this model's layout. At most
+  // max_rows rows, max_sequences sequences, max_rows + max_samples outputs. Rows that are no output
+  // end with their K and V in the last layer. `observer` may be null.
+  void forward(device::Stream& stream, const ForwardBatch& batch, const kvcache::KvCache& cache,
+               LayerObserver* observer);
+
+  // Enqueues the head for outputs [begin, begin + count) of the last pass: [count, vocab] f32 in
+  // the model's memory, good until the next call. At most max_logit_rows.
+  device::Tensor logits(device::Stream& stream, uint32_t begin, uint32_t count);
+  uint32_t max_logit_rows() const { return static_cast<uint32_t>(work_.logits.rows); }
+
+ private:
+  struct LayerRows;
+
+  Model(const formats::ModelFiles& files, const ops::Ops& ops, const LoadOptions& options);
+  status check(const formats::ModelFiles& files) const;
+  void embed(device::Stream& stream, const ForwardBatch& batch);
+  void write_kv(device::Stream& stream, const LayerWeights& w, const ForwardBatch& batch,
+                const ops::PagedKv& kv);
+  void narrow(device::Stream& stream, const ForwardBatch& batch);
+  void finish_layer(device::Stream& stream, const LayerWeights& w, const ops::PagedKv& kv,
+                    const LayerRows& rows);
+
+  const formats::ModelConfig config_;
+  const ops::Ops& ops_;
+  LoadOptions options_;
+  kvcache::ModelKey model_key_;
+  std::string numerics_;
+  Weights weights_;
+  size_t weight_bytes_ = 0;
+  Workspace work_;
+  // Of the pass: what the last layer goes on with.
+  std::vector<uint32_t> out_rows_;                // row of each output
+  std::vector<ops::SequenceRows> out_sequences_;  // one for each OutputRows
+};
+
+}  // namespace baton::model

@@ -1,0 +1,210 @@
+#include "common/model/weights.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <span>
+#include <thread>
+
+#include "common/model/rope.h"
+
+namespace baton::model {
+namespace {
+
+using device::Tensor;
+using formats::TensorRole;
+using formats::TensorView;
+
+// body(begin, end) over slices of [0, rows), each on a thread of its own.
+template <class Body>
+void parallel_rows(unsigned threads, uint64_t rows, const Body& body) {
+  threads = static_cast<unsigned>(std::min<uint64_t>(threads, rows / 64 + 1));
+  std::vector<std::jthread> helpers;
+  for (unsigned t = 1; t < threads; ++t) {
+    helpers.emplace_back([&, t] { body(rows * t / threads, rows * (t + 1) / threads); });
+  }
+  body(0, rows / threads);
+}
+
+// The row of the file that becomes row `r`: pairs (2i, 2i+1) of a head go to (i, i + head_dim/2).
+uint64_t interleaved_row(uint64_t r, uint64_t head_dim) {
+  const uint64_t in_head = r % head_dim, half = head_dim / 2;
+  return r - in_head + 2 * (in_head % half) + in_head / half;
+}
+
+class Loader {
+ public:
+  Loader(const formats::ModelFiles& files, device::Device& device, const ops::Ops& ops, DType store,
+         const Progress& progress)
+      : files_(files),
+        config_(files.config()),
+        device_(device),
+        ops_(ops),
+        store_(store),
+        progress_(progress),
+        stream_(device.make_stream()) {
+    for (const TensorView& t : files.tensors().tensors()) bytes_total_ += t.data.size();
+  }
+
+  result<Weights> load();
+
+ private:
+  status load_layer(uint32_t layer, LayerWeights* w);
+  status load_embedding(Weights* w);
+  result<std::vector<float>> load_frequencies();
+
+  result<std::unique_ptr<ops::PackedMatrix>> matrix(std::span<const TensorRole> parts,
+                                                    uint32_t layer = 0);
+  result<DeviceVector> vector(std::span<const TensorRole> parts, uint32_t layer = 0);
+  Tensor read_rows(const TensorView& view, bool interleaved, std::byte* out);
+  bool is_interleaved(TensorRole role) const;
+  void done(const TensorView& view);
+
+  const formats::ModelFiles& files_;
+  const formats::ModelConfig& config_;
+  device::Device& device_;
+  const ops::Ops& ops_;
+  const DType store_;
+  const Progress& progress_;
+  std::unique_ptr<device::Stream> stream_;
+  std::vector<std::byte> scratch_;  // the matrix that is being packed, rows of store_
+  size_t bytes_done_ = 0, bytes_total_ = 0;
+};
+
+bool Loader::is_interleaved(TensorRole role) const {
+  return config_.rope_interleaved && (role == TensorRole::kQ || role == TensorRole::kK ||
+                                      role == TensorRole::kQBias || role == TensorRole::kKBias);
+}
+
+void Loader::done(const TensorView& view) {
+  bytes_done_ += view.data.size();
+  if (progress_) progress_(bytes_done_, bytes_total_);
+}
+
+// One row of the file, or one element of a vector's, at a time: [rows, cols] of store_ in `out`.
+Tensor Loader::read_rows(const TensorView& view, bool interleaved, std::byte* out) {
+  const uint64_t rows = view.shape[0], cols = view.elements() / rows;
+  const size_t row_bytes = view.data.size() / rows;
+  const bool as_stored = view.type == formats::StorageType::kBF16 && store_ == DType::kBF16;
+  parallel_rows(device_.info().threads, rows, [&](uint64_t begin, uint64_t end) {
+    std::vector<float> row(cols);
+    for (uint64_t r = begin; r < end; ++r) {
+      const uint64_t from = interleaved ? interleaved_row(r, config_.head_dim) : r;
+      const auto source = view.data.subspan(from * row_bytes, row_bytes);
+      std::byte* to = out + r * cols * size_bytes(store_);
+      if (as_stored) {
+        std::memcpy(to, source.data(), row_bytes);
+        continue;
+      }
+      formats::dequantize(view.type, source, row);
+      if (store_ == DType::kF32) {
+        std::memcpy(to, row.data(), cols * sizeof(float));
+      } else {
+        std::transform(row.begin(), row.end(), reinterpret_cast<uint16_t*>(to), f32_to_bf16);
+      }
+    }
+  });
+  return Tensor::matrix(out, store_, static_cast<int64_t>(rows), static_cast<int64_t>(cols));
+}
+
+// The parts one under the other, packed.
+result<std::unique_ptr<ops::PackedMatrix>> Loader::matrix(std::span<const TensorRole> parts,
+                                                          uint32_t layer) {
+  size_t elements = 0;
+  for (const TensorRole role : parts) elements += files_.find(role, layer)->elements();
+  if (scratch_.size() < elements * size_bytes(store_))
+    scratch_.resize(elements * size_bytes(store_));
+  std::vector<Tensor> sources;
+  std::byte* next = scratch_.data();
+  for (const TensorRole role : parts) {
+    const TensorView& view = *files_.find(role, layer);
+    sources.push_back(read_rows(view, is_interleaved(role), next));
+    next += view.elements() * size_bytes(store_);
+  }
+  auto packed = ops_.pack(device_, sources, store_);
+  if (packed) {
+    for (const TensorRole role : parts) done(*files_.find(role, layer));
+  }
+  return packed;
+}
+
+result<DeviceVector> Loader::vector(std::span<const TensorRole> parts, uint32_t layer) {
+  std::vector<float> host;
+  for (const TensorRole role : parts) {
+    const TensorView& view = *files_.find(role, layer);
+    std::vector<float> part(view.elements());
+    formats::dequantize(view.type, view.data, part);
+    for (size_t i = 0; i < part.size(); ++i) {
+      host.push_back(part[is_interleaved(role) ? interleaved_row(i, config_.head_dim) : i]);
+    }
+    done(view);
+  }
+  BATON_TRY(device::Buffer buffer, device_.allocate(host.size() * sizeof(float)));
+  device_.copy(*stream_, buffer.data(), host.data(), host.size() * sizeof(float));
+  stream_->synchronize();
+  return DeviceVector(std::move(buffer));
+}
+
+status Loader::load_layer(uint32_t layer, LayerWeights* w) {
+  using enum TensorRole;
+  BATON_TRY(w->attn_norm, vector(std::array{kAttnNorm}, layer));
+  BATON_TRY(w->qkv, matrix(std::array{kQ, kK, kV}, layer));
+  if (config_.attention_bias) {
+    BATON_TRY(w->qkv_bias, vector(std::array{kQBias, kKBias, kVBias}, layer));
+  }
+  if (config_.qk_norm) {
+    BATON_TRY(w->q_norm, vector(std::array{kQNorm}, layer));
+    BATON_TRY(w->k_norm, vector(std::array{kKNorm}, layer));
+  }
+  BATON_TRY(w->o, matrix(std::array{kO}, layer));
+  BATON_TRY(w->mlp_norm, vector(std::array{kMlpNorm}, layer));
+  BATON_TRY(w->gate_up, matrix(std::array{kGate, kUp}, layer));
+  BATON_TRY(w->down, matrix(std::array{kDown}, layer));
+  return {};
+}
+
+status Loader::load_embedding(Weights* w) {
+  BATON_TRY(w->head, matrix(std::array{TensorRole::kLmHead}));
+  if (config_.tie_embeddings) return {};
+  const TensorView& view = *files_.find(TensorRole::kEmbedding);
+  const size_t bytes = view.elements() * size_bytes(store_);
+  if (scratch_.size() < bytes) scratch_.resize(bytes);
+  w->embedding = read_rows(view, false, scratch_.data());
+  BATON_TRY(w->embedding_memory, device_.allocate(bytes));
+  device_.copy(*stream_, w->embedding_memory.data(), scratch_.data(), bytes);
+  stream_->synchronize();
+  w->embedding.data = w->embedding_memory.data();
+  done(view);
+  return {};
+}
+
+result<std::vector<float>> Loader::load_frequencies() {
+  std::vector<float> factors;
+  if (const TensorView* view = files_.find(TensorRole::kRopeFactors)) {
+    factors.resize(view->elements());
+    formats::dequantize(view->type, view->data, factors);
+    done(*view);
+  }
+  return rope_frequencies(config_, factors);
+}
+
+result<Weights> Loader::load() {
+  Weights w;
+  w.layers.resize(config_.num_layers);
+  for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
+    BATON_CHECK_OK(load_layer(layer, &w.layers[layer]));
+  }
+  BATON_TRY(w.final_norm, vector(std::array{TensorRole::kFinalNorm}));
+  BATON_CHECK_OK(load_embedding(&w));
+  BATON_TRY(w.rope_frequencies, load_frequencies());
+  return w;
+}
+
+}  // namespace
+
+result<Weights> load_weights(const formats::ModelFiles& files, device::Device& device,
+                             const ops::Ops& ops, DType store, const Progress& progress) {
+  return Loader(files, device, ops, store, progress).load();
+}
+
+}  // namespace baton::model

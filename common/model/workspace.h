@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+
+#include "common/base/result.h"
+#include "common/device/device.h"
+#include "common/device/tensor.h"
+#include "common/formats/model_config.h"
+
+namespace baton::model {
+
+// What a forward pass computes with, allocated once for the largest batch; a pass takes the first
+// rows of each. The residual stream and the logits are f32, the rest `activation`.
+struct Workspace {
+  device::Tensor x;         // [rows, hidden] f32, the residual stream
+  device::Tensor cos, sin;  // [rows, head_dim / 2] f32
+  device::Tensor normed;    // [rows, hidden]
+  device::Tensor qkv;       // [rows, (heads + 2 * kv_heads) * head_dim]
+  device::Tensor q;         // [rows, heads * head_dim]
+  device::Tensor attn;      // [rows, heads * head_dim]
+  device::Tensor gate_up;   // [rows, 2 * intermediate]
+  device::Tensor mlp;       // [rows, intermediate]
+  // The rows that the last layer goes on with.
+  device::Tensor out_x;   // [out_rows, hidden] f32
+  device::Tensor out_q;   // [out_rows, heads * head_dim]
+  device::Tensor hidden;  // [out_rows, hidden], normed: what the head reads
+  device::Tensor logits;  // [logit_rows, vocab] f32
+
+  device::Buffer memory;  // of all of them
+};
+
+struct WorkspaceSize {
+  uint32_t rows = 0;      // of a batch
+  uint32_t out_rows = 0;  // of a batch's outputs
+  uint32_t logit_rows = 0;
+};
+
+// kResourceExhausted where the device has no room.
+result<Workspace> make_workspace(device::Device& device, const formats::ModelConfig& config,
+                                 DType activation, const WorkspaceSize& size);
+
+}  // namespace baton::model

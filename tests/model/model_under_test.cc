@@ -1,0 +1,62 @@
+#include "tests/model/model_under_test.h"
+
+#include <algorithm>
+
+#include "common/device/cpu/cpu_device.h"
+#include "common/formats/model_files.h"
+#include "common/ops/cpu/cpu_ops.h"
+
+namespace baton::model {
+
+ModelUnderTest::ModelUnderTest(const std::filesystem::path& path, const TestOptions& options)
+    : device_(device::make_cpu_device(options.threads)),
+      ops_(ops::cpu_ops()),
+      stream_(device_->make_stream()) {
+  const formats::ModelFiles files = formats::ModelFiles::open(path).value();
+  model_ = Model::load(files, *device_, ops_,
+                       {.weights = options.weights,
+                        .cache = options.cache,
+                        .max_rows = options.max_rows,
+                        .max_sequences = options.max_sequences,
+                        .max_samples = options.max_samples})
+               .value();
+  const kvcache::KvLayout layout = model_->kv_layout(options.block_tokens);
+  memory_ = device_->allocate(layout.block_bytes() * options.num_blocks).value();
+  cache_ = kvcache::KvCache::create({memory_.data(), memory_.bytes()}, layout, options.num_blocks)
+               .value();
+}
+
+std::vector<BlockId> ModelUnderTest::blocks(uint32_t first, uint32_t count) {
+  std::vector<BlockId> table;
+  for (uint32_t i = 0; i < count; ++i) table.push_back(BlockId{first + i});
+  return table;
+}
+
+void ModelUnderTest::run(std::span<const TokenId> tokens, uint32_t position,
+                         const std::vector<BlockId>& block_table, uint32_t chunk,
+                         const RowSeen& row) {
+  for (size_t done = 0; done < tokens.size(); done += chunk) {
+    const auto rows = static_cast<uint32_t>(std::min<size_t>(chunk, tokens.size() - done));
+    const uint32_t begin = position + static_cast<uint32_t>(done);
+    std::vector<uint32_t> positions(rows);
+    for (uint32_t i = 0; i < rows; ++i) positions[i] = begin + i;
+    const ops::SequenceRows sequence = {0, rows, begin, block_table.data()};
+    const OutputRows outputs = {0, 0, rows};
+    model_->forward(*stream_,
+                    {.tokens = tokens.subspan(done, rows),
+                     .positions = positions,
+                     .sequences = {&sequence, 1},
+                     .outputs = {&outputs, 1}},
+                    cache_, nullptr);
+    for (uint32_t first = 0; first < rows; first += model_->max_logit_rows()) {
+      const uint32_t count = std::min(model_->max_logit_rows(), rows - first);
+      const device::Tensor logits = model_->logits(*stream_, first, count);
+      stream_->synchronize();
+      for (uint32_t i = 0; i < count; ++i) {
+        row(begin + first + i, {logits.row<float>(i), static_cast<size_t>(logits.cols)});
+      }
+    }
+  }
+}
+
+}  // namespace baton::model

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "common/base/dtype.h"
+#include "common/base/ids.h"
+#include "common/device/device.h"
+#include "common/kvcache/kv_cache.h"
+#include "common/model/model.h"
+#include "common/ops/ops.h"
+
+namespace baton::model {
+
+struct TestOptions {
+  DType weights = DType::kF32;
+  DType cache = DType::kF32;
+  unsigned threads = 2;
+  uint32_t block_tokens = 16;
+  uint32_t num_blocks = 128;
+  uint32_t max_rows = 512;
+  uint32_t max_sequences = 16;
+  uint32_t max_samples = 16;
+};
+
+// A model on the CPU with a cache of its own. Everything that goes wrong throws.
+class ModelUnderTest {
+ public:
+  explicit ModelUnderTest(const std::filesystem::path& path, const TestOptions& options = {});
+
+  Model& model() { return *model_; }
+  device::Device& device() { return *device_; }
+  const ops::Ops& ops() const { return ops_; }
+  kvcache::KvCache& cache() { return cache_; }
+  device::Stream& stream() { return *stream_; }
+
+  // Runs `tokens` as the rows [position, ...) of the sequence that has `block_table`, in chunks of
+  // at most `chunk` rows, and hands each row's logits [vocab] to `row`.
+  using RowSeen = std::function<void(uint32_t position, std::span<const float> logits)>;
+  void run(std::span<const TokenId> tokens, uint32_t position,
+           const std::vector<BlockId>& block_table, uint32_t chunk, const RowSeen& row);
+  // Blocks [first, first + count).
+  static std::vector<BlockId> blocks(uint32_t first, uint32_t count);
+
+ private:
+  std::unique_ptr<device::Device> device_;
+  ops::Ops ops_;
+  std::unique_ptr<device::Stream> stream_;
+  std::unique_ptr<Model> model_;
+  device::Buffer memory_;
+  kvcache::KvCache cache_;
+};
+
+}  // namespace baton::model
