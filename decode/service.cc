@@ -1,0 +1,248 @@
+#include "decode/service.h"
+
+#include <utility>
+
+#include "common/base/log.h"
+#include "common/kvcache/digest.h"
+#include "common/serving/events.h"
+
+namespace baton::decode {
+namespace {
+
+uint64_t to_us(Duration d) {
+  return static_cast<uint64_t>(std::chrono::duration_cast<microseconds>(d).count());
+}
+
+}  // namespace
+
+Service::Service(const SchedulerConfig& config, const Resources& resources,
+                 kvtransfer::HandoffDriver& driver, serving::ServiceHost& host, Metrics& metrics)
+    : scheduler_(config, resources),
+      pool_(resources.pool),
+      driver_(driver),
+      host_(host),
+      itl_seconds_(metrics.histogram("vllm:inter_token_latency_seconds",
+                                     "Between two tokens of one output.", itl_bounds_seconds())),
+      generated_tokens_(metrics.counter("vllm:generation_tokens_total", "Tokens drawn.")),
+      preemptions_(metrics.counter("vllm:num_preemptions_total",
+                                   "Sequences that gave way for want of blocks.")) {}
+
+void Service::reserve(engine::Request request, WorkerId source, TimePoint now) {
+  const RequestKey key = request.key;
+  const uint32_t granule = driver_.peer_up(source) ? driver_.granule_tokens(source) : 0;
+  if (granule == 0) return refuse(key, milliseconds(100), "not paired with that prefill worker");
+  auto reservation = scheduler_.reserve({request, granule});
+  if (!reservation) {
+    const bool later = reservation.error().code == Errc::kResourceExhausted;
+    return fail(key, reservation.error(), later);
+  }
+  if (const auto* full = std::get_if<Full>(&*reservation)) {
+    return refuse(key, full->retry_after, "no room for its KV cache");
+  }
+  grant(key, request, source, std::get<Granted>(*reservation), now);
+}
+
+void Service::grant(const RequestKey& key, const engine::Request& request, WorkerId source,
+                    const Granted& granted, TimePoint now) {
+  const uint32_t block_tokens = driver_.hello().layout.block_tokens;
+  kvtransfer::SinkReserve reserve;
+  reserve.key = key;
+  reserve.source = source;
+  reserve.num_tokens = request.num_tokens();
+  reserve.first_token = std::min(granted.first_lacking_block * block_tokens, request.num_tokens());
+  reserve.blocks.assign(granted.blocks.begin() + granted.first_lacking_block, granted.blocks.end());
+  reserve.token_hash = kvcache::hash_tokens(request.tokens);
+  reserve.deadline = request.deadline;
+  const std::vector<BlockId> lacking = reserve.blocks;
+  const uint32_t cached = reserve.first_token;
+  if (const status sent = driver_.reserve(std::move(reserve), now); !sent) {
+    (void)scheduler_.cancel(key);
+    sink_released(lacking);  // nothing was asked to write there
+    return refuse(key, milliseconds(100), sent.error().message);
+  }
+  requests_[key] = {request.sampling.num_choices, request.sampling.params.want_logprobs, true, now};
+  proto::Frame frame;
+  auto* reply = frame.mutable_reserve_reply();
+  reply->set_request(key.request.value);
+  reply->set_generation(key.generation.value);
+  reply->set_granted(true);
+  reply->set_cached_tokens(cached);
+  host_.send(key.router, frame);
+  host_.handoff_touched();
+}
+
+void Service::refuse(const RequestKey& key, Duration retry_after, std::string reason) {
+  proto::Frame frame;
+  auto* reply = frame.mutable_reserve_reply();
+  reply->set_request(key.request.value);
+  reply->set_generation(key.generation.value);
+  reply->set_retry_after_us(to_us(retry_after));
+  reply->set_reason(std::move(reason));
+  host_.send(key.router, frame);
+}
+
+void Service::adopt(engine::HandOver&& prompt) {
+  const RequestKey key = prompt.request.key;
+  const auto& sampling = prompt.request.sampling;
+  requests_[key] = {sampling.num_choices, sampling.params.want_logprobs, false, Clock::now()};
+  scheduler_.adopt(std::move(prompt), events_);
+  take(Clock::now());
+  host_.work_added();
+}
+
+void Service::cancel(const RequestKey& key, TimePoint now) {
+  const auto found = requests_.find(key);
+  if (found == requests_.end()) return;
+  if (found->second.reserved && driver_.cancel(key, now)) {
+    return host_.handoff_touched();  // sink_failed() ended it
+  }
+  requests_.erase(key);
+  (void)scheduler_.cancel(key);  // kNotFound: it has just ended by itself
+}
+
+void Service::cancel_choice(const RequestKey& key, uint32_t choice) {
+  if (requests_.contains(key) && scheduler_.cancel_choice(key, choice)) choice_over(key);
+}
+
+void Service::cancel_router(RouterId router, TimePoint now) {
+  std::vector<RequestKey> keys;
+  for (const auto& [key, request] : requests_) {
+    if (key.router == router) keys.push_back(key);
+  }
+  for (const auto& key : keys) cancel(key, now);
+  outbox_.erase(router);
+}
+
+void Service::expire(TimePoint now) {
+  scheduler_.expire(now, events_);
+  take(now);
+}
+
+void Service::plan(engine::StepBudget& budget, engine::StepBatch& batch, TimePoint now) {
+  scheduler_.plan(budget, batch, events_);
+  take(now);
+}
+
+void Service::on_done(const engine::StepBatch& batch, TimePoint now) {
+  scheduler_.on_step_done(batch, now, events_);
+  take(now);
+}
+
+void Service::take(TimePoint now) {
+  for (const Event& event : events_) {
+    if (const auto* token = std::get_if<Token>(&event)) {
+      take(*token, now);
+      continue;
+    }
+    flush_tokens();  // what comes next may be the word that a choice is over
+    if (const auto* finished = std::get_if<Finished>(&event)) {
+      take(*finished);
+    } else if (const auto* preempted = std::get_if<Preempted>(&event)) {
+      take(*preempted);
+    } else if (const auto* expired = std::get_if<Expired>(&event)) {
+      take(*expired, now);
+    }
+  }
+  events_.clear();
+  flush_tokens();
+}
+
+void Service::take(const Token& token, TimePoint now) {
+  const auto found = requests_.find(token.key);
+  if (found == requests_.end()) return;
+  generated_tokens_.Increment();
+  itl_seconds_.Observe(to_seconds(now - found->second.last_token));
+  found->second.last_token = now;
+  serving::fill_token(token.key, token.choice, token.index, token.result,
+                      found->second.want_logprobs,
+                      *outbox_[token.key.router].mutable_tokens()->add_tokens());
+}
+
+void Service::flush_tokens() {
+  for (auto& [router, frame] : outbox_) {
+    if (frame.tokens().tokens_size() == 0) continue;
+    host_.send(router, frame);
+    frame.mutable_tokens()->clear_tokens();
+  }
+}
+
+void Service::take(const Finished& finished) {
+  proto::Frame frame;
+  serving::fill_finished(finished.key, finished.choice, finished.finish, finished.output_tokens,
+                         *frame.mutable_finished());
+  host_.send(finished.key.router, frame);
+  choice_over(finished.key);
+}
+
+void Service::take(const Preempted& preempted) {
+  preemptions_.Increment();
+  proto::Frame frame;
+  auto* m = frame.mutable_preempted();
+  m->set_request(preempted.key.request.value);
+  m->set_generation(preempted.key.generation.value);
+  m->set_choice(preempted.choice);
+  m->set_output_tokens(static_cast<uint32_t>(preempted.output.size()));
+  host_.send(preempted.key.router, frame);
+  choice_over(preempted.key);
+}
+
+void Service::take(const Expired& expired, TimePoint now) {
+  requests_.erase(expired.key);
+  if (expired.reserved) {
+    (void)driver_.cancel(expired.key, now);  // sink_released() gives the blocks back
+    host_.handoff_touched();
+  }
+  fail(expired.key, error(Errc::kDeadlineExceeded, "its output was not complete in time"), false);
+}
+
+void Service::choice_over(const RequestKey& key) {
+  const auto found = requests_.find(key);
+  if (found != requests_.end() && --found->second.choices_left == 0) requests_.erase(found);
+}
+
+void Service::joined(const kvtransfer::Joined& joined, std::string_view transport) {
+  const RequestKey& key = joined.key;
+  const auto found = requests_.find(key);
+  if (found == requests_.end()) {
+    LOG_ERROR("request {}: KV came for a request that is gone", key.request.value);
+    return;
+  }
+  found->second.reserved = false;
+  found->second.last_token = Clock::now();
+  proto::Frame frame;
+  auto* m = frame.mutable_handed_off();
+  m->set_request(key.request.value);
+  m->set_generation(key.generation.value);
+  m->set_bytes(joined.timings.bytes);
+  m->set_segments(static_cast<uint32_t>(joined.timings.segments));
+  m->set_reread(joined.timings.rereads);
+  m->set_exposed_us(to_us(joined.timings.exposed));
+  m->set_transport(std::string(transport));
+  host_.send(key.router, frame);
+  if (const status in = scheduler_.join(key, joined.first_tokens, events_); !in) {
+    requests_.erase(key);
+    (void)scheduler_.cancel(key);
+    return fail(key, in.error(), true);
+  }
+  take(Clock::now());
+  host_.work_added();
+}
+
+void Service::sink_failed(const RequestKey& key, const Error& why) {
+  (void)scheduler_.cancel(key);  // kNotFound: it expired there
+  if (requests_.erase(key) == 0) return;
+  if (why.code != Errc::kCancelled) fail(key, why, true);
+}
+
+void Service::sink_released(std::span<const BlockId> blocks) {
+  for (const BlockId block : blocks) pool_.release_quarantine(block);
+  host_.work_added();
+}
+
+void Service::fail(const RequestKey& key, const Error& why, bool retryable) {
+  proto::Frame frame;
+  serving::fill_failed(key, why, retryable, *frame.mutable_failed());
+  host_.send(key.router, frame);
+}
+
+}  // namespace baton::decode

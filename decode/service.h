@@ -1,0 +1,77 @@
+#pragma once
+
+#include <map>
+#include <string_view>
+#include <vector>
+
+#include "common/base/metrics.h"
+#include "common/serving/service_host.h"
+#include "common/serving/step_client.h"
+#include "decode/scheduler.h"
+#include "kvtransfer/handoff_driver.h"
+
+namespace baton::decode {
+
+// Drives the decode scheduler: reservations from routers in, credits to prefill workers, steps to
+// the engine, tokens out. One thread, the control thread.
+class Service final : public serving::StepClient {
+ public:
+  // All outlive the service.
+  Service(const SchedulerConfig& config, const Resources& resources,
+          kvtransfer::HandoffDriver& driver, serving::ServiceHost& host, Metrics& metrics);
+
+  // Room for a prompt that `source` will compute; answered with ReserveReply.
+  void reserve(engine::Request request, WorkerId source, TimePoint now);
+  // A prompt that was computed in this worker.
+  void adopt(engine::HandOver&& prompt);
+  // End it without a word; unknown keys are ignored.
+  void cancel(const RequestKey& key, TimePoint now);
+  void cancel_choice(const RequestKey& key, uint32_t choice);
+  void cancel_router(RouterId router, TimePoint now);
+  void expire(TimePoint now);
+
+  void plan(engine::StepBudget& budget, engine::StepBatch& batch, TimePoint now) override;
+  void on_layer(const engine::StepBatch&, uint32_t, TimePoint) override {}
+  void on_done(const engine::StepBatch& batch, TimePoint now) override;
+
+  // The sink side of HandoffListener.
+  void joined(const kvtransfer::Joined& joined, std::string_view transport);
+  void sink_failed(const RequestKey& key, const Error& why);
+  void sink_released(std::span<const BlockId> blocks);
+
+  Snapshot snapshot() const { return scheduler_.snapshot(); }
+  bool idle() const { return requests_.empty(); }
+
+ private:
+  struct Request {
+    uint32_t choices_left = 0;
+    bool want_logprobs = false;
+    bool reserved = false;  // its KV is awaited from another worker
+    TimePoint last_token;   // for the gap between tokens
+  };
+
+  void grant(const RequestKey& key, const engine::Request& request, WorkerId source,
+             const Granted& granted, TimePoint now);
+  void refuse(const RequestKey& key, Duration retry_after, std::string reason);
+  void take(TimePoint now);
+  void take(const Token& token, TimePoint now);
+  void take(const Finished& finished);
+  void take(const Preempted& preempted);
+  void take(const Expired& expired, TimePoint now);
+  void choice_over(const RequestKey& key);
+  void flush_tokens();
+  void fail(const RequestKey& key, const Error& why, bool retryable);
+
+  Scheduler scheduler_;
+  kvcache::BlockPool& pool_;
+  kvtransfer::HandoffDriver& driver_;
+  serving::ServiceHost& host_;
+  std::map<RequestKey, Request> requests_;
+  Events events_;                            // scratch
+  std::map<RouterId, proto::Frame> outbox_;  // tokens of one step; frames keep their memory
+  prometheus::Histogram& itl_seconds_;
+  prometheus::Counter& generated_tokens_;
+  prometheus::Counter& preemptions_;
+};
+
+}  // namespace baton::decode
