@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Installs the packages that Baton is built and tested with, if any are missing.
+# Debian 12 and 13, Ubuntu 24.04. Says what it installs before it does; does nothing when all is there.
+set -euo pipefail
+
+usage() {
+  cat <<'USAGE'
+Usage: scripts/install_deps.sh [--print]
+  --print   only list the packages that are missing
+USAGE
+}
+
+print_only=false
+case "${1:-}" in
+  "") ;;
+  --print) print_only=true ;;
+  -h | --help) usage && exit 0 ;;
+  *) usage >&2 && exit 2 ;;
+esac
+
+# shellcheck source=/dev/null
+. /etc/os-release
+case "${ID:-}-${VERSION_ID:-}" in
+  debian-12) boost=1.81 ;;
+  debian-13 | ubuntu-24.04) boost=1.83 ;;
+  *)
+    if ! command -v apt-get >/dev/null; then
+      echo "install_deps: ${PRETTY_NAME:-this system} has no apt-get; README.md lists the libraries" >&2
+      exit 1
+    fi
+    boost=1.83
+    echo "install_deps: ${PRETTY_NAME:-this system} is untested; trying Ubuntu 24.04's names" >&2
+    ;;
+esac
+
+packages=(
+  # To build
+  g++ cmake ninja-build pkg-config ccache mold git
+  # Libraries
+  libucx-dev
+  "libboost${boost}-dev" "libboost-json${boost}-dev" "libboost-url${boost}-dev"
+  protobuf-compiler libprotobuf-dev
+  libyaml-cpp-dev prometheus-cpp-dev libspdlog-dev libfmt-dev libcli11-dev
+  libpcre2-dev libutf8proc-dev libssl-dev libxxhash-dev libnuma-dev
+  libdnnl-dev libhwy-dev
+  # To test, and to fetch the quick-start model
+  libgtest-dev libgmock-dev libbenchmark-dev
+  python3 python3-venv python3-pip curl ca-certificates
+)
+
+is_installed() {
+  [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+missing=()
+for package in "${packages[@]}"; do
+  is_installed "$package" || missing+=("$package")
+done
+
+if [ ${#missing[@]} -eq 0 ]; then
+  echo "install_deps: all ${#packages[@]} packages are there" >&2
+  exit 0
+fi
+if $print_only; then
+  printf '%s\n' "${missing[@]}"
+  exit 0
+fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null; then
+    echo "install_deps: not root and no sudo here. As root, run:" >&2
+    echo "  apt-get update && apt-get install -y --no-install-recommends ${missing[*]}" >&2
+    exit 1
+  fi
+  as_root=(sudo)
+fi
+
+echo "install_deps: installing ${#missing[@]} packages with apt-get: ${missing[*]}" >&2
+apt_options=(-q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+"${as_root[@]}" apt-get "${apt_options[@]}" update >&2
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+  apt-get "${apt_options[@]}" install -y --no-install-recommends "${missing[@]}" >&2

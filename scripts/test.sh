@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs every test: ctest (C++), then pytest (real processes).
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+
+usage() {
+  cat <<'USAGE'
+Usage: scripts/test.sh [--asan | --tsan] [--fast] [--only PATTERN]
+  --asan           build and run with the address and undefined-behaviour sanitizers
+  --tsan           build and run with the thread sanitizer
+  --fast           leave out the tests marked slow
+  --only PATTERN   ctest -R PATTERN and pytest -k PATTERN
+USAGE
+}
+
+preset=release
+fast=false
+only=
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --asan | --tsan) preset=${1#--} ;;
+    --fast) fast=true ;;
+    --only) only=${2:?--only needs a pattern} && shift ;;
+    -h | --help) usage && exit 0 ;;
+    *) usage >&2 && exit 2 ;;
+  esac
+  shift
+done
+
+./scripts/install_deps.sh || exit 1
+./scripts/build.sh "$preset" || exit 1
+BATON_TEST_MODEL=$(./scripts/get_model.sh | tail -n 1) || exit 1
+python=$(./scripts/test_venv.sh | tail -n 1) || exit 1
+export BATON_TEST_MODEL
+export BATON_TEST_BIN=$PWD/build/$preset/bin/baton
+
+# UCX leaves the core's signal handlers to the sanitizers; TSan cannot bear its memory hooks.
+case "$preset" in
+  asan) export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=1} UBSAN_OPTIONS=print_stacktrace=1 ;;
+  tsan) export UCX_MEM_EVENTS=n ;;
+esac
+[ "$preset" = release ] || export UCX_HANDLE_ERRORS=none BATON_TEST_PATIENCE=6
+
+ctest_options=(--test-dir "build/$preset" --output-on-failure --parallel "$(nproc)")
+pytest_options=()
+[ -z "$only" ] || ctest_options+=(-R "$only") pytest_options+=(-k "$only")
+if $fast; then
+  ctest_options+=(-LE slow)
+  pytest_options+=(-m "not slow")
+fi
+
+ctest "${ctest_options[@]}"
+cpp=$?
+"$python" -m pytest "${pytest_options[@]}"
+py=$?
+# A pattern may fit no Python test (pytest then exits 5).
+[ "$py" -eq 5 ] && [ -n "$only" ] && py=0
+[ "$cpp" -eq 0 ] && [ "$py" -eq 0 ]

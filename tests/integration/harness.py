@@ -1,0 +1,279 @@
+"""Starts real Baton processes, watches them, and checks that they leave nothing behind."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import select
+import signal
+import socket
+import subprocess
+import time
+
+from prometheus_client.parser import text_string_to_metric_families
+import requests
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get("BATON_TEST_BIN", ROOT / "build/release/bin/baton"))
+# Sanitizers are slow; every deadline is stretched by this.
+PATIENCE = float(os.environ.get("BATON_TEST_PATIENCE", "1"))
+
+
+def wait_for(condition, seconds: float, what: str):
+    """Polls until condition() is true; returns its value."""
+    deadline = time.monotonic() + seconds * PATIENCE
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+
+
+def flags(options: dict) -> list[str]:
+    """{"max_context": 64, "workers": [a, b]} as command-line flags."""
+    args = []
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            args.append(f"{flag}={str(value).lower()}")
+        elif isinstance(value, list):
+            args += [flag, *map(str, value)]
+        else:
+            args += [flag, str(value)]
+    return args
+
+
+class Process:
+    """One Baton process; its ready line tells the ports that it listens on."""
+
+    def __init__(self, name: str, command: str, options: dict, log_folder: pathlib.Path):
+        self.name = name
+        self.log = log_folder / f"{name}.log"
+        read_end, write_end = os.pipe()
+        with open(self.log, "ab") as log:
+            self.popen = subprocess.Popen(
+                [BIN, command, *flags(options), "--ready-fd", str(write_end)],
+                pass_fds=[write_end],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        os.close(write_end)
+        self._ready_fd = read_end
+        self.ports: dict[str, int] = {}
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    def wait_ready(self, seconds: float = 30) -> dict[str, int]:
+        line = b""
+        deadline = time.monotonic() + seconds * PATIENCE
+        while not line.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            readable = left > 0 and select.select([self._ready_fd], [], [], left)[0]
+            part = os.read(self._ready_fd, 4096) if readable else b""
+            assert part, f"{self.name} did not start:\n{self.log.read_text()[-4000:]}"
+            line += part
+        self._close_ready()
+        self.ports = {key: int(port) for key, port in json.loads(line).items()}
+        return self.ports
+
+    def _close_ready(self):
+        if self._ready_fd >= 0:
+            os.close(self._ready_fd)
+            self._ready_fd = -1
+
+    def kill(self):
+        self.popen.kill()
+        self.popen.wait()
+        self._close_ready()
+
+    def stop(self, seconds: float = 15) -> int:
+        """SIGTERM, then its exit status; fails if it does not end in time."""
+        self._close_ready()
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGTERM)
+        try:
+            return self.popen.wait(seconds * PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+            raise AssertionError(f"{self.name} did not end; its log: {self.log}") from None
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def sockets(self) -> int:
+        count = 0
+        for fd in pathlib.Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                count += os.readlink(fd).startswith("socket:")
+        return count
+
+
+@dataclasses.dataclass
+class Worker:
+    role: str
+    name: str
+    options: dict
+    process: Process | None = None
+
+
+class Metrics:
+    """One scrape."""
+
+    def __init__(self, text: str):
+        self.text = text
+        self.families = {f.name: f for f in text_string_to_metric_families(text)}
+
+    def sum(self, sample_name: str, **labels: str) -> float:
+        return sum(
+            sample.value
+            for family in self.families.values()
+            for sample in family.samples
+            if sample.name == sample_name
+            and all(sample.labels.get(key) == value for key, value in labels.items())
+        )
+
+    def has(self, sample_name: str) -> bool:
+        return any(s.name == sample_name for f in self.families.values() for s in f.samples)
+
+
+class Cluster:
+    """A router and its workers, each a process of its own, on free ports."""
+
+    def __init__(self, model: pathlib.Path, log_folder: pathlib.Path, router_options=None):
+        self.model = model
+        self.log_folder = log_folder
+        self.router_options = router_options or {}
+        self.workers: dict[str, Worker] = {}
+        self.router: Process | None = None
+        self._shm_before = shm_files()
+
+    def start(self, prefill=0, decode=0, mixed=0, **options):
+        for role, count in [("prefill", prefill), ("decode", decode), ("mixed", mixed)]:
+            for i in range(count):
+                self._add_worker(role, f"{role}-{i}", options)
+        for worker in self.workers.values():
+            worker.process.wait_ready()
+        addresses = [f"127.0.0.1:{w.process.ports['rpc']}" for w in self.workers.values()]
+        router = {"model": self.model, "listen": "127.0.0.1:0", "workers": addresses}
+        self.router = Process("router", "router", router | self.router_options, self.log_folder)
+        self.router.wait_ready()
+        self.wait_ready()
+        return self
+
+    def _add_worker(self, role: str, name: str, options: dict):
+        defaults = {"threads": 1, "kv_gib": 0.05, "log_level": "info"}
+        worker = Worker(role, name, {"role": role, "name": name, **defaults, **options})
+        self.workers[name] = worker
+        self.start_worker(name)
+
+    def start_worker(self, name: str):
+        """Starts a worker, again at its old address if it had one."""
+        worker = self.workers[name]
+        old = worker.process.ports if worker.process else {}
+        options = {
+            "model": self.model,
+            "listen": f"127.0.0.1:{old.get('rpc', 0)}",
+            "metrics_listen": f"127.0.0.1:{old.get('metrics', 0)}",
+        }
+        worker.process = Process(name, "worker", options | worker.options, self.log_folder)
+        return worker.process
+
+    def kill_worker(self, name: str):
+        self.workers[name].process.kill()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        return self.router.ports["http"]
+
+    @functools.cached_property
+    def model_name(self) -> str:
+        return requests.get(self.url + "/v1/models", timeout=5).json()["data"][0]["id"]
+
+    def is_ready(self) -> bool:
+        try:
+            return requests.get(self.url + "/ready", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def wait_ready(self, seconds: float = 20):
+        wait_for(self.is_ready, seconds, "/ready answers 200")
+
+    def metrics(self, name: str = "router") -> Metrics:
+        if name == "router":
+            url = self.url
+        else:
+            url = f"http://127.0.0.1:{self.workers[name].process.ports['metrics']}"
+        answer = requests.get(url + "/metrics", timeout=5 * PATIENCE)
+        assert answer.status_code == 200
+        return Metrics(answer.text)
+
+    def processes(self) -> list[Process]:
+        workers = [w.process for w in self.workers.values() if w.process]
+        return [p for p in [self.router, *workers] if p]
+
+    def stop(self):
+        """Ends everything and checks that nothing of it is left."""
+        problems = []
+        for process in self.processes():
+            killed = process.popen.poll() == -signal.SIGKILL
+            try:
+                status = process.stop()
+                if status != 0 and not killed:
+                    problems.append(f"{process.name} ended with {status}: {tail(process.log)}")
+            except AssertionError as error:
+                problems.append(str(error))
+        problems += left_behind(self.processes(), self._shm_before)
+        assert not problems, "\n".join(problems)
+
+
+def tail(log: pathlib.Path, lines: int = 15) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def shm_files() -> set[str]:
+    return set(os.listdir("/dev/shm"))
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def left_behind(processes: list[Process], shm_before: set[str]) -> list[str]:
+    problems = [
+        f"port {port} ({process.name}, {what}) still listens"
+        for process in processes
+        for what, port in process.ports.items()
+        if is_listening(port)
+    ]
+    # Other programs of the machine come and go here too: what stays for a second is ours.
+    deadline = time.monotonic() + 1
+    while (new := shm_files() - shm_before) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return problems + [f"/dev/shm/{name} was left" for name in sorted(new)]
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes below pid, children first."""
+    found = []
+    for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, task.read_text().split()):
+                found += [child, *descendants(child)]
+    return found

@@ -1,0 +1,209 @@
+"""The first minutes of a newcomer: `baton up`, as scripts/quickstart.sh runs it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import harness
+import pytest
+import requests
+import sse
+
+
+class Up:
+    """`baton up` in a session of its own."""
+
+    def __init__(self, model, *args: str):
+        self.shm_before = harness.shm_files()
+        self.popen = subprocess.Popen(
+            [harness.BIN, "up", "--model", model, "--port", "0", *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.said = ""
+        self.pids: list[int] = []
+
+    def url(self) -> str:
+        """Read from the banner; returns when the cluster is up."""
+        for line in self.popen.stderr:
+            self.said += line
+            if match := re.search(r"(http://127\.0\.0\.1:\d+)/v1", line):
+                self.pids = harness.descendants(self.popen.pid)
+                return match[1]
+        raise AssertionError(f"no URL in: {self.said}")
+
+    def end(self, seconds: float = 60) -> tuple[int, str, str]:
+        try:
+            out, err = self.popen.communicate(timeout=seconds * harness.PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+            raise
+        return self.popen.returncode, out, self.said + err
+
+    def nothing_is_left(self):
+        assert [pid for pid in self.pids if exists(pid)] == []
+        deadline = time.monotonic() + 1
+        while (new := harness.shm_files() - self.shm_before) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not new
+
+
+@pytest.mark.slow
+def test_once_with_the_real_model(quickstart_model):
+    up = Up(quickstart_model, "--prefill", "1", "--decode", "1",
+            "--once", "What is the capital of France?")  # fmt: skip
+    status, out, err = up.end(120)
+    assert status == 0, err
+    assert "Paris" in out
+    assert re.search(r"TTFT \d+", err)
+    assert re.search(r"TPOT \d+", err)
+    assert re.search(r"\d.* [KM]i?B .*(shm|posix|sysv|cma|tcp)", err), err
+    up.nothing_is_left()
+
+
+@pytest.mark.parametrize("pools", [["--prefill", "1", "--decode", "1"], ["--mixed", "1"],
+                                   ["--prefill", "2", "--decode", "2"]])  # fmt: skip
+def test_once_with_any_pools(tiny, pools):
+    up = Up(tiny, *pools, "--once", "hello")
+    status, out, err = up.end()
+    assert status == 0, err
+    assert out.strip()
+    up.nothing_is_left()
+
+
+def test_quiet_prints_the_answer_alone(tiny):
+    status, out, err = Up(tiny, "--mixed", "1", "--quiet", "--once", "hello").end()
+    assert status == 0
+    assert out.strip()
+    assert err == ""
+
+
+def test_a_second_start_is_quick(quickstart_model):
+    """Nothing slow is left for a warm start: model, workers and router in a few seconds."""
+    started = time.monotonic()
+    up = Up(quickstart_model, "--prefill", "1", "--decode", "1")
+    up.url()
+    took = time.monotonic() - started
+    up.popen.send_signal(signal.SIGINT)
+    assert up.end()[0] == 0
+    assert took < 20 * harness.PATIENCE
+
+
+def test_what_the_banner_shows_works_as_it_stands(tiny):
+    up = Up(tiny)
+    url = up.url()
+    while "Ctrl-C" not in up.said:
+        line = up.popen.stderr.readline()
+        assert line, up.said
+        up.said += line
+    [command] = re.findall(r"^ *(curl .*?[^\\])$", up.said, re.M | re.S)
+    curl = subprocess.run(["bash", "-c", command], capture_output=True, timeout=30)
+    assert sse.text_of(sse.events_of([curl.stdout]))
+
+    [program] = re.findall(r"^ *(from openai .*?)\n\n", up.said, re.M | re.S)
+    assert f'base_url="{url}/v1"' in program
+    python = subprocess.run([sys.executable, "-c", textwrap.dedent("  " + program)],
+                            capture_output=True, text=True, timeout=30)  # fmt: skip
+    assert python.returncode == 0, python.stderr
+    assert python.stdout.strip()
+
+    up.popen.send_signal(signal.SIGINT)
+    assert up.end()[0] == 0
+    up.nothing_is_left()
+
+
+def test_ctrl_c_drains(medium):
+    up = Up(medium, "--prefill", "1", "--decode", "1")
+    url = up.url()
+    assert len(up.pids) == 3
+    body = {"prompt": "on and on", "max_tokens": 400, "stream": True, "ignore_eos": True}
+    body["model"] = requests.get(url + "/v1/models").json()["data"][0]["id"]
+    answer = requests.post(url + "/v1/completions", json=body, stream=True, timeout=60)
+    chunks = answer.iter_content(None)
+    first = next(chunks)
+
+    os.killpg(up.popen.pid, signal.SIGINT)
+
+    events = sse.events_of([first, *chunks])
+    assert not any("error" in event for event in events)
+    assert sum(bool(e["choices"][0]["finish_reason"]) for e in events if e["choices"]) == 1
+    status, _, err = up.end(20)
+    assert status == 0, err
+    up.nothing_is_left()
+    with pytest.raises(requests.ConnectionError):
+        requests.get(url + "/health", timeout=2)
+
+
+def test_a_second_ctrl_c_does_not_wait(medium):
+    up = Up(medium, "--mixed", "1")
+    url = up.url()
+    model = requests.get(url + "/v1/models").json()["data"][0]["id"]
+    body = {"model": model, "prompt": "x", "max_tokens": 3900, "stream": True, "ignore_eos": True}
+    answer = requests.post(url + "/v1/completions", json=body, stream=True, timeout=60)
+    next(answer.iter_content(None))
+    up.popen.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    up.popen.send_signal(signal.SIGINT)
+    up.end(10)
+    harness.wait_for(lambda: not any(map(exists, up.pids)), 8, "workers and router are gone")
+    up.nothing_is_left()
+
+
+def test_a_worker_killed_under_up_comes_back(tiny):
+    up = Up(tiny, "--prefill", "1", "--decode", "1")
+    url = up.url()
+    [decode] = [pid for pid in up.pids if b"decode-0" in cmdline(pid)]
+    os.kill(decode, signal.SIGKILL)
+    body = {"prompt": "x", "max_tokens": 3}
+    body["model"] = requests.get(url + "/v1/models").json()["data"][0]["id"]
+    harness.wait_for(
+        lambda: requests.post(url + "/v1/completions", json=body, timeout=20).status_code == 200,
+        20,
+        "served again",
+    )
+    up.pids = harness.descendants(up.popen.pid)
+    up.popen.send_signal(signal.SIGTERM)
+    assert up.end()[0] == 0
+    up.nothing_is_left()
+
+
+def exists(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
+
+
+def cmdline(pid: int) -> bytes:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["up"], "model"),
+        (["up", "--model", "/nonexistent"], "/nonexistent"),
+        (["up", "--no-such-flag"], "no-such-flag"),
+        (["frobnicate"], "frobnicate"),
+        (["worker", "--role", "juggler"], "role"),
+        (["router", "--listen", "nonsense"], "listen"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(args, sentence):
+    run = subprocess.run([harness.BIN, *args], capture_output=True, text=True, timeout=20)
+    assert run.returncode > 0
+    assert sentence in run.stderr
+
+
+def test_a_port_in_use_is_said(tiny, split):
+    run = subprocess.run(
+        [harness.BIN, "up", "--model", tiny, "--mixed", "1", "--port", str(split.port)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert run.returncode > 0
+    assert str(split.port) in run.stderr

@@ -1,0 +1,136 @@
+"""The same request gives the same bytes, however the cluster computes it."""
+
+import concurrent.futures
+import json
+
+import api
+import pytest
+
+WORDS = "the quick brown fox passes the baton over 日本語 and 😀 in 3.14159 laps; "
+
+# Each goes as it is to /v1/completions.
+REQUESTS = {
+    "greedy": {"prompt": "pass the baton", "max_tokens": 40, "temperature": 0},
+    "sampled": {"prompt": "pass it on", "max_tokens": 40, "temperature": 1.0, "seed": 1},
+    "filtered": {
+        "prompt": "filter", "max_tokens": 40, "temperature": 1.3, "seed": 2,
+        "top_k": 50, "top_p": 0.9, "min_p": 0.01,
+    },
+    "penalized": {
+        "prompt": "again and again", "max_tokens": 40, "temperature": 0.9, "seed": 3,
+        "presence_penalty": 0.7, "frequency_penalty": 0.4, "repetition_penalty": 1.1,
+        "logit_bias": {"100": 2.5, "101": -100},
+    },
+    "choices": {"prompt": "fork here", "max_tokens": 24, "temperature": 1.0, "seed": 4, "n": 3},
+    "logprobs": {
+        "prompt": "show your work", "max_tokens": 24, "temperature": 0.8, "seed": 5, "logprobs": 4,
+    },
+    "one block": {"prompt": list(range(40, 56)), "max_tokens": 20, "temperature": 0},
+    "one tile": {"prompt": [7 + i % 400 for i in range(256)], "max_tokens": 20, "temperature": 0},
+    "long": {"prompt": WORDS * 20, "max_tokens": 40, "temperature": 0, "logprobs": 1},
+    "long sampled": {"prompt": WORDS * 12, "max_tokens": 40, "temperature": 1.0, "seed": 6},
+    "one token": {"prompt": "short", "max_tokens": 1, "temperature": 0},
+}  # fmt: skip
+
+# How each cluster differs from the reference: one mixed worker, one thread, chunks of 256.
+SETUPS = {
+    "two threads": {"mixed": 1, "threads": 2},
+    "chunks of 16": {"mixed": 1, "chunk_tokens": 16},
+    "chunks of 64": {"mixed": 1, "chunk_tokens": 64},
+    "whole prompts": {"mixed": 1, "chunk_tokens": 0},
+    "blocks of 64": {"mixed": 1, "block_tokens": 64},
+    "preempted": {"mixed": 1, "preempt_every": 7},
+    "shared memory": {"prefill": 1, "decode": 1, "transport": "shm"},
+    "tcp": {"prefill": 1, "decode": 1, "transport": "tcp"},
+    "split, chunks of 16": {"prefill": 1, "decode": 1, "chunk_tokens": 16, "threads": 2},
+    "split, preempted": {"prefill": 1, "decode": 1, "preempt_every": 7},
+    "two of each": {"prefill": 2, "decode": 2},
+}
+
+
+def answer(cluster, request: dict) -> str:
+    """What must not change by a byte: the choices."""
+    return json.dumps(api.complete(cluster, **request)["choices"], sort_keys=True)
+
+
+def answers(cluster, requests: dict) -> dict[str, str]:
+    return {name: answer(cluster, request) for name, request in requests.items()}
+
+
+def answers_together(cluster, requests: dict) -> dict[str, str]:
+    """All at once, among fillers up to sixteen."""
+    fillers = [
+        {"prompt": f"filler {i} " + WORDS * i, "max_tokens": 60, "seed": 100 + i}
+        for i in range(16 - len(requests))
+    ]
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        others = [pool.submit(answer, cluster, filler) for filler in fillers]
+        waiting = {name: pool.submit(answer, cluster, r) for name, r in requests.items()}
+        found = {name: future.result() for name, future in waiting.items()}
+        for other in others:
+            other.result()
+    return found
+
+
+def differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
+    return [f"{name}: {found[name]} != {expected[name]}" for name in expected
+            if found[name] != expected[name]]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def expected(start_shared_cluster, tiny) -> dict[str, str]:
+    """Computed alone, the prefix cold."""
+    cluster = start_shared_cluster(tiny, mixed=1, prefix_cache=False)
+    return answers(cluster, REQUESTS)
+
+
+def test_the_answers_are_worth_comparing(expected):
+    assert len(set(expected.values())) == len(REQUESTS)
+    texts = [c["text"] for c in json.loads(expected["choices"])]
+    assert len(set(texts)) == 3
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_tiny_model(start_cluster, tiny, expected, setup):
+    cluster = start_cluster(tiny, **SETUPS[setup])
+    assert not differences(answers(cluster, REQUESTS), expected), "alone, prefix cold"
+    assert not differences(answers(cluster, REQUESTS), expected), "alone, prefix cached"
+    assert not differences(answers_together(cluster, REQUESTS), expected), "among 15 others"
+
+
+def test_what_the_setups_claim_really_happens(start_cluster, tiny):
+    cluster = start_cluster(tiny, prefill=1, decode=1, transport="tcp", preempt_every=5)
+    answers(cluster, REQUESTS)
+    decode = cluster.metrics("decode-0")
+    assert decode.sum("baton_kv_bytes_read_total") > 0
+    assert any("tcp" in s.labels.get("transport", "") for f in decode.families.values()
+               for s in f.samples)  # fmt: skip
+    assert decode.sum("vllm:num_preemptions_total") > 0
+
+
+SETUPS_OF_THE_REAL_MODEL = {
+    "two threads": {"mixed": 1, "threads": 2, "chunk_tokens": 64},
+    "shared memory": {"prefill": 1, "decode": 1, "transport": "shm"},
+    "tcp": {"prefill": 1, "decode": 1, "transport": "tcp", "chunk_tokens": 16},
+    "preempted": {"mixed": 1, "preempt_every": 9},
+}
+REAL_REQUESTS = {
+    name: REQUESTS[name] | {"max_tokens": 16}
+    for name in ["greedy", "sampled", "penalized", "logprobs", "long sampled"]
+}
+
+
+@pytest.fixture(scope="module")
+def expected_of_the_real_model(start_shared_cluster, quickstart_model) -> dict[str, str]:
+    cluster = start_shared_cluster(quickstart_model, mixed=1, kv_gib=0.2, prefix_cache=False)
+    return answers(cluster, REAL_REQUESTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setup", SETUPS_OF_THE_REAL_MODEL)
+def test_quickstart_model(start_cluster, quickstart_model, expected_of_the_real_model, setup):
+    expected = expected_of_the_real_model
+    cluster = start_cluster(quickstart_model, kv_gib=0.2, **SETUPS_OF_THE_REAL_MODEL[setup])
+    assert not differences(answers(cluster, REAL_REQUESTS), expected), "alone, prefix cold"
+    assert not differences(answers(cluster, REAL_REQUESTS), expected), "alone, prefix cached"
+    assert not differences(answers_together(cluster, REAL_REQUESTS), expected), "among others"
