@@ -3,8 +3,10 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/ops/ops.h"
 
@@ -35,11 +37,11 @@ struct StepSequence {
   std::vector<BlockId> block_table;  // covers position + num_rows tokens
   bool digest = false;               // digest each block of these rows as it is written
   int32_t prompt_logprobs = -1;      // >= 0: score each row's next token, with so many alternatives
-  std::vector<TokenId> next_tokens;  // then: the token after each row [num_rows]
+  std::vector<TokenId> next_tokens;  // then: the token after each row, as far as they are known
   uint64_t client = 0;               // the scheduler's own mark, handed back untouched
   // Results.
   std::vector<uint64_t> digests;          // [layer][block touched]; blocks position/B .. (end-1)/B
-  std::vector<ops::SampleResult> scores;  // [num_rows], if prompt_logprobs >= 0
+  std::vector<ops::SampleResult> scores;  // [next_tokens], if prompt_logprobs >= 0
 };
 
 // Draw one token for `slot` from the last row of `sequence`.
@@ -56,6 +58,7 @@ struct StepBatch {
   std::vector<StepSample> samples;
   // Copies of whole blocks, before the step computes (copy-on-write): {from, to}.
   std::vector<std::pair<BlockId, BlockId>> block_copies;
+  Duration duration{};              // result: how long the step ran
   std::vector<StepSequence> spare;  // sequences of earlier steps, for their memory
 
   // An empty sequence at the end, with the memory of an earlier one.

@@ -18,13 +18,10 @@ using device::Tensor;
 // Changes with any change of this folder that changes a bit of a logit.
 constexpr int kArithmeticVersion = 1;
 
-// Logits of a prompt that is scored are made so many bytes at a time.
-constexpr size_t kLogitBytes = size_t{64} << 20;
-
 bool is_offered(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16; }
 
-uint32_t logit_rows(uint32_t vocab_size, uint32_t out_rows) {
-  const size_t fit = kLogitBytes / (sizeof(float) * vocab_size);
+uint32_t logit_rows(size_t max_bytes, uint32_t vocab_size, uint32_t out_rows) {
+  const size_t fit = max_bytes / (sizeof(float) * vocab_size);
   return static_cast<uint32_t>(std::clamp<size_t>(fit, 1, out_rows));
 }
 
@@ -106,9 +103,10 @@ result<std::unique_ptr<Model>> Model::load(const formats::ModelFiles& files, dev
   BATON_TRY(model->weights_, load_weights(files, device, ops, options.weights, options.progress));
   model->weight_bytes_ = bytes_of(model->weights_);
   const uint32_t out_rows = options.max_rows + options.max_samples;
-  const WorkspaceSize size = {.rows = options.max_rows,
-                              .out_rows = out_rows,
-                              .logit_rows = logit_rows(model->config_.vocab_size, out_rows)};
+  const WorkspaceSize size = {
+      .rows = options.max_rows,
+      .out_rows = out_rows,
+      .logit_rows = logit_rows(options.max_logit_bytes, model->config_.vocab_size, out_rows)};
   BATON_TRY(model->work_, make_workspace(device, model->config_, ops.activation, size));
   return model;
 }

@@ -28,6 +28,7 @@ struct LoadOptions {
   uint32_t max_sequences = 64;   // in a batch
   uint32_t max_samples = 64;     // outputs beyond max_rows that a batch may have
   uint32_t max_context = 0;      // tokens in a sequence; 0: as many as the model allows
+  size_t max_logit_bytes = size_t{64} << 20;  // logits made at a time: a scored prompt has many
   Progress progress;
 };
 

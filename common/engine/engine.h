@@ -1,0 +1,76 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/result.h"
+#include "common/engine/event_queue.h"
+#include "common/engine/step_runner.h"
+
+namespace baton::engine {
+
+// Runs steps on a thread of its own, in the order submitted. Its owner plans the next step while
+// one runs; sequences whose last token is not known yet are planned by StepSequence::last_of.
+//
+// Thread: submit(), poll() and stop() belong to one thread, the owner's; none of submit() and
+// poll() blocks. With nothing to do the engine's thread sleeps.
+class Engine final : private StepObserver {
+ public:
+  // `depth`: batches in flight, 1 or 2 (one runs, one waits). Everything referred to must outlive
+  // the engine. StepRunner's errors; kIo where the system gives no descriptor.
+  static result<std::unique_ptr<Engine>> create(model::Model& model, const kvcache::KvCache& cache,
+                                                device::Device& device, const ops::Ops& ops,
+                                                const StepLimits& limits, uint32_t depth = 2);
+  ~Engine();  // stops
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // The caller keeps the batch, and touches it no more until poll() has given its step_done. False,
+  // and nothing done, where `depth` batches are in flight (submitted, their step_done not polled)
+  // or the engine has stopped.
+  bool submit(StepBatch* batch);
+
+  // The next event, oldest first; false if there is none now.
+  //   layer_done: K, V and digests of this layer may be read (batches with a sequence to digest).
+  //   step_done: all results are in the batch.
+  bool poll(EngineEvent& event);
+  // Readable while poll() may give something; for an event loop. The engine owns it.
+  int event_fd() const { return events_->fd(); }
+
+  // Waits for the step that runs; one that waits behind it is never run. Events stay to be polled.
+  void stop();
+
+  // From any thread, for liveness: steps done, and for how long the one that runs has been running.
+  uint64_t steps_done() const { return steps_done_.load(std::memory_order_relaxed); }
+  std::optional<Duration> running_for(TimePoint now) const;
+
+ private:
+  Engine(std::unique_ptr<StepRunner> runner, std::unique_ptr<EventQueue> events, uint32_t depth);
+  void loop();
+  StepBatch* next();
+  void run(StepBatch& batch);
+  void on_layer(StepBatch& batch, uint32_t layer) override;
+
+  const std::unique_ptr<StepRunner> runner_;
+  const std::unique_ptr<EventQueue> events_;
+  const uint32_t depth_;
+  uint32_t in_flight_ = 0;  // the owner's thread
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<StepBatch*> waiting_;  // at most depth_, oldest first
+  bool stop_ = false;
+
+  std::atomic<uint64_t> steps_done_{0};
+  std::atomic<Clock::rep> running_since_{0};  // of Clock's epoch; 0: nothing runs
+  std::thread thread_;
+};
+
+}  // namespace baton::engine
