@@ -24,7 +24,7 @@ class HandoffListener {
   virtual ~HandoffListener() = default;
 
   // As the sink. Decode from the reserved blocks; every byte in them was checked.
-  virtual void joined(const Joined& joined, std::string_view transport) = 0;
+  virtual void joined(const Joined& joined) = 0;
   // Given up. kDataCorrupt, kUnavailable, kDeadlineExceeded: compute the prompt again elsewhere.
   // The blocks are quarantined until released.
   virtual void sink_failed(const HandoffKey& key, const Error& error) = 0;

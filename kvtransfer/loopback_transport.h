@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -22,11 +21,11 @@ struct LoopbackFaults {
 
 // Transports of one process, connected by memory copies: for tests and for the simulator. Time
 // stands still unless advanced; without delays nothing needs it. Thread-safe; each transport is
-// still used by one thread at a time.
+// still used by one thread at a time. A paused process is one whose transport nobody polls.
 class LoopbackHub {
  public:
-  virtual ~LoopbackHub() = default;
-  // Transports outlive neither the hub nor each other's use of their memory.
+  virtual ~LoopbackHub() = default;  // after all its transports
+  // One process. Its destruction is a death that is not reported.
   virtual std::unique_ptr<Transport> make_transport(std::string host) = 0;
 
   virtual void set_faults(const LoopbackFaults& faults) = 0;
@@ -35,14 +34,12 @@ class LoopbackHub {
   // When the next delayed thing is due; TimePoint::max() if nothing waits.
   virtual TimePoint next_event() const = 0;
 
-  // The process of this endpoint is dead: it neither sends nor answers; with `reported`, its peers
-  // get kPeerLost, else they hear nothing. Gets of its memory fail.
+  // The process of this endpoint is dead: it sends and receives nothing, reads of its memory fail.
+  // With `reported`, its peers get kPeerLost, else they hear nothing.
   virtual void kill(const Endpoint& endpoint, bool reported) = 0;
-  // Paused, as by SIGSTOP: what it is sent waits. Its memory can still be read.
-  virtual void pause(const Endpoint& endpoint, bool paused) = 0;
-  // Messages between the two are lost, and gets fail, until joined again.
+  // Nothing passes between the two: messages are lost, reads end only with close().
   virtual void cut(const Endpoint& a, const Endpoint& b, bool cut) = 0;
 };
-std::unique_ptr<LoopbackHub> make_loopback_hub(uint64_t seed);
+std::unique_ptr<LoopbackHub> make_loopback_hub(uint64_t seed = 1);
 
 }  // namespace baton::kvtransfer

@@ -34,12 +34,7 @@ inline constexpr size_t kMaxBlobBytes = 64u << 10;  // address or key
 inline constexpr size_t kMaxTextBytes = 4096;       // fingerprints, host, sentences
 
 // One attempt to hand over one request. A higher generation fences what the lower ones left.
-struct HandoffKey {
-  RouterId router;  // request ids are unique within one router's life
-  RequestId request;
-  Generation generation;
-  friend auto operator<=>(const HandoffKey&, const HandoffKey&) = default;
-};
+using HandoffKey = RequestKey;
 std::string to_string(const HandoffKey& key);
 
 // One process of a worker, with its part of the heads.

@@ -54,15 +54,17 @@ struct SinkTimings {
 // --- actions, with SendMessage ------------------------------------------------------------------
 
 // Read `segments` from `source`, then compute the digest of `range` in `blocks` of this worker's
-// cache and answer read_done() or read_failed() with the cookie. Its blocks are written until then.
+// cache and answer read_done() or read_failed() with the cookie. The blocks are written until then.
 struct StartRead {
   uint64_t cookie = 0;
   HandoffKey key;
   WorkerId source;
   std::vector<Segment> segments;
-  KvRange range;                // covers blocks[0] from its token (range.token_begin - first_token)
+  KvRange range;
   std::vector<BlockId> blocks;  // that hold the range, in sequence order
   uint32_t first_token = 0;     // position of blocks[0]'s token 0
+  uint64_t announced_digest = 0;
+  TimePoint announced;
 };
 // Everything is here and checked: the blocks belong to the service again, to decode from.
 struct Joined {

@@ -1,0 +1,339 @@
+#include "kvtransfer/loopback_transport.h"
+
+#include <fmt/format.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <set>
+#include <utility>
+
+#include "kvtransfer/messages.h"
+
+namespace baton::kvtransfer {
+namespace {
+
+using Kind = TransportEvent::Kind;
+
+struct FreeMemory {
+  void operator()(std::byte* p) const { std::free(p); }
+};
+
+struct Link {
+  uint32_t remote = 0;  // node
+};
+
+// One process. Its memory lives as long as the hub: a late reader of a dead process is no crash.
+struct Node {
+  Endpoint endpoint;
+  std::unique_ptr<std::byte, FreeMemory> memory;
+  bool alive = true;
+  std::map<PeerId, Link> links;
+  std::vector<TransportEvent> inbox;
+  int wake = -1;  // eventfd, readable while the inbox is not empty
+  uint64_t dropped = 0;
+};
+
+struct PendingGet {
+  std::vector<GetOp> ops;
+  bool fails = false, corrupts = false;
+};
+
+// Something that becomes visible at `node` later.
+struct Delayed {
+  uint32_t node = 0;
+  TransportEvent event;
+  std::optional<PendingGet> get;
+};
+
+class Hub final : public LoopbackHub {
+ public:
+  explicit Hub(uint64_t seed) : random_(seed) {}
+  ~Hub() override {
+    for (auto& [id, node] : nodes_) ::close(node.wake);
+  }
+
+  std::unique_ptr<Transport> make_transport(std::string host) override;
+
+  void set_faults(const LoopbackFaults& faults) override {
+    const std::lock_guard lock(mutex_);
+    faults_ = faults;
+  }
+  void advance(TimePoint now) override {
+    const std::lock_guard lock(mutex_);
+    now_ = std::max(now_, now);
+    while (!delayed_.empty() && delayed_.begin()->first.first <= now_) {
+      Delayed next = std::move(delayed_.begin()->second);
+      delayed_.erase(delayed_.begin());
+      happen(std::move(next));
+    }
+  }
+  TimePoint next_event() const override {
+    const std::lock_guard lock(mutex_);
+    return delayed_.empty() ? TimePoint::max() : delayed_.begin()->first.first;
+  }
+  void kill(const Endpoint& endpoint, bool reported) override {
+    const std::lock_guard lock(mutex_);
+    kill(node_of(endpoint.address), reported);
+  }
+  void cut(const Endpoint& a, const Endpoint& b, bool cut) override {
+    const std::lock_guard lock(mutex_);
+    const auto pair = std::minmax(node_of(a.address), node_of(b.address));
+    cut ? (void)cuts_.insert(pair) : (void)cuts_.erase(pair);
+  }
+
+  // --- for the transports, by node id ---
+  std::span<std::byte> allocate(uint32_t id, size_t bytes);
+  const Endpoint& endpoint(uint32_t id) { return nodes_.at(id).endpoint; }
+  result<PeerId> connect(uint32_t id, const Endpoint& remote);
+  result<bool> get(uint32_t id, PeerId peer, std::span<const GetOp> ops, uint64_t cookie);
+  status notify(uint32_t id, PeerId peer, std::span<const std::byte> payload);
+  void close(uint32_t id, PeerId peer);
+  bool poll(uint32_t id, std::vector<TransportEvent>& events);
+  int event_fd(uint32_t id) { return nodes_.at(id).wake; }
+  bool idle(uint32_t id) {
+    const std::lock_guard lock(mutex_);
+    return nodes_.at(id).inbox.empty();
+  }
+  uint64_t dropped(uint32_t id) {
+    const std::lock_guard lock(mutex_);
+    return nodes_.at(id).dropped;
+  }
+  void destroyed(uint32_t id) {
+    const std::lock_guard lock(mutex_);
+    kill(id, false);
+  }
+
+ private:
+  uint32_t node_of(const std::string& address) const {
+    return static_cast<uint32_t>(std::strtoul(address.c_str(), nullptr, 10));
+  }
+  bool chance(double p) { return p > 0 && std::uniform_real_distribution<>(0, 1)(random_) < p; }
+  Duration up_to(Duration d) {
+    if (d <= Duration::zero()) return {};
+    return Duration(std::uniform_int_distribution<int64_t>(0, d.count())(random_));
+  }
+  bool is_cut(uint32_t a, uint32_t b) const { return cuts_.contains(std::minmax(a, b)); }
+
+  void kill(uint32_t id, bool reported);
+  void deliver(Node& node, TransportEvent event);
+  void later(Duration delay, Delayed what);
+  void happen(Delayed what);
+  void send(uint32_t from, uint32_t to, std::vector<std::byte> payload);
+  void copy(const Node& remote, const PendingGet& get);
+
+  mutable std::mutex mutex_;
+  std::mt19937_64 random_;
+  LoopbackFaults faults_;
+  TimePoint now_{};
+  std::map<uint32_t, Node> nodes_;
+  uint32_t next_node_ = 1;
+  uint64_t next_peer_ = 1, next_delayed_ = 1;
+  std::map<std::pair<TimePoint, uint64_t>, Delayed> delayed_;
+  std::set<std::pair<uint32_t, uint32_t>> cuts_;
+};
+
+class LoopbackTransport final : public Transport {
+ public:
+  LoopbackTransport(Hub& hub, uint32_t id) : hub_(hub), id_(id) {}
+  ~LoopbackTransport() override { hub_.destroyed(id_); }
+
+  result<std::span<std::byte>> allocate(size_t bytes) override { return hub_.allocate(id_, bytes); }
+  const Endpoint& endpoint() const override { return hub_.endpoint(id_); }
+  result<PeerId> connect(const Endpoint& remote, std::string_view) override {
+    return hub_.connect(id_, remote);
+  }
+  result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie) override {
+    return hub_.get(id_, peer, ops, cookie);
+  }
+  status notify(PeerId peer, std::span<const std::byte> payload) override {
+    return hub_.notify(id_, peer, payload);
+  }
+  void close(PeerId peer) override { hub_.close(id_, peer); }
+  bool poll(std::vector<TransportEvent>& events) override { return hub_.poll(id_, events); }
+  int event_fd() const override { return hub_.event_fd(id_); }
+  result<bool> arm() override { return hub_.idle(id_); }
+  std::string in_force(PeerId) const override { return "loopback"; }
+  uint64_t dropped_messages() const override { return hub_.dropped(id_); }
+
+ private:
+  Hub& hub_;
+  const uint32_t id_;
+};
+
+std::unique_ptr<Transport> Hub::make_transport(std::string host) {
+  const std::lock_guard lock(mutex_);
+  const uint32_t id = next_node_++;
+  Node& node = nodes_[id];
+  node.endpoint.address = std::to_string(id);
+  node.endpoint.host = std::move(host);
+  node.wake = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  return std::make_unique<LoopbackTransport>(*this, id);
+}
+
+std::span<std::byte> Hub::allocate(uint32_t id, size_t bytes) {
+  constexpr size_t kPage = 4096;
+  const std::lock_guard lock(mutex_);
+  Node& node = nodes_.at(id);
+  const size_t rounded = (bytes + kPage - 1) / kPage * kPage;
+  node.memory.reset(static_cast<std::byte*>(std::aligned_alloc(kPage, rounded)));
+  std::memset(node.memory.get(), 0, rounded);
+  node.endpoint.region = {reinterpret_cast<uint64_t>(node.memory.get()), bytes, "loopback"};
+  return {node.memory.get(), bytes};
+}
+
+result<PeerId> Hub::connect(uint32_t id, const Endpoint& remote) {
+  const std::lock_guard lock(mutex_);
+  const uint32_t to = node_of(remote.address);
+  if (!nodes_.contains(to) || to == id) {
+    return error(Errc::kInvalidArgument, fmt::format("no loopback node '{}'", remote.address));
+  }
+  const PeerId peer{next_peer_++};
+  nodes_.at(id).links[peer] = {to};
+  return peer;
+}
+
+void Hub::copy(const Node& remote, const PendingGet& get) {
+  for (const GetOp& op : get.ops) {
+    std::memcpy(op.local, remote.memory.get() + op.remote_offset, op.bytes);
+  }
+  if (get.corrupts) {
+    const GetOp& op = get.ops[random_() % get.ops.size()];
+    op.local[random_() % op.bytes] ^= std::byte{1} << (random_() % 8);
+  }
+}
+
+result<bool> Hub::get(uint32_t id, PeerId peer, std::span<const GetOp> ops, uint64_t cookie) {
+  const std::lock_guard lock(mutex_);
+  const Node& node = nodes_.at(id);
+  const auto link = node.links.find(peer);
+  if (link == node.links.end()) return error(Errc::kInvalidArgument, "get: unknown peer");
+  const Node& remote = nodes_.at(link->second.remote);
+  for (const GetOp& op : ops) {
+    const uint64_t bytes = remote.endpoint.region.bytes;
+    if (op.bytes == 0 || op.remote_offset > bytes || op.bytes > bytes - op.remote_offset) {
+      return error(Errc::kInvalidArgument, "get: outside the peer's region");
+    }
+  }
+  PendingGet get{{ops.begin(), ops.end()}, chance(faults_.fail_get), chance(faults_.corrupt_get)};
+  get.fails |= !remote.alive;
+  if (faults_.get_delay == Duration::zero() && !get.fails && !is_cut(id, link->second.remote)) {
+    copy(remote, get);
+    return true;
+  }
+  later(up_to(faults_.get_delay), {id, {Kind::kGetDone, peer, cookie}, std::move(get)});
+  return false;
+}
+
+status Hub::notify(uint32_t id, PeerId peer, std::span<const std::byte> payload) {
+  const std::lock_guard lock(mutex_);
+  if (payload.size() > kMaxMessageBytes) {
+    return error(Errc::kInvalidArgument, fmt::format("notify: {} bytes", payload.size()));
+  }
+  const Node& node = nodes_.at(id);
+  const auto link = node.links.find(peer);
+  if (link == node.links.end()) return error(Errc::kInvalidArgument, "notify: unknown peer");
+  const uint32_t to = link->second.remote;
+  if (!node.alive || is_cut(id, to) || chance(faults_.drop_message)) return {};
+  const int copies = chance(faults_.duplicate_message) ? 2 : 1;
+  for (int i = 0; i < copies; ++i) send(id, to, {payload.begin(), payload.end()});
+  return {};
+}
+
+// The sender is named by its node until it arrives: only then is it known how the receiver calls
+// it.
+void Hub::send(uint32_t from, uint32_t to, std::vector<std::byte> payload) {
+  later(up_to(faults_.message_delay),
+        {to, {Kind::kMessage, PeerId{from}, 0, std::move(payload), {}}, {}});
+}
+
+void Hub::close(uint32_t id, PeerId peer) {
+  const std::lock_guard lock(mutex_);
+  Node& node = nodes_.at(id);
+  if (node.links.erase(peer) == 0) return;
+  std::erase_if(delayed_, [&](auto& entry) {
+    const Delayed& waits = entry.second;
+    if (waits.node != id || waits.event.peer != peer || !waits.get) return false;
+    deliver(node, {Kind::kGetFailed, peer, waits.event.cookie, {}, "the connection was closed"});
+    return true;
+  });
+  deliver(node, {Kind::kClosed, peer, 0, {}, {}});
+}
+
+bool Hub::poll(uint32_t id, std::vector<TransportEvent>& events) {
+  const std::lock_guard lock(mutex_);
+  Node& node = nodes_.at(id);
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t n = ::read(node.wake, &count, sizeof count);
+  if (node.alive) std::ranges::move(node.inbox, std::back_inserter(events));
+  node.inbox.clear();
+  return false;
+}
+
+void Hub::kill(uint32_t id, bool reported) {
+  Node& dead = nodes_.at(id);
+  if (!dead.alive) return;
+  dead.alive = false;
+  for (auto& [other, node] : nodes_) {
+    for (const auto& [peer, link] : node.links) {
+      if (link.remote == id && reported) {
+        deliver(node, {Kind::kPeerLost, peer, 0, {}, "the connection broke"});
+      }
+    }
+  }
+}
+
+void Hub::deliver(Node& node, TransportEvent event) {
+  node.inbox.push_back(std::move(event));
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(node.wake, &one, sizeof one);
+}
+
+void Hub::later(Duration delay, Delayed what) {
+  if (delay == Duration::zero()) {
+    happen(std::move(what));
+  } else {
+    delayed_.emplace(std::pair(now_ + delay, next_delayed_++), std::move(what));
+  }
+}
+
+void Hub::happen(Delayed what) {
+  Node& node = nodes_.at(what.node);
+  if (what.get) {
+    const Node& remote = nodes_.at(node.links.at(what.event.peer).remote);
+    if (is_cut(what.node, node.links.at(what.event.peer).remote)) {
+      delayed_.emplace(std::pair(TimePoint::max(), next_delayed_++), std::move(what));
+      return;  // until close()
+    }
+    if (!what.get->fails && remote.alive) {
+      copy(remote, *what.get);
+    } else {
+      what.event.kind = Kind::kGetFailed;
+      what.event.what = "the read failed";
+    }
+    deliver(node, std::move(what.event));
+    return;
+  }
+  const auto from = static_cast<uint32_t>(what.event.peer.value);
+  for (const auto& [peer, link] : node.links) {
+    if (link.remote != from) continue;
+    what.event.peer = peer;
+    deliver(node, std::move(what.event));
+    return;
+  }
+  ++node.dropped;
+}
+
+}  // namespace
+
+std::unique_ptr<LoopbackHub> make_loopback_hub(uint64_t seed) {
+  return std::make_unique<Hub>(seed);
+}
+
+}  // namespace baton::kvtransfer
