@@ -53,10 +53,10 @@ class Buffer {
 };
 
 struct DeviceInfo {
-  std::string_view kind;           // "cpu", "cuda"
-  bool runs_inline = true;         // enqueue returns when done: results can be read at once
-  bool host_addressable = true;    // the host may read and write its buffers directly
-  unsigned threads = 1;            // CPU: cores that one operation uses
+  std::string_view kind;         // "cpu", "cuda"
+  bool runs_inline = true;       // enqueue returns when done: results can be read at once
+  bool host_addressable = true;  // the host may read and write its buffers directly
+  unsigned threads = 1;          // CPU: cores that one operation uses
 };
 
 // A device that computes. Thread-safe. Allocation blocks and may fail; nothing allocates per token.

@@ -39,8 +39,8 @@ struct Tensor {
   Tensor slice_rows(int64_t begin, int64_t count) const {
     assert(begin >= 0 && begin + count <= rows);
     Tensor t = *this;
-    t.data = static_cast<std::byte*>(data) +
-             static_cast<size_t>(begin * row_stride) * size_bytes(dtype);
+    t.data =
+        static_cast<std::byte*>(data) + static_cast<size_t>(begin * row_stride) * size_bytes(dtype);
     t.rows = count;
     return t;
   }

@@ -45,9 +45,9 @@ struct SequenceRows {
 struct PagedKv {
   std::byte* base = nullptr;  // of the layer
   DType dtype = DType::kBF16;
-  uint32_t block_tokens = 0;  // divides 256
+  uint32_t block_tokens = 0;  // divides 256, at least 16
   uint32_t num_kv_heads = 0;
-  uint32_t head_dim = 0;
+  uint32_t head_dim = 0;  // a multiple of 16, at most 512
   size_t block_stride = 0;
   size_t plane_stride = 0;  // K is plane 0, V is plane 1
   size_t head_stride = 0;
@@ -55,15 +55,15 @@ struct PagedKv {
 };
 
 struct RopeKvArgs {
-  Tensor qkv;                 // [rows, (heads + 2 * kv_heads) * head_dim], q | k | v
-  Tensor cos, sin;            // f32 [rows, head_dim / 2], from rope_angles
+  Tensor qkv;                     // [rows, (heads + 2 * kv_heads) * head_dim], q | k | v
+  Tensor cos, sin;                // f32 [rows, head_dim / 2], from rope_angles
   const float* q_norm = nullptr;  // [head_dim] or null (Qwen3: RMSNorm over each head before RoPE)
   const float* k_norm = nullptr;
   float norm_eps = 0;
   uint32_t num_heads = 0;
   std::span<const SequenceRows> sequences;
-  PagedKv kv;                 // K and V of these rows are written here, rounded to its dtype
-  Tensor q_out;               // [rows, heads * head_dim], normed and rotated
+  PagedKv kv;    // K and V of these rows are written here, rounded to its dtype
+  Tensor q_out;  // [rows, heads * head_dim], normed and rotated
 };
 
 struct AttentionArgs {
@@ -78,13 +78,29 @@ struct AttentionArgs {
 // Attention over absolute tiles of this many tokens, merged in tile order, in prefill and decode.
 inline constexpr uint32_t kAttentionTile = 256;
 
+// What attention is merged from. For each row, head and tile of [first_tile, first_tile +
+// num_tiles) one record of head_dim + 2 floats: the output before division, the maximum of the
+// scaled scores, the sum of their exponentials. The sum of a tile that the row does not see is 0.
+struct AttentionPartials {
+  Tensor records;  // f32 [rows, heads * num_tiles * (head_dim + 2)]
+  uint32_t first_tile = 0;
+  uint32_t num_tiles = 0;
+};
+
 struct LogitBias {
   TokenId token;
   float bias;
 };
 
+// How one token is drawn, in this order (that of vLLM): log-probabilities are taken; logit_bias;
+// repetition, then frequency and presence penalty; the ban until min_tokens; greedy choice, or:
+// temperature; min_p (drop what is less likely than min_p times the likeliest); top_k (ties to the
+// lowest id); top_p (the likeliest that first sum to top_p of what top_k left); the draw.
+// The draw inverts the cumulative distribution over the candidates, likeliest first, ties to the
+// lowest id, with Philox4x32-10 keyed by (seed, choice, position, draw).
+// NaN counts as minus infinity; where no finite logit is left the lowest id of the largest wins.
 struct SamplingParams {
-  float temperature = 1.0f;  // 0: greedy (ties to the lowest id)
+  float temperature = 1.0f;  // below 1e-5: greedy (ties to the lowest id)
   uint32_t top_k = 0;        // 0: off
   float top_p = 1.0f;
   float min_p = 0.0f;
@@ -94,7 +110,7 @@ struct SamplingParams {
   uint64_t seed = 0;
   uint32_t min_tokens = 0;  // before so many output tokens, banned_until_min may not be chosen
   bool ignore_eos = false;
-  uint32_t logprobs = 0;    // how many top alternatives to report; see want_logprobs
+  uint32_t logprobs = 0;  // how many top alternatives to report; see want_logprobs
   bool want_logprobs = false;
 };
 
@@ -112,12 +128,15 @@ struct SampleRow {
   uint32_t logits_row = 0;
   const SamplingParams* params = nullptr;
   std::span<const LogitBias> logit_bias;
-  std::span<const TokenCount> counts;            // any order, each token once
-  std::span<const TokenId> banned_until_min;     // EOS and stop ids
-  uint32_t choice = 0;        // index of n
-  uint32_t position = 0;      // of the token to be drawn, in the whole sequence
-  uint32_t output_tokens = 0; // drawn before this one
+  std::span<const TokenCount> counts;         // any order, each token once
+  std::span<const TokenId> banned_until_min;  // EOS and stop ids
+  uint32_t choice = 0;                        // index of n
+  uint32_t position = 0;                      // of the token to be drawn, in the whole sequence
+  uint32_t output_tokens = 0;                 // drawn before this one
 };
+
+// What a log-probability is at least: minus infinity and NaN are reported as this.
+inline constexpr float kMinLogprob = -9999.0f;
 
 struct TokenLogprob {
   TokenId token = 0;
@@ -134,8 +153,9 @@ struct SampleResult {
 };
 
 struct Ops {
-  std::string backend;   // "cpu"
-  std::string numerics;  // fingerprint of the kernels' arithmetic: workers of one value agree bit for bit
+  std::string backend;  // "cpu"
+  std::string
+      numerics;  // fingerprint of the kernels' arithmetic: workers of one value agree bit for bit
   DType activation = DType::kF32;
 
   // Packs row blocks, one under the other, into one matrix: [sum n_i, k]. Sources are f32 or bf16,
@@ -146,7 +166,8 @@ struct Ops {
   // Moves n*k weights once for m up to a few tens of rows (bandwidth's roof), then 2*m*n*k FLOP.
   void (*matmul)(Stream&, const Tensor& x, const PackedMatrix& w, const float* bias,
                  const Tensor& out, bool accumulate) = nullptr;
-  // out[i] = table row ids[i]; table is [vocab, hidden], f32 or bf16. ids are checked by the caller.
+  // out[i] = table row ids[i]; table is [vocab, hidden], f32 or bf16. ids are checked by the
+  // caller.
   void (*embed)(Stream&, std::span<const TokenId> ids, const Tensor& table,
                 const Tensor& out) = nullptr;
   // As embed, from a packed matrix (tied embeddings keep one copy).
@@ -162,6 +183,12 @@ struct Ops {
   void (*rope_and_write_kv)(Stream&, const RopeKvArgs&) = nullptr;
   // Causal attention of the rows over everything before and including themselves.
   void (*attention)(Stream&, const AttentionArgs&) = nullptr;
+  // The same over some tiles only, not merged; args.out is not used. Merged in tile order the
+  // partials give attention's result bit for bit, so one request can be spread over workers.
+  void (*attention_partials)(Stream&, const AttentionArgs&, const AttentionPartials&) = nullptr;
+  // out [rows, heads * head_dim] from the parts of all tiles, given in tile order.
+  void (*merge_partials)(Stream&, std::span<const AttentionPartials> parts, uint32_t num_heads,
+                         const Tensor& out) = nullptr;
   // out[m, i] = silu(gate_up[m, i]) * gate_up[m, inter + i] (Shazeer 2020).
   void (*silu_mul)(Stream&, const Tensor& gate_up, const Tensor& out) = nullptr;
   // out[i] = x[rows[i]].

@@ -1,0 +1,50 @@
+#include "common/device/cpu/cpu_device.h"
+
+#include <cstring>
+#include <string>
+
+namespace baton::device {
+namespace {
+
+// Work on the CPU is done before an event could be recorded after it.
+class DoneEvent final : public Event {
+ public:
+  bool done() const override { return true; }
+  void wait() override {}
+};
+
+class CpuDevice final : public Device {
+ public:
+  explicit CpuDevice(unsigned threads) : info_{.kind = "cpu", .threads = threads}, pool_(threads) {}
+
+  const DeviceInfo& info() const override { return info_; }
+
+  result<Buffer> allocate(size_t bytes) override {
+    Buffer buffer = allocate_host(bytes);
+    if (buffer.data() == nullptr) {
+      return error(Errc::kResourceExhausted,
+                   "cpu device: cannot allocate " + std::to_string(bytes) + " bytes");
+    }
+    return buffer;
+  }
+
+  std::unique_ptr<Stream> make_stream() override { return std::make_unique<CpuStream>(pool_); }
+
+  void copy(Stream&, void* dst, const void* src, size_t bytes) override {
+    if (bytes > 0) std::memcpy(dst, src, bytes);
+  }
+
+ private:
+  DeviceInfo info_;
+  ThreadPool pool_;
+};
+
+}  // namespace
+
+std::unique_ptr<Event> CpuStream::make_event() { return std::make_unique<DoneEvent>(); }
+
+std::unique_ptr<Device> make_cpu_device(unsigned threads) {
+  return std::make_unique<CpuDevice>(threads);
+}
+
+}  // namespace baton::device

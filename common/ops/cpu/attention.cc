@@ -1,0 +1,262 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "common/ops/cpu/attention.cc"
+#include "hwy/foreach_target.h"  // must come before highway.h
+
+#include "common/ops/cpu/attention_plan.h"
+#include "common/ops/cpu/attention_tile-inl.h"
+#include "common/ops/cpu/functions.h"
+#include "common/ops/cpu/parallel.h"
+
+#ifndef BATON_OPS_CPU_ATTENTION_TYPES_
+#define BATON_OPS_CPU_ATTENTION_TYPES_
+namespace baton::ops {
+
+// Where an item writes the records of its rows; base is null if it merges them itself.
+struct RecordMap {
+  float* base = nullptr;  // of its first row, first query head, first tile
+  uint32_t first_tile = 0;
+  size_t row_stride = 0, head_stride = 0, tile_stride = 0;  // in floats
+
+  float* at(uint32_t row, uint32_t head, uint32_t tile) const {
+    return base + row * row_stride + head * head_stride + (tile - first_tile) * tile_stride;
+  }
+};
+
+}  // namespace baton::ops
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace baton::ops::HWY_NAMESPACE {
+namespace {
+
+// One item in work: its scratch and what it knows of its queries. A query is one row's one head;
+// queries of a row are neighbours.
+template <class T>
+struct ItemRun {
+  const AttentionArgs& args;
+  const AttentionItem& item;
+  const RecordMap& records;
+  const SequenceRows& seq = args.sequences[item.sequence];
+  uint32_t head_dim = args.kv.head_dim;
+  uint32_t group = args.num_heads / args.kv.num_kv_heads;
+  uint32_t queries = (item.row_end - item.row_begin) * group;
+  T* keys = nullptr;          // [256 / 16][head_dim][16]
+  float* scores = nullptr;    // [kMaxRows][256]
+  float* partials = nullptr;  // [kMaxRows][head_dim + 2]
+  float* states = nullptr;    // [queries][head_dim + 2], where the item merges
+
+  static constexpr size_t align(size_t floats) { return (floats + 15) / 16 * 16; }
+
+  void take_scratch(device::Scratch& scratch) {
+    const size_t record = head_dim + 2;
+    const size_t key_floats = align(size_t{kAttentionTile} * head_dim);
+    const size_t score_floats = size_t{kMaxRows} * kAttentionTile;
+    const size_t partial_floats = align(kMaxRows * record);
+    const size_t state_floats = align(queries * record);
+    float* p = scratch.get<float>(key_floats + score_floats + partial_floats + state_floats);
+    keys = reinterpret_cast<T*>(p);
+    scores = p + key_floats;
+    partials = scores + score_floats;
+    states = partials + partial_floats;
+    std::fill(states, states + state_floats, 0.0f);
+  }
+
+  // Tokens of the tile at `first` that the query sees: those up to its own row's position.
+  uint32_t valid(uint32_t query, uint32_t first) const {
+    const uint32_t seen = seq.position + item.row_begin + query / group + 1;
+    return seen <= first ? 0 : std::min(seen - first, kAttentionTile);
+  }
+
+  float* record(uint32_t query, uint32_t tile, int slot) const {
+    if (records.base == nullptr) return partials + static_cast<size_t>(slot) * (head_dim + 2);
+    return records.at(query / group, query % group, tile);
+  }
+
+  void tile(uint32_t index) {
+    const uint32_t first = index * kAttentionTile;
+    const KvTile kv_tile = {args.kv, seq, item.kv_head, first, valid(queries - 1, first)};
+    expand_keys(kv_tile, keys);
+    for (uint32_t q = 0; q < queries;) {
+      const uint32_t seen = valid(q, first);
+      // Queries that see the whole tile go together; on the diagonal only those of one row do.
+      const uint32_t end = seen == kAttentionTile ? queries : (q / group + 1) * group;
+      const uint32_t count = std::min<uint32_t>(end - q, kMaxRows);
+      if (seen > 0) some_queries(kv_tile, index, q, static_cast<int>(count), seen);
+      q += count;
+    }
+  }
+
+  void some_queries(const KvTile& kv_tile, uint32_t tile, uint32_t q0, int count, uint32_t seen) {
+    const float* q[kMaxRows];
+    float* out[kMaxRows];
+    for (int i = 0; i < count; ++i) {
+      const uint32_t query = q0 + static_cast<uint32_t>(i);
+      const uint32_t row = seq.first_row + item.row_begin + query / group;
+      q[i] = args.q.row<float>(row) + (item.kv_head * group + query % group) * head_dim;
+      out[i] = record(query, tile, i);
+    }
+    attend<T>(kv_tile, keys, q, count, seen, args.scale, scores, out);
+    if (records.base != nullptr) return;
+    for (int i = 0; i < count; ++i) {
+      merge_record(out[i], head_dim, states + (q0 + static_cast<uint32_t>(i)) * (head_dim + 2));
+    }
+  }
+
+  void finish() {
+    for (uint32_t query = 0; query < queries; ++query) {
+      const uint32_t row = seq.first_row + item.row_begin + query / group;
+      const uint32_t head = item.kv_head * group + query % group;
+      finish_record(states + query * (head_dim + 2), head_dim,
+                    args.out.row<float>(row) + head * head_dim);
+    }
+  }
+};
+
+template <class T>
+void run_item(const AttentionArgs& args, const AttentionItem& item, const RecordMap& records,
+              device::Scratch& scratch) {
+  ItemRun<T> run{.args = args, .item = item, .records = records};
+  run.take_scratch(scratch);
+  for (uint32_t t = item.tile_begin; t < item.tile_end; ++t) run.tile(t);
+  if (records.base == nullptr) run.finish();
+}
+
+void attention_item(const AttentionArgs& args, const AttentionItem& item, const RecordMap& records,
+                    device::Scratch& scratch) {
+  if (args.kv.dtype == DType::kBF16) {
+    run_item<uint16_t>(args, item, records, scratch);
+  } else {
+    run_item<float>(args, item, records, scratch);
+  }
+}
+
+// out = the merged records, `tiles` of them, head_dim + 2 floats apart; `state` is scratch.
+void merge_records(const float* records, uint32_t tiles, uint32_t head_dim, float* state) {
+  for (uint32_t t = 0; t < tiles; ++t) merge_record(records + t * (head_dim + 2), head_dim, state);
+}
+
+void finish_state(const float* state, uint32_t head_dim, float* out) {
+  finish_record(state, head_dim, out);
+}
+
+}  // namespace
+}  // namespace baton::ops::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace baton::ops {
+namespace {
+
+HWY_EXPORT(attention_item);
+HWY_EXPORT(merge_records);
+HWY_EXPORT(finish_state);
+
+constexpr uint32_t kMaxHeadDim = 512;
+
+void check(const AttentionArgs& args) {
+  assert(args.kv.head_dim % 16 == 0 && args.kv.head_dim <= kMaxHeadDim);
+  assert(args.kv.block_tokens >= 16 && kAttentionTile % args.kv.block_tokens == 0);
+  assert(args.num_heads % args.kv.num_kv_heads == 0);
+  (void)args;
+}
+
+uint32_t heads_per_kv(const AttentionArgs& args) { return args.num_heads / args.kv.num_kv_heads; }
+
+// A split item's records: [row][head][tile] from its first record on.
+RecordMap split_records(const AttentionArgs& args, const AttentionItem& item, float* records) {
+  if (!item.split()) return {};
+  const size_t record = args.kv.head_dim + 2;
+  const size_t tiles = item.tiles;
+  return {.base = records + item.first_record * record,
+          .row_stride = heads_per_kv(args) * tiles * record,
+          .head_stride = tiles * record,
+          .tile_stride = record};
+}
+
+// What the parts of a split item have left, merged in tile order into the output.
+void merge_split(const AttentionArgs& args, const AttentionItem& item, const RecordMap& records) {
+  const uint32_t head_dim = args.kv.head_dim, group = heads_per_kv(args);
+  const SequenceRows& seq = args.sequences[item.sequence];
+  for (uint32_t r = 0; r < item.row_end - item.row_begin; ++r) {
+    float* out = args.out.row<float>(seq.first_row + item.row_begin + r);
+    for (uint32_t g = 0; g < group; ++g) {
+      float state[kMaxHeadDim + 2] = {};
+      HWY_DYNAMIC_DISPATCH(merge_records)(records.at(r, g, 0), item.tiles, head_dim, state);
+      HWY_DYNAMIC_DISPATCH(finish_state)
+      (state, head_dim, out + (item.kv_head * group + g) * head_dim);
+    }
+  }
+}
+
+}  // namespace
+
+void cpu_attention(Stream& stream, const AttentionArgs& args) {
+  check(args);
+  device::CpuStream& cpu = cpu_stream(stream);
+  device::ThreadPool& pool = cpu.pool();
+  AttentionPlan plan(args, pool.size());
+  AttentionItem* items = cpu.shared_scratch(0).get<AttentionItem>(plan.max_items());
+  const size_t count = plan.fill(items);
+  const size_t record = args.kv.head_dim + 2;
+  float* records = cpu.shared_scratch(1).get<float>(plan.num_records() * record);
+  const auto run = HWY_DYNAMIC_DISPATCH(attention_item);
+  pool.parallel_for(count, [&](size_t i, unsigned thread) {
+    run(args, items[i], split_records(args, items[i], records), cpu.scratch(thread));
+  });
+  if (plan.num_records() == 0) return;
+  for (size_t i = 0; i < count; ++i) {
+    const AttentionItem& item = items[i];
+    if (item.split() && item.tile_begin == 0) {
+      merge_split(args, item, split_records(args, item, records));
+    }
+  }
+}
+
+void cpu_attention_partials(Stream& stream, const AttentionArgs& args,
+                            const AttentionPartials& partials) {
+  check(args);
+  device::CpuStream& cpu = cpu_stream(stream);
+  device::ThreadPool& pool = cpu.pool();
+  AttentionPlan plan(args, 1);  // whole items: every one has all its rows' tiles
+  AttentionItem* items = cpu.shared_scratch(0).get<AttentionItem>(plan.max_items());
+  const size_t count = plan.fill(items);
+  const size_t record = args.kv.head_dim + 2, group = heads_per_kv(args);
+  const size_t head_stride = partials.num_tiles * record;
+  const Tensor& out = partials.records;
+  for (int64_t r = 0; r < out.rows; ++r) std::fill_n(out.row<float>(r), out.cols, 0.0f);
+  const auto run = HWY_DYNAMIC_DISPATCH(attention_item);
+  pool.parallel_for(count, [&](size_t i, unsigned thread) {
+    AttentionItem item = items[i];
+    item.tile_begin = partials.first_tile;
+    item.tile_end = std::min(item.tile_end, partials.first_tile + partials.num_tiles);
+    const uint32_t row = args.sequences[item.sequence].first_row + item.row_begin;
+    const RecordMap map = {.base = out.row<float>(row) + item.kv_head * group * head_stride,
+                           .first_tile = partials.first_tile,
+                           .row_stride = static_cast<size_t>(out.row_stride),
+                           .head_stride = head_stride,
+                           .tile_stride = record};
+    run(args, item, map, cpu.scratch(thread));
+  });
+}
+
+void cpu_merge_partials(Stream& stream, std::span<const AttentionPartials> parts,
+                        uint32_t num_heads, const Tensor& out) {
+  const uint32_t head_dim = static_cast<uint32_t>(out.cols) / num_heads;
+  assert(head_dim <= kMaxHeadDim);
+  parallel_rows(stream, out.rows, out.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (uint32_t h = 0; h < num_heads; ++h) {
+        float state[kMaxHeadDim + 2] = {};
+        for (const AttentionPartials& part : parts) {
+          const size_t head_stride = size_t{part.num_tiles} * (head_dim + 2);
+          HWY_DYNAMIC_DISPATCH(merge_records)
+          (part.records.row<float>(r) + h * head_stride, part.num_tiles, head_dim, state);
+        }
+        HWY_DYNAMIC_DISPATCH(finish_state)(state, head_dim, out.row<float>(r) + h * head_dim);
+      }
+    }
+  });
+}
+
+}  // namespace baton::ops
+#endif  // HWY_ONCE

@@ -1,0 +1,203 @@
+// Attention of a few query vectors over one tile of 256 tokens, and how tiles are merged.
+//
+// Per query: S = q * K^T (a chain over head_dim), P = exp(scale * S - max), the sum of P in the
+// virtual lanes, O = P * V (a chain over the tile's tokens up to the query's own). Each depends on
+// the query, the tile and the cache alone. Tokens beyond a query's own take no part: cache memory
+// that was never written is never read.
+#if defined(BATON_OPS_CPU_ATTENTION_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef BATON_OPS_CPU_ATTENTION_TILE_INL_H_
+#undef BATON_OPS_CPU_ATTENTION_TILE_INL_H_
+#else
+#define BATON_OPS_CPU_ATTENTION_TILE_INL_H_
+#endif
+
+#include <algorithm>
+#include <limits>
+
+#include "common/ops/cpu/gemm_kernel-inl.h"
+#include "common/ops/cpu/paged_kv.h"
+#include "common/ops/ops.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace baton::ops::HWY_NAMESPACE {
+namespace {
+
+constexpr uint32_t kMaxHeadDim = 512;
+constexpr uint32_t kMinBlockTokens = 16;
+constexpr uint32_t kMaxSegments = kAttentionTile / kMinBlockTokens;
+
+// One KV head's part of one tile.
+struct KvTile {
+  const PagedKv& kv;
+  const SequenceRows& seq;
+  uint32_t head;
+  uint32_t first;   // position of its first token
+  uint32_t tokens;  // of it that may be read
+};
+
+// keys[panel][d][16] = K of the tile's tokens, 16 to a panel, the last panel filled with zeros.
+// Transposes 16 tokens x 8 dimensions at a time.
+HWY_INLINE void transpose_8(const uint16_t* const (&token)[16], uint32_t d,
+                            uint16_t* HWY_RESTRICT out) {
+  const hn::FixedTag<uint16_t, 16> d16;
+  const hn::FixedTag<uint16_t, 8> half;
+  const hn::Repartition<uint32_t, decltype(d16)> d32;
+  const hn::Repartition<uint64_t, decltype(d16)> d64;
+  using V = hn::Vec<decltype(d32)>;
+  V low[4], high[4];  // pairs of tokens: dimensions 0-3 and 4-7
+  HWY_UNROLL(4)
+  for (int i = 0; i < 4; ++i) {
+    const auto a =
+        hn::Combine(d16, hn::LoadU(half, token[2 * i + 8] + d), hn::LoadU(half, token[2 * i] + d));
+    const auto b = hn::Combine(d16, hn::LoadU(half, token[2 * i + 9] + d),
+                               hn::LoadU(half, token[2 * i + 1] + d));
+    low[i] = hn::BitCast(d32, hn::InterleaveLower(d16, a, b));
+    high[i] = hn::BitCast(d32, hn::InterleaveUpper(d16, a, b));
+  }
+  const auto store_4 = [&](const V(&v)[4], uint16_t* HWY_RESTRICT to) HWY_ATTR {
+    const auto a = hn::BitCast(d64, hn::InterleaveLower(d32, v[0], v[1]));
+    const auto b = hn::BitCast(d64, hn::InterleaveLower(d32, v[2], v[3]));
+    const auto c = hn::BitCast(d64, hn::InterleaveUpper(d32, v[0], v[1]));
+    const auto e = hn::BitCast(d64, hn::InterleaveUpper(d32, v[2], v[3]));
+    hn::StoreU(hn::BitCast(d16, hn::InterleaveLower(d64, a, b)), d16, to);
+    hn::StoreU(hn::BitCast(d16, hn::InterleaveUpper(d64, a, b)), d16, to + 16);
+    hn::StoreU(hn::BitCast(d16, hn::InterleaveLower(d64, c, e)), d16, to + 32);
+    hn::StoreU(hn::BitCast(d16, hn::InterleaveUpper(d64, c, e)), d16, to + 48);
+  };
+  store_4(low, out);
+  store_4(high, out + 64);
+}
+
+HWY_INLINE void transpose_panel(const uint16_t* const (&token)[16], uint32_t head_dim,
+                                uint16_t* HWY_RESTRICT out) {
+  for (uint32_t d = 0; d < head_dim; d += 8) transpose_8(token, d, out + d * kVirtualLanes);
+}
+HWY_INLINE void transpose_panel(const float* const (&token)[16], uint32_t head_dim,
+                                float* HWY_RESTRICT out) {
+  for (uint32_t d = 0; d < head_dim; ++d) {
+    for (uint32_t t = 0; t < 16; ++t) out[d * kVirtualLanes + t] = token[t][d];
+  }
+}
+
+template <class T>
+HWY_NOINLINE void expand_keys(const KvTile& tile, T* HWY_RESTRICT keys) {
+  alignas(64) static constexpr T kZeros[kMaxHeadDim] = {};
+  const uint32_t head_dim = tile.kv.head_dim;
+  for (uint32_t t0 = 0; t0 < tile.tokens; t0 += 16, keys += 16 * head_dim) {
+    // A panel lies within one block: block_tokens is a multiple of 16.
+    const std::byte* base = kv_vector(tile.kv, tile.seq, kKeyPlane, tile.head, tile.first + t0);
+    const T* token[16];
+    for (uint32_t t = 0; t < 16; ++t) {
+      token[t] = t0 + t < tile.tokens ? reinterpret_cast<const T*>(base + t * tile.kv.token_stride)
+                                      : kZeros;
+    }
+    transpose_panel(token, head_dim, keys);
+  }
+}
+
+// s[0..valid) becomes exp(scale * s - max), up to the next multiple of 16 it becomes 0.
+HWY_NOINLINE void softmax_row(float* HWY_RESTRICT s, uint32_t valid, float scale, float* max,
+                              float* sum) {
+  const F32 d;
+  const uint32_t padded = (valid + 15) / 16 * 16;
+  std::fill(s + valid, s + padded, -std::numeric_limits<float>::infinity());
+  const VecF factor = hn::Set(d, scale);
+  VecF highest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  for (uint32_t i = 0; i < padded; i += kLanes) {
+    const VecF v = hn::Mul(hn::LoadU(d, s + i), factor);
+    hn::StoreU(v, d, s + i);
+    highest = hn::Max(highest, v);
+  }
+  *max = hn::GetLane(hn::MaxOfLanes(d, highest));
+  const VecF m = hn::Set(d, *max);
+  VecF part[kParts];
+  for (VecF& p : part) p = hn::Zero(d);
+  for (uint32_t i = 0; i < padded; i += kVirtualLanes) {
+    for (size_t p = 0; p < kParts; ++p) {
+      const VecF e = exp_f32(hn::Sub(hn::LoadU(d, s + i + p * kLanes), m));
+      hn::StoreU(e, d, s + i + p * kLanes);
+      part[p] = hn::Add(part[p], e);
+    }
+  }
+  *sum = sum_lanes(part);
+}
+
+// A record: head_dim outputs, the maximum, the sum. `into` gains `from`; tiles come in order. A sum
+// of 0 is an empty record: any other holds its own maximum's exp(0) = 1.
+HWY_INLINE void merge_record(const float* HWY_RESTRICT from, uint32_t head_dim,
+                             float* HWY_RESTRICT into) {
+  const F32 d;
+  float &max = into[head_dim], &sum = into[head_dim + 1];
+  if (from[head_dim + 1] == 0.0f) return;
+  if (sum == 0.0f) {
+    std::memcpy(into, from, (head_dim + 2) * sizeof(float));
+    return;
+  }
+  const float highest = std::max(max, from[head_dim]);
+  const VecF a = exp_f32(hn::Set(d, max - highest));
+  const VecF b = exp_f32(hn::Set(d, from[head_dim] - highest));
+  for (uint32_t i = 0; i < head_dim; i += kLanes) {
+    const VecF kept = hn::Mul(hn::LoadU(d, into + i), a);
+    hn::StoreU(hn::MulAdd(hn::LoadU(d, from + i), b, kept), d, into + i);
+  }
+  sum = hn::GetLane(hn::MulAdd(hn::Set(d, from[head_dim + 1]), b, hn::Mul(hn::Set(d, sum), a)));
+  max = highest;
+}
+
+// out = record / sum.
+HWY_INLINE void finish_record(const float* HWY_RESTRICT record, uint32_t head_dim,
+                              float* HWY_RESTRICT out) {
+  const F32 d;
+  const VecF sum = hn::Set(d, record[head_dim + 1]);
+  for (uint32_t i = 0; i < head_dim; i += kLanes) {
+    hn::StoreU(hn::Div(hn::LoadU(d, record + i), sum), d, out + i);
+  }
+}
+
+// `count` <= kMaxRows queries that all see the tile's first `valid` tokens. q[i]: [head_dim];
+// records[i]: [head_dim + 2], written. `scores`: room for count rows of a tile.
+template <class T>
+HWY_NOINLINE void attend(const KvTile& tile, const T* keys, const float* const* q, int count,
+                         uint32_t valid, float scale, float* HWY_RESTRICT scores,
+                         float* const* records) {
+  const uint32_t head_dim = tile.kv.head_dim, block_tokens = tile.kv.block_tokens;
+  float* s[kMaxRows];
+  for (int i = 0; i < count; ++i) s[i] = scores + i * kAttentionTile;
+  const size_t panels = (valid + 15) / 16;
+  const Segment key_segment = {keys, head_dim};
+  gemm_rows<T>({.a = q,
+                .segments = &key_segment,
+                .num_segments = 1,
+                .row_stride = kVirtualLanes,
+                .panel_stride = head_dim * kVirtualLanes,
+                .out = s,
+                .columns = panels * kVirtualLanes,
+                .bias = nullptr,
+                .accumulate = false},
+               count, 0, panels);
+  for (int i = 0; i < count; ++i) {
+    softmax_row(s[i], valid, scale, &records[i][head_dim], &records[i][head_dim + 1]);
+  }
+  Segment values[kMaxSegments];
+  size_t num_segments = 0;
+  for (uint32_t t = 0; t < valid; t += block_tokens) {
+    values[num_segments++] = {kv_vector(tile.kv, tile.seq, kValuePlane, tile.head, tile.first + t),
+                              std::min(block_tokens, valid - t)};
+  }
+  gemm_rows<T>({.a = s,
+                .segments = values,
+                .num_segments = num_segments,
+                .row_stride = tile.kv.token_stride / sizeof(T),
+                .panel_stride = kVirtualLanes,
+                .out = records,
+                .columns = head_dim,
+                .bias = nullptr,
+                .accumulate = false},
+               count, 0, head_dim / kVirtualLanes);
+}
+
+}  // namespace
+}  // namespace baton::ops::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <utility>
+
+#include "common/ops/ops.h"
+
+namespace baton::ops {
+
+// Output features of one panel.
+inline constexpr int64_t kPanel = 16;
+
+// Weights [n, k] as panels of 16 output features: element (n, k) lies at [n / 16][k][n % 16], so
+// that one row of a panel meets one activation. The last panel is filled up with zeros. Owns its
+// memory; immutable once packed.
+class CpuPackedMatrix final : public PackedMatrix {
+ public:
+  CpuPackedMatrix(int64_t n, int64_t k, DType dtype, device::Buffer data)
+      : n_(n), k_(k), dtype_(dtype), data_(std::move(data)) {}
+
+  static size_t bytes_for(int64_t n, int64_t k, DType dtype) {
+    return static_cast<size_t>((n + kPanel - 1) / kPanel * kPanel * k) * size_bytes(dtype);
+  }
+
+  int64_t n() const override { return n_; }
+  int64_t k() const override { return k_; }
+  size_t bytes() const override { return data_.bytes(); }
+  DType dtype() const { return dtype_; }
+  int64_t panels() const { return (n_ + kPanel - 1) / kPanel; }
+  // T: uint16_t for bf16, float for f32.
+  template <class T>
+  T* panel(int64_t p) const {
+    return reinterpret_cast<T*>(data_.data()) + p * kPanel * k_;
+  }
+
+ private:
+  int64_t n_, k_;
+  DType dtype_;
+  device::Buffer data_;
+};
+
+}  // namespace baton::ops

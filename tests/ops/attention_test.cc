@@ -1,0 +1,284 @@
+#include <limits>
+#include <numeric>
+
+#include "tests/ops/ops_testing.h"
+
+namespace baton::ops {
+namespace {
+
+struct CacheShape {
+  uint32_t heads, kv_heads, head_dim, block_tokens;
+  DType dtype;
+};
+
+// A paged cache of one layer for some sequences whose blocks lie in random order. What was never
+// written is NaN.
+class Cache {
+ public:
+  Cache(Random& random, const CacheShape& shape, const std::vector<uint32_t>& lengths)
+      : shape_(shape) {
+    uint32_t blocks = 0;
+    for (const uint32_t n : lengths) {
+      const uint32_t count = (n + shape.block_tokens - 1) / shape.block_tokens;
+      tables_.emplace_back(count);
+      for (BlockId& id : tables_.back()) id = BlockId(blocks++);
+    }
+    std::vector<uint32_t> order(blocks);
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random);
+    for (auto& table : tables_) {
+      for (BlockId& id : table) id = BlockId(order[id.value]);
+    }
+    const size_t token = shape.head_dim * size_bytes(shape.dtype);
+    kv_ = {.dtype = shape.dtype,
+           .block_tokens = shape.block_tokens,
+           .num_kv_heads = shape.kv_heads,
+           .head_dim = shape.head_dim,
+           .block_stride = 2 * shape.kv_heads * shape.block_tokens * token,
+           .plane_stride = shape.kv_heads * shape.block_tokens * token,
+           .head_stride = shape.block_tokens * token,
+           .token_stride = token};
+    memory_.resize(blocks * kv_.block_stride, std::byte{0xff});
+    kv_.base = memory_.data();
+  }
+
+  const PagedKv& kv() const { return kv_; }
+  const BlockId* table(size_t sequence) const { return tables_[sequence].data(); }
+
+  float* f32(size_t seq, uint32_t plane, uint32_t head, uint32_t t, uint32_t d) {
+    return reinterpret_cast<float*>(address(seq, plane, head, t) + d * 4);
+  }
+  void set(size_t seq, uint32_t plane, uint32_t head, uint32_t t, uint32_t d, float value) {
+    std::byte* at = address(seq, plane, head, t) + d * size_bytes(shape_.dtype);
+    if (shape_.dtype == DType::kF32) {
+      std::memcpy(at, &value, 4);
+    } else {
+      const uint16_t half = f32_to_bf16(value);
+      std::memcpy(at, &half, 2);
+    }
+  }
+  float get(size_t seq, uint32_t plane, uint32_t head, uint32_t t, uint32_t d) const {
+    const std::byte* at = address(seq, plane, head, t) + d * size_bytes(shape_.dtype);
+    if (shape_.dtype == DType::kF32) {
+      float value;
+      std::memcpy(&value, at, 4);
+      return value;
+    }
+    uint16_t half;
+    std::memcpy(&half, at, 2);
+    return bf16_to_f32(half);
+  }
+  void fill(Random& random, size_t seq, uint32_t tokens) {
+    std::normal_distribution<float> normal;
+    for (uint32_t plane = 0; plane < 2; ++plane) {
+      for (uint32_t h = 0; h < shape_.kv_heads; ++h) {
+        for (uint32_t t = 0; t < tokens; ++t) {
+          for (uint32_t d = 0; d < shape_.head_dim; ++d) set(seq, plane, h, t, d, normal(random));
+        }
+      }
+    }
+  }
+
+ private:
+  std::byte* address(size_t seq, uint32_t plane, uint32_t head, uint32_t t) const {
+    const BlockId block = tables_[seq][t / shape_.block_tokens];
+    return kv_.base + block.value * kv_.block_stride + plane * kv_.plane_stride +
+           head * kv_.head_stride + (t % shape_.block_tokens) * kv_.token_stride;
+  }
+
+  CacheShape shape_;
+  PagedKv kv_;
+  std::vector<std::byte> memory_;
+  std::vector<std::vector<BlockId>> tables_;
+};
+
+AttentionArgs make_args(const CacheShape& shape, const Cache& cache, MatrixF& q, MatrixF& out,
+                        std::span<const SequenceRows> sequences) {
+  return {.q = q.tensor(),
+          .kv = cache.kv(),
+          .num_heads = shape.heads,
+          .scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim)),
+          .sequences = sequences,
+          .out = out.tensor()};
+}
+
+// Softmax attention of one row and head in double.
+std::vector<double> reference(const CacheShape& shape, const Cache& cache, size_t seq,
+                              const float* q, uint32_t head, uint32_t position) {
+  const uint32_t kv_head = head / (shape.heads / shape.kv_heads);
+  std::vector<double> score(position + 1);
+  double sum = 0;
+  for (uint32_t t = 0; t <= position; ++t) {
+    for (uint32_t d = 0; d < shape.head_dim; ++d) {
+      score[t] += static_cast<double>(q[d]) * cache.get(seq, 0, kv_head, t, d);
+    }
+    score[t] /= std::sqrt(static_cast<double>(shape.head_dim));
+  }
+  const double max = *std::max_element(score.begin(), score.end());
+  for (double& s : score) sum += s = std::exp(s - max);
+  std::vector<double> out(shape.head_dim);
+  for (uint32_t t = 0; t <= position; ++t) {
+    for (uint32_t d = 0; d < shape.head_dim; ++d) {
+      out[d] += score[t] / sum * cache.get(seq, 1, kv_head, t, d);
+    }
+  }
+  return out;
+}
+
+class AttentionShapes : public testing::TestWithParam<CacheShape> {};
+
+TEST_P(AttentionShapes, IsSoftmaxAttentionAndReadsNoUnwrittenMemory) {
+  const CacheShape shape = GetParam();
+  Random random(5);
+  const Ops ops = cpu_ops();
+  // Decode rows and prefill chunks of several sequences, in one batch.
+  const std::vector<uint32_t> lengths = {1, 17, 256, 257, 300, 513, 700};
+  const std::vector<uint32_t> rows = {1, 17, 1, 2, 70, 513, 1};
+  Cache cache(random, shape, lengths);
+  std::vector<SequenceRows> sequences;
+  uint32_t total = 0;
+  for (size_t s = 0; s < lengths.size(); ++s) {
+    cache.fill(random, s, lengths[s]);
+    sequences.push_back({total, rows[s], lengths[s] - rows[s], cache.table(s)});
+    total += rows[s];
+  }
+  const int64_t width = shape.heads * shape.head_dim;
+  MatrixF q = random_matrix(random, total, width), out(total, width);
+  Cpu cpu(2);
+  ops.attention(*cpu.stream, make_args(shape, cache, q, out, sequences));
+  for (size_t s = 0; s < lengths.size(); ++s) {
+    for (uint32_t r = 0; r < rows[s]; r += (rows[s] > 20 ? 37 : 1)) {
+      const uint32_t row = sequences[s].first_row + r;
+      for (uint32_t h = 0; h < shape.heads; ++h) {
+        const float* query = q.row(row) + h * shape.head_dim;
+        const auto expected = reference(shape, cache, s, query, h, sequences[s].position + r);
+        for (uint32_t d = 0; d < shape.head_dim; ++d) {
+          ASSERT_NEAR(out.at(row, h * shape.head_dim + d), expected[d], 2e-5)
+              << "sequence " << s << " row " << r << " head " << h << " dim " << d;
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, AttentionShapes,
+                         testing::Values(CacheShape{9, 3, 64, 16, DType::kBF16},
+                                         CacheShape{4, 4, 80, 32, DType::kBF16},
+                                         CacheShape{8, 1, 96, 64, DType::kBF16},
+                                         CacheShape{2, 2, 128, 256, DType::kF32},
+                                         CacheShape{14, 2, 16, 128, DType::kF32},
+                                         CacheShape{2, 1, 256, 16, DType::kBF16}));
+
+// The rows [0, length) of one sequence, computed in the given chunks.
+MatrixF in_chunks(const Ops& ops, Cpu& cpu, const CacheShape& shape, const Cache& cache, size_t seq,
+                  MatrixF& q, const std::vector<uint32_t>& chunks) {
+  MatrixF out(q.rows, q.cols);
+  uint32_t position = 0;
+  for (const uint32_t rows : chunks) {
+    // The chunk's rows stand behind those of nobody else here: row numbers are positions.
+    const SequenceRows part = {position, rows, position, cache.table(seq)};
+    ops.attention(*cpu.stream, make_args(shape, cache, q, out, {&part, 1}));
+    position += rows;
+  }
+  EXPECT_EQ(position, q.rows);
+  return out;
+}
+
+std::vector<uint32_t> equal_chunks(uint32_t length, uint32_t size) {
+  std::vector<uint32_t> chunks;
+  for (uint32_t at = 0; at < length; at += size) chunks.push_back(std::min(size, length - at));
+  return chunks;
+}
+
+TEST(Attention, ChunksThreadsAndDecodeGiveTheSameBits) {
+  const CacheShape shape = {6, 2, 64, 16, DType::kBF16};
+  Random random(6);
+  const Ops ops = cpu_ops();
+  const uint32_t length = 600;
+  Cache cache(random, shape, {length});
+  cache.fill(random, 0, length);
+  MatrixF q = random_matrix(random, length, shape.heads * shape.head_dim);
+  Cpu one(1);
+  const MatrixF whole = in_chunks(ops, one, shape, cache, 0, q, {length});
+  for (const unsigned threads : {1u, 2u, 3u}) {
+    Cpu cpu(threads);
+    for (const uint32_t size : {1u, 16u, 64u, 250u, length}) {
+      const MatrixF out = in_chunks(ops, cpu, shape, cache, 0, q, equal_chunks(length, size));
+      expect_same_bits(out.data.data(), whole.data.data(), whole.data.size(),
+                       "chunks of " + std::to_string(size));
+    }
+    std::vector<uint32_t> odd;
+    for (uint32_t left = length; left > 0; left -= odd.back()) {
+      odd.push_back(static_cast<uint32_t>(pick(random, 1, std::min(left, 90u))));
+    }
+    const MatrixF out = in_chunks(ops, cpu, shape, cache, 0, q, odd);
+    expect_same_bits(out.data.data(), whole.data.data(), whole.data.size(), "odd chunks");
+  }
+}
+
+TEST(Attention, BlockSizeAndCompanyDoNotShow) {
+  Random random(7);
+  const Ops ops = cpu_ops();
+  const uint32_t length = 400;
+  CacheShape shape = {4, 2, 32, 16, DType::kBF16};
+  Random same(8);
+  Cache alone(random, shape, {length});
+  alone.fill(same, 0, length);
+  MatrixF q = random_matrix(random, length, shape.heads * shape.head_dim);
+  Cpu cpu(2);
+  const MatrixF expected = in_chunks(ops, cpu, shape, alone, 0, q, {length});
+  for (const uint32_t block_tokens : {32u, 256u}) {
+    shape.block_tokens = block_tokens;
+    // The sequence's last row among 15 strangers of other lengths.
+    std::vector<uint32_t> lengths(16);
+    for (uint32_t& n : lengths) n = static_cast<uint32_t>(pick(random, 1, 900));
+    lengths[5] = length;
+    Cache cache(random, shape, lengths);
+    MatrixF rows = random_matrix(random, 16, q.cols), out(16, q.cols);
+    std::copy_n(q.row(length - 1), q.cols, rows.row(5));
+    std::vector<SequenceRows> sequences;
+    for (uint32_t s = 0; s < 16; ++s) {
+      Random content(s == 5 ? 8 : 100 + s);
+      cache.fill(content, s, lengths[s]);
+      sequences.push_back({s, 1, lengths[s] - 1, cache.table(s)});
+    }
+    ops.attention(*cpu.stream, make_args(shape, cache, rows, out, sequences));
+    expect_same_bits(out.row(5), expected.data.data() + (length - 1) * q.cols, q.cols,
+                     "blocks of " + std::to_string(block_tokens));
+  }
+}
+
+TEST(Attention, MergedPartialsEqualAttentionBitForBit) {
+  const CacheShape shape = {6, 3, 48, 64, DType::kBF16};
+  Random random(9);
+  const Ops ops = cpu_ops();
+  Cpu cpu(2);
+  const std::vector<uint32_t> lengths = {1300, 700, 90}, rows = {3, 300, 1};
+  Cache cache(random, shape, lengths);
+  std::vector<SequenceRows> sequences;
+  uint32_t total = 0;
+  for (size_t s = 0; s < lengths.size(); ++s) {
+    cache.fill(random, s, lengths[s]);
+    sequences.push_back({total, rows[s], lengths[s] - rows[s], cache.table(s)});
+    total += rows[s];
+  }
+  MatrixF q = random_matrix(random, total, shape.heads * shape.head_dim);
+  MatrixF whole(total, q.cols), merged(total, q.cols);
+  const AttentionArgs args = make_args(shape, cache, q, whole, sequences);
+  ops.attention(*cpu.stream, args);
+  // Tiles 0-1, 2-4 and 5, as three workers would have them.
+  const uint32_t bounds[] = {0, 2, 5, 6};
+  std::vector<MatrixF> memory;
+  std::vector<AttentionPartials> parts;
+  for (int i = 0; i < 3; ++i) {
+    const uint32_t tiles = bounds[i + 1] - bounds[i];
+    memory.emplace_back(total, shape.heads * tiles * (shape.head_dim + 2));
+    parts.push_back({memory.back().tensor(), bounds[i], tiles});
+    ops.attention_partials(*cpu.stream, args, parts.back());
+  }
+  ops.merge_partials(*cpu.stream, parts, shape.heads, merged.tensor());
+  expect_same_bits(merged.data.data(), whole.data.data(), whole.data.size(), "merged");
+}
+
+}  // namespace
+}  // namespace baton::ops

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "common/device/cpu/cpu_device.h"
+#include "common/ops/cpu/cpu_ops.h"
+
+namespace baton::ops {
+
+// A matrix that owns its memory. T: float, or uint16_t for bf16.
+template <class T>
+struct Matrix {
+  Matrix(int64_t rows, int64_t cols) : rows(rows), cols(cols), data(rows * cols) {}
+
+  static constexpr DType kDType = sizeof(T) == 4 ? DType::kF32 : DType::kBF16;
+
+  Tensor tensor() { return Tensor::matrix(data.data(), kDType, rows, cols); }
+  T& at(int64_t r, int64_t c) { return data[r * cols + c]; }
+  T* row(int64_t r) { return data.data() + r * cols; }
+
+  int64_t rows, cols;
+  std::vector<T> data;
+};
+using MatrixF = Matrix<float>;
+using MatrixH = Matrix<uint16_t>;
+
+using Random = std::mt19937;
+
+inline float uniform(Random& random, float low, float high) {
+  return std::uniform_real_distribution<float>(low, high)(random);
+}
+inline int64_t pick(Random& random, int64_t low, int64_t high) {
+  return std::uniform_int_distribution<int64_t>(low, high)(random);
+}
+
+inline MatrixF random_matrix(Random& random, int64_t rows, int64_t cols, float scale = 1.0f) {
+  MatrixF m(rows, cols);
+  std::normal_distribution<float> normal(0.0f, scale);
+  for (float& v : m.data) v = normal(random);
+  return m;
+}
+
+inline MatrixH to_bf16(const MatrixF& from) {
+  MatrixH m(from.rows, from.cols);
+  for (size_t i = 0; i < m.data.size(); ++i) m.data[i] = f32_to_bf16(from.data[i]);
+  return m;
+}
+
+inline MatrixF to_f32(const MatrixH& from) {
+  MatrixF m(from.rows, from.cols);
+  for (size_t i = 0; i < m.data.size(); ++i) m.data[i] = bf16_to_f32(from.data[i]);
+  return m;
+}
+
+inline void expect_same_bits(const float* a, const float* b, size_t n, const std::string& what) {
+  for (size_t i = 0; i < n; ++i) {
+    uint32_t x, y;
+    std::memcpy(&x, a + i, 4);
+    std::memcpy(&y, b + i, 4);
+    ASSERT_EQ(x, y) << what << ": element " << i << ": " << a[i] << " and " << b[i];
+  }
+}
+
+// A CPU with so many threads and a stream on it.
+struct Cpu {
+  explicit Cpu(unsigned threads)
+      : device(device::make_cpu_device(threads)), stream(device->make_stream()) {}
+
+  std::unique_ptr<device::Device> device;
+  std::unique_ptr<Stream> stream;
+};
+
+}  // namespace baton::ops
