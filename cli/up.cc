@@ -369,14 +369,12 @@ int run_up(const std::vector<std::string>& args) {
   Options options("up", "A whole cluster on this machine: a router and its workers.");
   add_options(options, config);
   const auto outcome = options.parse(args);
-  const status usable = !outcome                              ? status(outcome.error())
-                        : *outcome == Options::Outcome::kDone ? status()
-                                                              : check(config);
+  if (outcome && *outcome == Options::Outcome::kDone) return 0;
+  const status usable = outcome ? check(config) : status(outcome.error());
   if (!usable) {
     std::fprintf(stderr, "baton up: %s\n", usable.error().message.c_str());
     return 2;
   }
-  if (*outcome == Options::Outcome::kDone) return 0;
   init_log("up", config.log_level);
   return Cluster(config).run();
 }

@@ -1,5 +1,6 @@
 #include "decode/service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/base/log.h"
@@ -42,6 +43,17 @@ void Service::reserve(engine::Request request, WorkerId source, TimePoint now) {
   grant(key, request, source, std::get<Granted>(*reservation), now);
 }
 
+Service::Request Service::start(const engine::Request& request, WorkerId source, TimePoint now) {
+  const engine::Sampling& sampling = request.sampling;
+  return {sampling.first_choice,
+          sampling.num_choices,
+          sampling.params.want_logprobs,
+          source != WorkerId(),
+          source,
+          {},
+          std::vector<TimePoint>(sampling.num_choices, now)};
+}
+
 void Service::grant(const RequestKey& key, const engine::Request& request, WorkerId source,
                     const Granted& granted, TimePoint now) {
   const uint32_t block_tokens = driver_.hello().layout.block_tokens;
@@ -60,7 +72,7 @@ void Service::grant(const RequestKey& key, const engine::Request& request, Worke
     sink_released(lacking);  // nothing was asked to write there
     return refuse(key, milliseconds(100), sent.error().message);
   }
-  requests_[key] = {request.sampling.num_choices, request.sampling.params.want_logprobs, true, now};
+  requests_[key] = start(request, source, now);
   proto::Frame frame;
   auto* reply = frame.mutable_reserve_reply();
   reply->set_request(key.request.value);
@@ -83,10 +95,10 @@ void Service::refuse(const RequestKey& key, Duration retry_after, std::string re
 
 void Service::adopt(engine::HandOver&& prompt) {
   const RequestKey key = prompt.request.key;
-  const auto& sampling = prompt.request.sampling;
-  requests_[key] = {sampling.num_choices, sampling.params.want_logprobs, false, Clock::now()};
+  const TimePoint now = Clock::now();
+  requests_[key] = start(prompt.request, WorkerId(), now);
   scheduler_.adopt(std::move(prompt), events_);
-  take(Clock::now());
+  take(now);
   host_.work_added();
 }
 
@@ -101,7 +113,13 @@ void Service::cancel(const RequestKey& key, TimePoint now) {
 }
 
 void Service::cancel_choice(const RequestKey& key, uint32_t choice) {
-  if (requests_.contains(key) && scheduler_.cancel_choice(key, choice)) choice_over(key);
+  const auto found = requests_.find(key);
+  if (found == requests_.end()) return;
+  if (found->second.reserved) {
+    found->second.unwanted.push_back(choice);
+  } else if (scheduler_.cancel_choice(key, choice)) {
+    choice_over(key);
+  }
 }
 
 void Service::cancel_router(RouterId router, TimePoint now) {
@@ -151,8 +169,9 @@ void Service::take(const Token& token, TimePoint now) {
   const auto found = requests_.find(token.key);
   if (found == requests_.end()) return;
   generated_tokens_.Increment();
-  itl_seconds_.Observe(to_seconds(now - found->second.last_token));
-  found->second.last_token = now;
+  TimePoint& last = found->second.last_token[token.choice - found->second.first_choice];
+  itl_seconds_.Observe(to_seconds(now - last));
+  last = now;
   serving::fill_token(token.key, token.choice, token.index, token.result,
                       found->second.want_logprobs,
                       *outbox_[token.key.router].mutable_tokens()->add_tokens());
@@ -200,7 +219,7 @@ void Service::choice_over(const RequestKey& key) {
   if (found != requests_.end() && --found->second.choices_left == 0) requests_.erase(found);
 }
 
-void Service::joined(const kvtransfer::Joined& joined, std::string_view transport) {
+void Service::joined(const kvtransfer::Joined& joined) {
   const RequestKey& key = joined.key;
   const auto found = requests_.find(key);
   if (found == requests_.end()) {
@@ -208,7 +227,9 @@ void Service::joined(const kvtransfer::Joined& joined, std::string_view transpor
     return;
   }
   found->second.reserved = false;
-  found->second.last_token = Clock::now();
+  const TimePoint now = Clock::now();
+  std::fill(found->second.last_token.begin(), found->second.last_token.end(), now);
+  const std::vector<uint32_t> unwanted = std::move(found->second.unwanted);
   proto::Frame frame;
   auto* m = frame.mutable_handed_off();
   m->set_request(key.request.value);
@@ -217,14 +238,15 @@ void Service::joined(const kvtransfer::Joined& joined, std::string_view transpor
   m->set_segments(static_cast<uint32_t>(joined.timings.segments));
   m->set_reread(joined.timings.rereads);
   m->set_exposed_us(to_us(joined.timings.exposed));
-  m->set_transport(std::string(transport));
+  m->set_transport(driver_.transport_in_force(found->second.source));
   host_.send(key.router, frame);
   if (const status in = scheduler_.join(key, joined.first_tokens, events_); !in) {
     requests_.erase(key);
     (void)scheduler_.cancel(key);
     return fail(key, in.error(), true);
   }
-  take(Clock::now());
+  take(now);
+  for (const uint32_t choice : unwanted) cancel_choice(key, choice);
   host_.work_added();
 }
 

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <map>
-#include <string_view>
 #include <vector>
 
 #include "common/base/metrics.h"
@@ -35,7 +34,7 @@ class Service final : public serving::StepClient {
   void on_done(const engine::StepBatch& batch, TimePoint now) override;
 
   // The sink side of HandoffListener.
-  void joined(const kvtransfer::Joined& joined, std::string_view transport);
+  void joined(const kvtransfer::Joined& joined);
   void sink_failed(const RequestKey& key, const Error& why);
   void sink_released(std::span<const BlockId> blocks);
 
@@ -44,12 +43,16 @@ class Service final : public serving::StepClient {
 
  private:
   struct Request {
+    uint32_t first_choice = 0;
     uint32_t choices_left = 0;
     bool want_logprobs = false;
-    bool reserved = false;  // its KV is awaited from another worker
-    TimePoint last_token;   // for the gap between tokens
+    bool reserved = false;              // its KV is awaited
+    WorkerId source;                    // from this worker; none if computed here
+    std::vector<uint32_t> unwanted;     // choices cancelled while it was reserved
+    std::vector<TimePoint> last_token;  // [num_choices], for the gap between tokens
   };
 
+  static Request start(const engine::Request& request, WorkerId source, TimePoint now);
   void grant(const RequestKey& key, const engine::Request& request, WorkerId source,
              const Granted& granted, TimePoint now);
   void refuse(const RequestKey& key, Duration retry_after, std::string reason);

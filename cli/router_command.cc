@@ -1,0 +1,116 @@
+#include <boost/asio/io_context.hpp>
+#include <cstdio>
+#include <fstream>
+
+#include "cli/commands.h"
+#include "cli/model_name.h"
+#include "cli/process.h"
+#include "cli/run_loop.h"
+#include "common/base/config.h"
+#include "common/base/log.h"
+#include "router/service/router_service.h"
+
+namespace baton::cli {
+namespace {
+
+struct RouterSettings {
+  std::string listen = "127.0.0.1:8000";
+  std::vector<std::string> workers;
+  std::string model;
+  std::string model_name;
+  std::string api_key_file;
+  uint32_t max_body_mib = 4;
+  uint32_t max_connections = 4096;
+  uint32_t max_waiting = 1024;
+  uint32_t deadline_seconds = 600;
+  uint32_t drain_seconds = 30;
+  std::string log_level = "info";
+  int32_t ready_fd = -1;
+};
+
+void add_options(Options& options, RouterSettings& s) {
+  options.add("listen", &s.listen, "host:port of the HTTP API; port 0 picks one");
+  options.add("workers", &s.workers, "host:port of each worker");
+  options.add("model", &s.model, "GGUF file or Hugging Face directory, for its tokenizer");
+  options.add("model-name", &s.model_name, "Name that requests use; empty: from the path");
+  options.add("api-key-file", &s.api_key_file,
+              "File with one accepted API key a line; empty: open");
+  options.add("max-body-mib", &s.max_body_mib, "Largest request body, MiB");
+  options.add("max-connections", &s.max_connections, "HTTP connections at once");
+  options.add("max-waiting", &s.max_waiting, "Requests that may wait for a worker");
+  options.add("deadline-seconds", &s.deadline_seconds, "Longest life of a request");
+  options.add("drain-seconds", &s.drain_seconds, "How long SIGTERM lets requests finish");
+  options.add("log-level", &s.log_level, "debug, info, warn or error");
+  options.add("ready-fd", &s.ready_fd, "Descriptor to report the port on, once");
+}
+
+result<std::vector<std::string>> read_keys(const std::string& path) {
+  std::vector<std::string> keys;
+  if (path.empty()) return keys;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
+    if (!line.empty() && line[0] != '#') keys.push_back(line);
+  }
+  if (!file.eof()) return error(Errc::kIo, "cannot read the keys in '" + path + "'");
+  if (keys.empty()) return error(Errc::kInvalidArgument, "no key in '" + path + "'");
+  return keys;
+}
+
+result<router::RouterConfig> make_config(const RouterSettings& s) {
+  const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
+  if (s.workers.empty()) return bad("--workers is needed");
+  if (s.model.empty()) return bad("--model is needed");
+  for (const auto& address : s.workers) {
+    if (const auto where = net::split_host_port(address); !where) return where.error();
+  }
+  if (s.max_body_mib == 0 || s.max_body_mib > 1024)
+    return bad("--max-body-mib is not in [1, 1024]");
+  if (s.deadline_seconds == 0 || s.deadline_seconds > 86400) {
+    return bad("--deadline-seconds is not in [1, 86400]");
+  }
+  router::RouterConfig config;
+  config.http.listen = s.listen;
+  config.http.max_body_bytes = static_cast<size_t>(s.max_body_mib) << 20;
+  config.http.max_connections = s.max_connections;
+  config.workers = s.workers;
+  config.models = {{s.model_name.empty() ? model_name_of(s.model) : s.model_name, s.model}};
+  BATON_TRY(config.api_keys, read_keys(s.api_key_file));
+  config.dispatch.max_waiting = s.max_waiting;
+  config.request_deadline = seconds(s.deadline_seconds);
+  config.drain_timeout = seconds(s.drain_seconds);
+  return config;
+}
+
+int serve(const RouterSettings& s, const router::RouterConfig& config) {
+  boost::asio::io_context io(1);
+  auto service = router::RouterService::start(io, config);
+  if (!service) {
+    std::fprintf(stderr, "baton router: %s\n", service.error().message.c_str());
+    return 1;
+  }
+  LOG_INFO("HTTP on port {}", (*service)->http_port());
+  report_ready(s.ready_fd, "{\"http\": " + std::to_string((*service)->http_port()) + "}");
+  run_until_drained(io, [&](std::function<void()> done) { (*service)->drain(std::move(done)); });
+  return 0;
+}
+
+}  // namespace
+
+int run_router(const std::vector<std::string>& args) {
+  RouterSettings settings;
+  Options options("router", "The HTTP front: an OpenAI-compatible API over a pool of workers.");
+  add_options(options, settings);
+  const auto outcome = options.parse(args);
+  if (outcome && *outcome == Options::Outcome::kDone) return 0;
+  const auto config =
+      outcome ? make_config(settings) : result<router::RouterConfig>(outcome.error());
+  if (!config) {
+    std::fprintf(stderr, "baton router: %s\n", config.error().message.c_str());
+    return 2;
+  }
+  init_log("router", settings.log_level);
+  return serve(settings, *config);
+}
+
+}  // namespace baton::cli

@@ -1,0 +1,119 @@
+#include <boost/asio/io_context.hpp>
+#include <cstdio>
+
+#include "cli/commands.h"
+#include "cli/model_name.h"
+#include "cli/process.h"
+#include "cli/run_loop.h"
+#include "common/base/clock.h"
+#include "common/base/config.h"
+#include "common/base/log.h"
+#include "worker/worker.h"
+
+namespace baton::cli {
+namespace {
+
+struct WorkerSettings {
+  worker::WorkerConfig worker;
+  std::string role = "mixed";
+  double kv_gib = 0.5;
+  std::string log_level = "info";
+  uint32_t drain_seconds = 30;
+  int32_t ready_fd = -1;
+};
+
+void add_options(Options& options, WorkerSettings& s) {
+  worker::WorkerConfig& w = s.worker;
+  options.add("role", &s.role, "prefill, decode or mixed");
+  options.add("name", &w.name, "Name in logs and metrics");
+  options.add("model", &w.model, "GGUF file or Hugging Face directory");
+  options.add("model-name", &w.model_name, "Name that requests use; empty: from the path");
+  options.add("listen", &w.listen, "host:port for routers and peers; port 0 picks one");
+  options.add("advertise", &w.advertise, "host:port where others reach it; empty: as listened");
+  options.add("metrics-listen", &w.metrics_listen, "host:port of /metrics, /health and /ready");
+  options.add("trusted-network", &w.trusted_network,
+              "Allow addresses beyond loopback: only routers and workers can reach this network");
+  options.add("device", &w.device, "Where to compute: cpu");
+  options.add("threads", &w.threads, "Compute threads");
+  options.add("dtype", &w.dtype, "Weights and KV cache: bf16 or f32");
+  options.add("kv-gib", &s.kv_gib, "KV cache, GiB");
+  options.add("block-tokens", &w.block_tokens, "Tokens in a KV block: 16, 32, 64, 128 or 256");
+  options.add("chunk-tokens", &w.chunk_tokens,
+              "Prompt tokens computed in one step; 0: all at once");
+  options.add("max-context", &w.max_context, "Longest prompt + output; 0: what the model allows");
+  options.add("max-sequences", &w.max_sequences, "Sequences decoded at once");
+  options.add("step-depth", &w.step_depth, "Steps planned ahead: 1 or 2");
+  options.add("prefix-cache", &w.prefix_cache, "Keep the KV of finished prompts for reuse");
+  options.add("preempt-every", &w.preempt_every, "For tests: preempt a sequence every N steps");
+  options.add("transport", &w.transport, "KV transport: auto, shm or tcp");
+  options.add("ucx-devices", &w.ucx_devices, "Network devices for the KV transport");
+  options.add("ucx-port-range", &w.ucx_port_range, "TCP ports for the KV transport, first-last");
+  options.add("log-level", &s.log_level, "debug, info, warn or error");
+  options.add("drain-seconds", &s.drain_seconds, "How long SIGTERM lets requests finish");
+  options.add("ready-fd", &s.ready_fd, "Descriptor to report the ports on, once");
+}
+
+status check(WorkerSettings& s) {
+  worker::WorkerConfig& w = s.worker;
+  const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
+  if (w.model.empty()) return bad("--model is needed");
+  if (s.role == "prefill") {
+    w.role = proto::ROLE_PREFILL;
+  } else if (s.role == "decode") {
+    w.role = proto::ROLE_DECODE;
+  } else if (s.role == "mixed") {
+    w.role = proto::ROLE_MIXED;
+  } else {
+    return bad("--role '" + s.role + "' is none of prefill, decode, mixed");
+  }
+  if (w.threads == 0 || w.threads > 1024) return bad("--threads is not in [1, 1024]");
+  if (w.block_tokens < 16 || w.block_tokens > 256 || (w.block_tokens & (w.block_tokens - 1)) != 0) {
+    return bad("--block-tokens is none of 16, 32, 64, 128, 256");
+  }
+  if (w.chunk_tokens % w.block_tokens != 0) {
+    return bad("--chunk-tokens is not a multiple of --block-tokens");
+  }
+  if (w.max_sequences == 0 || w.max_sequences > 4096)
+    return bad("--max-sequences is not in [1, 4096]");
+  if (w.step_depth != 1 && w.step_depth != 2) return bad("--step-depth is neither 1 nor 2");
+  if (!(s.kv_gib > 0) || s.kv_gib > 1e6) return bad("--kv-gib is not above 0");
+  w.kv_bytes = static_cast<uint64_t>(s.kv_gib * (1ull << 30));
+  if (w.model_name.empty()) w.model_name = model_name_of(w.model);
+  return {};
+}
+
+int serve(const WorkerSettings& s) {
+  boost::asio::io_context io(1);
+  auto worker = worker::Worker::start(io, s.worker);
+  if (!worker) {
+    std::fprintf(stderr, "baton worker: %s\n", worker.error().message.c_str());
+    return 1;
+  }
+  LOG_INFO("{} worker listens on port {}, metrics on port {}", s.role, (*worker)->rpc_port(),
+           (*worker)->metrics_port());
+  report_ready(s.ready_fd, "{\"rpc\": " + std::to_string((*worker)->rpc_port()) +
+                               ", \"metrics\": " + std::to_string((*worker)->metrics_port()) + "}");
+  run_until_drained(io, [&](std::function<void()> done) {
+    (*worker)->drain(seconds(s.drain_seconds), std::move(done));
+  });
+  return 0;
+}
+
+}  // namespace
+
+int run_worker(const std::vector<std::string>& args) {
+  WorkerSettings settings;
+  Options options("worker", "One worker: a model, its KV cache, and a role.");
+  add_options(options, settings);
+  const auto outcome = options.parse(args);
+  if (outcome && *outcome == Options::Outcome::kDone) return 0;
+  const status usable = outcome ? check(settings) : status(outcome.error());
+  if (!usable) {
+    std::fprintf(stderr, "baton worker: %s\n", usable.error().message.c_str());
+    return 2;
+  }
+  init_log(settings.worker.name, settings.log_level);
+  return serve(settings);
+}
+
+}  // namespace baton::cli

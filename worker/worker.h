@@ -1,0 +1,60 @@
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "common/base/ids.h"
+#include "common/base/metrics.h"
+#include "common/base/result.h"
+#include "common/proto/worker.pb.h"
+
+namespace baton::worker {
+
+struct WorkerConfig {
+  std::string name = "worker";
+  proto::Role role = proto::ROLE_MIXED;
+  std::string model;       // path
+  std::string model_name;  // that requests use; empty: from the path
+  std::string listen = "127.0.0.1:0";
+  std::string advertise;  // host:port where others reach it; empty: `listen` with the real port
+  std::string metrics_listen = "127.0.0.1:0";
+  bool trusted_network = false;  // a non-loopback address needs it
+
+  // Compute.
+  std::string device = "cpu";
+  uint32_t threads = 1;
+  std::string dtype = "bf16";  // weights and cache: "bf16" or "f32"
+  uint64_t kv_bytes = 512u << 20;
+  uint32_t block_tokens = 16;
+  uint32_t chunk_tokens = 256;  // 0: whole prompts
+  uint32_t max_context = 0;     // 0: the model's
+  uint32_t max_sequences = 64;
+  uint32_t step_depth = 2;
+  bool prefix_cache = true;
+  uint32_t preempt_every = 0;  // for tests
+
+  // Hand-off.
+  std::string transport = "auto";  // "auto", "shm", "tcp"
+  std::string ucx_devices = "all";
+  std::string ucx_port_range;
+};
+
+// A worker: one model, one engine, one KV cache, the prefill and the decode side over them, and the
+// connections to routers and peers. Everything but the compute runs on the io_context's thread.
+class Worker {
+ public:
+  // Loads the model and starts to listen; blocks for seconds. Errors are sentences for people.
+  static result<std::unique_ptr<Worker>> start(boost::asio::io_context& io,
+                                               const WorkerConfig& config);
+  virtual ~Worker() = default;
+
+  virtual uint16_t rpc_port() const = 0;
+  virtual uint16_t metrics_port() const = 0;
+  // Takes nothing new, finishes what runs (for `grace` at most), then calls `done`.
+  virtual void drain(std::chrono::milliseconds grace, std::function<void()> done) = 0;
+};
+
+}  // namespace baton::worker
