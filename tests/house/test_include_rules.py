@@ -65,6 +65,11 @@ def test_an_include_from_elsewhere_than_the_root_is_found(tmp_path):
     assert "written from its root" in found
 
 
+def test_a_folder_without_a_place_is_found(tmp_path):
+    [found] = plant(tmp_path, {"annex/a.h": "#pragma once\n"})
+    assert "no place in the table" in found
+
+
 def test_what_is_allowed_passes(tmp_path):
     files = {
         "common/base/a.h": "#include <vector>\n",

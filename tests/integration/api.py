@@ -1,8 +1,7 @@
 """Calls to the server as the tests make them."""
 
-import requests
-
 import harness
+import requests
 import sse
 
 

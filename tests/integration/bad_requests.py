@@ -8,7 +8,7 @@ import json
 class Bad:
     name: str
     raw: bytes
-    status: tuple[int, ...]  # any of these; empty: the server may just hang up
+    status: tuple[int, ...]  # any of these
     says: str = ""  # in the error's message
     param: str | None = None
     half_close: bool = False  # shut down our side after sending
@@ -45,8 +45,8 @@ def protocol() -> list[Bad]:
     smuggled = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"
     return [
         Bad("binary garbage", bytes(range(256)) * 4 + b"\r\n\r\n", (400,)),
-        Bad("tls hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 100 + b"\r\n\r\n",
-            (400,)),
+        Bad("tls hello",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 100 + b"\r\n\r\n", (400,)),
         Bad("no version", b"GET /health\r\n\r\n", (400, 505)),
         Bad("http 9.9", b"GET /health HTTP/9.9\r\nHost: x\r\n\r\n", (400, 505)),
         Bad("http2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (400, 505)),
@@ -147,7 +147,8 @@ def fields(model: str, context: int) -> list[Bad]:
     ]
     image = [{"type": "image_url", "image_url": {"url": "http://x/y.png"}}]
     messages = [
-        [], "hello", [1], [{"role": "user"}], [{"content": "x"}], [{"role": "king", "content": "x"}],
+        [], "hello", [1], [{"role": "user"}], [{"content": "x"}],
+        [{"role": "king", "content": "x"}],
         [{"role": "user", "content": 5}], [{"role": "user", "content": [{"type": "text"}]}],
         [{"role": "user", "content": image}], [{"role": "tool", "content": "x"}],
         [{"role": "user", "content": "x"}] * 10_000,

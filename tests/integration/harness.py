@@ -12,8 +12,8 @@ import socket
 import subprocess
 import time
 
-from prometheus_client.parser import text_string_to_metric_families
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("BATON_TEST_BIN", ROOT / "build/release/bin/baton"))
@@ -134,17 +134,18 @@ class Metrics:
         self.text = text
         self.families = {f.name: f for f in text_string_to_metric_families(text)}
 
-    def sum(self, sample_name: str, **labels: str) -> float:
+    def samples(self, name: str) -> list:
+        return [s for f in self.families.values() for s in f.samples if s.name == name]
+
+    def sum(self, name: str, **labels: str) -> float:
         return sum(
             sample.value
-            for family in self.families.values()
-            for sample in family.samples
-            if sample.name == sample_name
-            and all(sample.labels.get(key) == value for key, value in labels.items())
+            for sample in self.samples(name)
+            if all(sample.labels.get(key) == value for key, value in labels.items())
         )
 
-    def has(self, sample_name: str) -> bool:
-        return any(s.name == sample_name for f in self.families.values() for s in f.samples)
+    def has(self, name: str) -> bool:
+        return bool(self.samples(name))
 
 
 class Cluster:

@@ -24,7 +24,9 @@ def split_answer(shown: str) -> tuple[int, dict[str, str], str]:
 def post(split, path: str, body: dict, *args: str):
     body = {"model": split.model_name} | body
     return split_answer(
-        curl(split.url + path, "-H", "Content-Type: application/json", "-d", json.dumps(body), *args)
+        curl(
+            split.url + path, "-H", "Content-Type: application/json", "-d", json.dumps(body), *args
+        )
     )
 
 

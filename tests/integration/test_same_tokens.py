@@ -102,9 +102,8 @@ def test_what_the_setups_claim_really_happens(start_cluster, tiny):
     cluster = start_cluster(tiny, prefill=1, decode=1, transport="tcp", preempt_every=5)
     answers(cluster, REQUESTS)
     decode = cluster.metrics("decode-0")
-    assert decode.sum("baton_kv_bytes_read_total") > 0
-    assert any("tcp" in s.labels.get("transport", "") for f in decode.families.values()
-               for s in f.samples)  # fmt: skip
+    assert decode.sum("baton_kv_read_bytes_total") > 0
+    assert any("tcp" in s.labels["transport"] for s in decode.samples("baton_kv_peer_up"))
     assert decode.sum("vllm:num_preemptions_total") > 0
 
 

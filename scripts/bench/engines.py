@@ -1,0 +1,49 @@
+"""Baton's engine and llama.cpp in turns, so that what else the machine does hits both alike."""
+
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+
+# What is compared, how it is taken from a measurement, and the ratio that is asked for.
+FIGURES = {
+    "prefill of 512 tokens": (lambda found: found["prefill_tok_s"], 1.8),
+    "decode, 1 sequence": (lambda found: found["decode_tok_s"]["1"], 0.95),
+    "decode, 16 sequences": (lambda found: found["decode_tok_s"]["16"], 3.0),
+}
+
+
+def compare(root: pathlib.Path, model: pathlib.Path, threads: int, rounds: int) -> list[dict]:
+    ours_command = [
+        root / "build/release/bin/engine_bench", "--model", model, "--threads", str(threads),
+        "--prefill", "512", "--decode-batch", "1,16", "--context", "512", "--runs", "1",
+    ]  # fmt: skip
+    their_command = [sys.executable, "-m", "bench.llama", model, str(threads)]
+    ours, theirs = [], []
+    for number in range(rounds):
+        print(f"engines: round {number + 1} of {rounds}", file=sys.stderr)
+        ours.append(run(ours_command, root))
+        theirs.append(run(their_command, root / "scripts"))
+    return [
+        {
+            "what": what,
+            "threads": threads,
+            "baton": spread([take(found) for found in ours]),
+            "llama.cpp": spread([take(found) for found in theirs]),
+            "ratio": spread([take(a) / take(b) for a, b in zip(ours, theirs)]),
+            "wanted": wanted,
+        }
+        for what, (take, wanted) in FIGURES.items()
+    ]
+
+
+def run(command: list, folder: pathlib.Path) -> dict:
+    shown = subprocess.run(
+        [str(part) for part in command], cwd=folder, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(shown.stdout.splitlines()[-1])
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
