@@ -44,8 +44,9 @@ status Sink::check_reserve(const SinkReserve& r) const {
   if (r.blocks.size() != config_.layout.blocks_for(r.num_tokens - r.first_token)) {
     return bad("not as many blocks as the tokens need");
   }
+  std::set<BlockId> own;
   for (const BlockId block : r.blocks) {
-    if (block.value >= config_.num_blocks || held_.contains(block)) {
+    if (block.value >= config_.num_blocks || held_.contains(block) || !own.insert(block).second) {
       return bad(fmt::format("block {} is in use or does not exist", block.value));
     }
   }

@@ -201,7 +201,8 @@ void Source::on_refuse(WorkerId from, const Refuse& refuse, TimePoint, SourceAct
 
 void Source::on_ack(WorkerId from, const Ack& ack, TimePoint now, SourceActions& actions) {
   Handoff* h = find_credited(from, ack.key);
-  if (h == nullptr || h->state != State::kCommitted) {
+  if (h == nullptr) return;
+  if (h->state != State::kCommitted) {
     ++stats_.ignored_messages;
     return;
   }

@@ -1,0 +1,84 @@
+#include "kvtransfer/compat.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+
+namespace baton::kvtransfer {
+namespace {
+
+using ::testing::HasSubstr;
+
+Hello hello(uint64_t worker) {
+  Hello h;
+  h.worker = WorkerId{worker};
+  h.layout = kvcache::KvLayout::full_kv(4, 2, 8, DType::kBF16, 16);
+  h.model_key = "model-a";
+  h.numerics = "num-a";
+  h.ranks.resize(1);
+  return h;
+}
+
+TEST(Pair, EqualWorkersPair) {
+  const result<Pairing> pairing = pair(hello(1), hello(2));
+  ASSERT_TRUE(pairing) << pairing.error().message;
+  EXPECT_EQ(pairing->protocol, kProtocolMax);
+  EXPECT_EQ(pairing->granule_tokens, 16u);
+}
+
+TEST(Pair, TheNewestCommonProtocolIsSpoken) {
+  Hello ours = hello(1), theirs = hello(2);
+  ours.protocol_max = 5;
+  theirs.protocol_max = 3;
+  EXPECT_EQ(pair(ours, theirs)->protocol, 3u);
+}
+
+TEST(Pair, BlockSizesMayDiffer) {
+  Hello theirs = hello(2);
+  theirs.layout.block_tokens = 64;
+  EXPECT_EQ(pair(hello(1), theirs)->granule_tokens, 64u);
+  EXPECT_EQ(pair(theirs, hello(1))->granule_tokens, 64u);
+}
+
+struct Unfit {
+  std::function<void(Hello&)> change;
+  const char* ours;  // both values are in the sentence
+  const char* theirs;
+};
+const Unfit kUnfit[] = {
+    {[](Hello& h) { h.protocol_min = 4, h.protocol_max = 6; }, "1..1", "4..6"},
+    {[](Hello& h) { h.model_key = "model-b"; }, "model-a", "model-b"},
+    {[](Hello& h) { h.numerics = "num-b"; }, "num-a", "num-b"},
+    {[](Hello& h) { h.layout.rope = "scaled"; }, "''", "scaled"},
+    {[](Hello& h) { h.layout.groups[0].layer_end = 5; }, "'4'", "'5'"},
+    {[](Hello& h) { h.layout.dtype = DType::kF16; }, "bf16", "f16"},
+    {[](Hello& h) { h.layout = kvcache::KvLayout::full_kv(4, 3, 8, DType::kBF16, 16); }, "'2'",
+     "'3'"},
+    {[](Hello& h) { h.layout = kvcache::KvLayout::full_kv(4, 2, 16, DType::kBF16, 16); }, "'16'",
+     "'32'"},
+    {[](Hello& h) {
+       h.layout = kvcache::KvLayout::full_kv(4, 1, 8, DType::kBF16, 16);
+       h.layout.total_heads = 2;
+     },
+     "0..2", "0..1"},
+    {[](Hello& h) { h.ranks.resize(2); }, "'1'", "'2'"},
+};
+
+TEST(Pair, WhatDoesNotFitIsRefusedWithBothValues) {
+  for (const Unfit& unfit : kUnfit) {
+    Hello theirs = hello(2);
+    unfit.change(theirs);
+    const result<Pairing> pairing = pair(hello(1), theirs);
+    ASSERT_FALSE(pairing) << unfit.theirs;
+    EXPECT_EQ(pairing.error().code, Errc::kUnsupported);
+    EXPECT_THAT(pairing.error().message, HasSubstr(unfit.ours));
+    EXPECT_THAT(pairing.error().message, HasSubstr(unfit.theirs));
+    EXPECT_FALSE(pair(theirs, hello(1))) << "not symmetric";
+  }
+}
+
+TEST(Pair, NotWithItself) { EXPECT_FALSE(pair(hello(1), hello(1))); }
+
+}  // namespace
+}  // namespace baton::kvtransfer

@@ -1,0 +1,172 @@
+#include "kvtransfer/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include <map>
+#include <random>
+#include <vector>
+
+namespace baton::kvtransfer {
+namespace {
+
+using kvcache::KvLayout;
+
+KvLayout layout(uint32_t block_tokens, uint32_t head_begin, uint32_t heads, uint32_t total_heads,
+                uint32_t layers = 3) {
+  KvLayout l = KvLayout::full_kv(layers, heads, 4, DType::kBF16, block_tokens);
+  l.head_begin = head_begin;
+  l.total_heads = total_heads;
+  return l;
+}
+
+std::vector<BlockId> ids(std::initializer_list<uint32_t> values) {
+  std::vector<BlockId> out;
+  for (const uint32_t v : values) out.emplace_back(v);
+  return out;
+}
+
+TEST(PlanTransfer, NeighbouringWholeBlocksAreOneSegment) {
+  const KvLayout l = layout(16, 0, 2, 2);
+  std::vector<Segment> plan;
+  plan_transfer(l, {ids({4, 5, 6, 9}), 0}, l, {ids({1, 2, 3, 4}), 0}, {0, 3, 0, 64}, plan);
+  const uint64_t block = l.block_bytes();
+  EXPECT_EQ(plan,
+            (std::vector<Segment>{{4 * block, block, 3 * block}, {9 * block, 4 * block, block}}));
+}
+
+TEST(PlanTransfer, LayersOfABlockAreOneSegment) {
+  const KvLayout l = layout(16, 0, 2, 2);
+  std::vector<Segment> plan;
+  plan_transfer(l, {ids({4, 5}), 0}, l, {ids({1, 2}), 0}, {1, 3, 0, 32}, plan);
+  const uint64_t block = l.block_bytes(), layer = l.layer_bytes();
+  EXPECT_EQ(plan, (std::vector<Segment>{{4 * block + layer, block + layer, 2 * layer},
+                                        {5 * block + layer, 2 * block + layer, 2 * layer}}));
+}
+
+TEST(PlanTransfer, APartlyFilledLastBlockIsReadWhole) {
+  const KvLayout l = layout(16, 0, 2, 2);
+  std::vector<Segment> plan;
+  plan_transfer(l, {ids({7}), 16}, l, {ids({3}), 16}, {0, 1, 16, 19}, plan);
+  EXPECT_EQ(plan,
+            (std::vector<Segment>{{7 * l.block_bytes(), 3 * l.block_bytes(), l.layer_bytes()}}));
+}
+
+TEST(PlanTransfer, WhatTheCallerHadIsNotMerged) {
+  const KvLayout l = layout(16, 0, 2, 2);
+  std::vector<Segment> plan = {{0, 0, 4 * l.block_bytes()}};
+  plan_transfer(l, {ids({4}), 0}, l, {ids({4}), 0}, {0, 3, 0, 16}, plan);
+  ASSERT_EQ(plan.size(), 2u);
+  EXPECT_EQ(plan[1].bytes, l.block_bytes());
+}
+
+TEST(PlanTransfer, ARangeOfHeadsIsOneSegmentAPlane) {
+  const KvLayout whole = layout(16, 0, 4, 4), half = layout(16, 2, 2, 4);
+  std::vector<Segment> plan;
+  plan_transfer(whole, {ids({0}), 0}, half, {ids({0}), 0}, {0, 1, 0, 16}, plan);
+  EXPECT_EQ(plan, (std::vector<Segment>{{2 * whole.head_bytes(), 0, half.plane_bytes()},
+                                        {whole.plane_bytes() + 2 * whole.head_bytes(),
+                                         half.plane_bytes(), half.plane_bytes()}}));
+}
+
+// --- the property: every vector of the range, once, at its place --------------------------------
+
+struct Vector {  // where a KV vector belongs, whoever holds it
+  uint32_t layer, plane, head, position;
+  friend auto operator<=>(const Vector&, const Vector&) = default;
+};
+
+// Byte offset of each vector's start in one side's cache.
+std::map<uint64_t, Vector> places(const KvLayout& l, const BlockRun& run) {
+  std::map<uint64_t, Vector> out;
+  for (size_t i = 0; i < run.blocks.size(); ++i)
+    for (uint32_t layer = 0; layer < l.num_layers(); ++layer)
+      for (uint32_t plane = 0; plane < 2; ++plane)
+        for (uint32_t head = 0; head < l.num_heads(); ++head)
+          for (uint32_t t = 0; t < l.block_tokens; ++t)
+            out[l.offset(run.blocks[i], layer, plane, head, t)] = {
+                layer, plane, l.head_begin + head,
+                run.first_token + static_cast<uint32_t>(i) * l.block_tokens + t};
+  return out;
+}
+
+std::vector<BlockId> random_blocks(size_t n, std::mt19937& random) {
+  std::vector<BlockId> all;
+  for (uint32_t i = 0; i < 3 * n + 2; ++i) all.emplace_back(i);
+  // Half the time in long runs, so that there is something to merge.
+  if (random() % 2) std::shuffle(all.begin(), all.end(), random);
+  return {all.begin() + 1, all.begin() + 1 + static_cast<long>(n)};
+}
+
+void check_plan(uint32_t seed) {
+  std::mt19937 random(seed);
+  const auto pick = [&random](uint32_t lo, uint32_t hi) -> uint32_t {
+    return lo + random() % (hi - lo + 1);
+  };
+  const uint32_t total = pick(1, 6), layers = pick(1, 4);
+  const uint32_t source_head = pick(0, total - 1), sink_head = pick(0, total - 1);
+  const KvLayout source =
+      layout(4u << pick(0, 3), source_head, pick(1, total - source_head), total, layers);
+  const KvLayout sink =
+      layout(4u << pick(0, 3), sink_head, pick(1, total - sink_head), total, layers);
+  const uint32_t granule = std::max(source.block_tokens, sink.block_tokens);
+  const uint32_t first = granule * pick(0, 2), tokens = first + pick(1, 3 * granule);
+  // Chunks end on blocks of the source, except at the sequence's end.
+  const uint32_t begin =
+      first + source.block_tokens * pick(0, (tokens - first - 1) / source.block_tokens);
+  const uint32_t end = std::min(
+      tokens, begin + source.block_tokens * pick(1, 1 + (tokens - begin) / source.block_tokens));
+  const uint32_t layer_begin = pick(0, layers - 1), layer_end = pick(layer_begin + 1, layers);
+
+  const std::vector<BlockId> source_ids = random_blocks(source.blocks_for(tokens), random);
+  const std::vector<BlockId> sink_ids = random_blocks(sink.blocks_for(tokens - first), random);
+  const BlockRun from{source_ids, 0}, to{sink_ids, first};
+  std::vector<Segment> plan;
+  plan_transfer(source, from, sink, to, {layer_begin, layer_end, begin, end}, plan);
+
+  const auto source_places = places(source, from), sink_places = places(sink, to);
+  const uint64_t vector_bytes = source.vector_bytes();
+  std::map<Vector, int> seen;
+  for (size_t i = 0; i < plan.size(); ++i) {
+    const Segment& s = plan[i];
+    ASSERT_EQ(s.bytes % vector_bytes, 0u);
+    for (uint64_t at = 0; at < s.bytes; at += vector_bytes) {
+      const auto a = source_places.find(s.source_offset + at);
+      const auto b = sink_places.find(s.sink_offset + at);
+      ASSERT_TRUE(a != source_places.end() && b != sink_places.end()) << "seed " << seed;
+      ASSERT_EQ(a->second, b->second) << "a vector at another's place, seed " << seed;
+      ++seen[a->second];
+    }
+    if (i > 0) {
+      const Segment& before = plan[i - 1];
+      ASSERT_FALSE(before.source_offset + before.bytes == s.source_offset &&
+                   before.sink_offset + before.bytes == s.sink_offset)
+          << "neighbours not merged, seed " << seed;
+    }
+  }
+  const uint32_t head_begin = std::max(source_head, sink_head);
+  const uint32_t head_end =
+      std::min(source_head + source.num_heads(), sink_head + sink.num_heads());
+  for (uint32_t layer = layer_begin; layer < layer_end; ++layer)
+    for (uint32_t plane = 0; plane < 2; ++plane)
+      for (uint32_t head = head_begin; head < head_end; ++head)
+        for (uint32_t position = begin; position < end; ++position)
+          ASSERT_EQ((seen[{layer, plane, head, position}]), 1) << "seed " << seed;
+  // Nothing else, but for what follows the sequence's end in its last block.
+  for (const auto& [vector, count] : seen) {
+    ASSERT_EQ(count, 1);
+    ASSERT_TRUE(vector.layer >= layer_begin && vector.layer < layer_end);
+    ASSERT_GE(vector.position, begin);
+    ASSERT_TRUE(vector.position < end || end == tokens) << "seed " << seed;
+  }
+}
+
+TEST(PlanTransfer, EveryVectorOnceAtItsPlace) {
+  for (uint32_t seed = 1; seed <= 3000 && !::testing::Test::HasFatalFailure(); ++seed) {
+    check_plan(seed);
+  }
+}
+
+}  // namespace
+}  // namespace baton::kvtransfer

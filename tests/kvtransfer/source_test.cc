@@ -1,0 +1,461 @@
+#include "kvtransfer/source.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "tests/kvtransfer/actions.h"
+
+namespace baton::kvtransfer {
+namespace {
+
+constexpr WorkerId kSink{7}, kOther{8};
+constexpr uint32_t kLayers = 3, kTokens = 40;  // two whole blocks of 16 and one of 8
+constexpr uint64_t kHash = 1234;
+
+HandoffKey key(uint64_t request = 1, uint64_t generation = 1) {
+  return {RouterId{9}, RequestId{request}, Generation{generation}};
+}
+
+class SourceTest : public ::testing::Test {
+ protected:
+  static SourceConfig config() {
+    SourceConfig c;
+    c.layout = kvcache::KvLayout::full_kv(kLayers, 1, 4, DType::kBF16, 16);
+    c.max_handoffs = 4;
+    c.max_early_credits = 2;
+    return c;
+  }
+
+  status begin(HandoffKey k = key(), double t = 0, double deadline = 100) {
+    return source_.begin({k, kSink, kTokens, kHash, at(deadline)}, at(t), actions_);
+  }
+  // Layers [l0, l1) of blocks [b0, b1); digest = layer * 100 + block, block ids = block + 10.
+  status done(uint32_t l0, uint32_t l1, uint32_t b0, uint32_t b1, HandoffKey k = key(),
+              double t = 0) {
+    std::vector<BlockId> blocks;
+    std::vector<uint64_t> digests;
+    for (uint32_t b = b0; b < b1; ++b) blocks.emplace_back(b + 10);
+    for (uint32_t l = l0; l < l1; ++l)
+      for (uint32_t b = b0; b < b1; ++b) digests.push_back(l * 100 + b);
+    return source_.layers_done(k, {l0, l1, b0, blocks, digests}, at(t), actions_);
+  }
+  status finish(HandoffKey k = key(), double t = 0) {
+    const TokenId tokens[] = {5, 6};
+    return source_.finished(k, tokens, at(t), actions_);
+  }
+  void credit(HandoffKey k = key(), double t = 0, uint32_t first_token = 0) {
+    source_.on_credit(kSink, {k, seconds(5), first_token, kTokens, kHash}, at(t), actions_);
+  }
+  void compute_all(HandoffKey k = key()) { ASSERT_TRUE(done(0, kLayers, 0, 3, k)); }
+  // To the state of this name, with nothing left in actions_.
+  void to_streaming() {
+    ASSERT_TRUE(begin());
+    credit();
+    actions_.clear();
+  }
+  void to_committed() {
+    to_streaming();
+    compute_all();
+    ASSERT_TRUE(finish());
+    actions_.clear();
+  }
+  void to_parked() {
+    ASSERT_TRUE(begin());
+    compute_all();
+    ASSERT_TRUE(finish());
+    actions_.clear();
+  }
+  void expect_empty() {
+    EXPECT_EQ(source_.num_handoffs(), 0u);
+    EXPECT_EQ(source_.parked_blocks(), 0u);
+  }
+  template <class T>
+  std::vector<T> took() const {
+    return all<T>(actions_);
+  }
+  template <class T>
+  std::vector<T> told(WorkerId to = kSink) const {
+    return sent<T>(actions_, to);
+  }
+
+  Source source_{config()};
+  SourceActions actions_;
+};
+
+TEST_F(SourceTest, AnnouncesEachLayerAsItIsDone) {
+  to_streaming();
+  ASSERT_TRUE(done(0, 1, 0, 2));
+  ASSERT_EQ(told<Announce>().size(), 1u);
+  const Announce a = told<Announce>()[0];
+  EXPECT_EQ(a, (Announce{key(), 0, 1, 0, 32, {RankPart{{BlockId{10}, BlockId{11}}, {0, 1}}}}));
+  actions_.clear();
+  ASSERT_TRUE(done(1, 3, 0, 2));
+  EXPECT_EQ(
+      told<Announce>(),
+      (std::vector{Announce{
+          key(), 1, 3, 0, 32, {RankPart{{BlockId{10}, BlockId{11}}, {100, 101, 200, 201}}}}}));
+  actions_.clear();
+  ASSERT_TRUE(done(0, 3, 2, 3));
+  EXPECT_EQ(told<Announce>()[0].token_end, kTokens);  // the last block is partly filled
+}
+
+TEST_F(SourceTest, CommitsAndIsReleasedByTheAck) {
+  to_streaming();
+  compute_all();
+  actions_.clear();
+  ASSERT_TRUE(finish());
+  EXPECT_EQ(told<Commit>(), (std::vector{Commit{key(), kHash, kTokens, {5, 6}}}));
+  EXPECT_TRUE(took<SourceReleased>().empty());
+  source_.on_ack(kSink, {key()}, at(2), actions_);
+  ASSERT_EQ(took<SourceReleased>().size(), 1u);
+  EXPECT_EQ(took<SourceReleased>()[0].timings.released, at(2));
+  expect_empty();
+}
+
+TEST_F(SourceTest, ACreditBeforeBeginIsKept) {
+  credit();
+  EXPECT_TRUE(actions_.empty());
+  ASSERT_TRUE(begin());
+  ASSERT_TRUE(done(0, 1, 0, 2));
+  EXPECT_EQ(told<Announce>().size(), 1u);
+  EXPECT_EQ(source_.num_early_credits(), 0u);
+}
+
+TEST_F(SourceTest, EarlyCreditsAreBoundedInNumberAndTime) {
+  for (uint64_t request = 1; request <= 5; ++request) credit(key(request));
+  EXPECT_EQ(source_.num_early_credits(), 2u);
+  EXPECT_EQ(source_.stats().early_credits_dropped, 3u);
+  credit(key(1), 9);  // said again: lives no longer
+  source_.tick(at(10.5), actions_);
+  source_.tick(at(11.5), actions_);
+  EXPECT_EQ(source_.num_early_credits(), 0u);
+  EXPECT_EQ(source_.next_deadline(), TimePoint::max());
+}
+
+TEST_F(SourceTest, EarlyCreditsKeepTheirSinkWaiting) {
+  credit();
+  source_.tick(at(1), actions_);
+  EXPECT_EQ(told<Lease>(), (std::vector{Lease{true, seconds(5), {key()}}}));
+}
+
+TEST_F(SourceTest, ALateCreditGetsEverythingInOneAnnounce) {
+  ASSERT_TRUE(begin());
+  ASSERT_TRUE(done(0, 1, 0, 2));
+  ASSERT_TRUE(done(1, 3, 0, 2));
+  ASSERT_TRUE(done(0, 2, 2, 3));
+  EXPECT_TRUE(actions_.empty());
+  credit();
+  const std::vector<Announce> a = told<Announce>();
+  ASSERT_EQ(a.size(), 2u);  // first the blocks that are whole, then the layers that are ahead
+  EXPECT_EQ(std::tie(a[0].layer_begin, a[0].layer_end, a[0].first_block, a[0].token_end),
+            std::tuple(0u, 3u, 0u, 32u));
+  EXPECT_EQ(std::tie(a[1].layer_begin, a[1].layer_end, a[1].first_block, a[1].token_end),
+            std::tuple(0u, 2u, 2u, kTokens));
+  EXPECT_EQ(a[0].parts[0].digests, (std::vector<uint64_t>{0, 1, 100, 101, 200, 201}));
+}
+
+TEST_F(SourceTest, WhatTheSinkHasIsNotAnnounced) {
+  ASSERT_TRUE(begin());
+  credit(key(), 0, 32);
+  compute_all();
+  ASSERT_EQ(told<Announce>().size(), 1u);
+  EXPECT_EQ(told<Announce>()[0].first_block, 2u);
+  ASSERT_TRUE(finish());
+  EXPECT_EQ(told<Commit>().size(), 1u);
+}
+
+TEST_F(SourceTest, ASinkThatHasAllGetsOnlyTheCommit) {
+  ASSERT_TRUE(begin());
+  credit(key(), 0, kTokens);
+  compute_all();
+  ASSERT_TRUE(finish());
+  EXPECT_TRUE(told<Announce>().empty());
+  EXPECT_EQ(told<Commit>().size(), 1u);
+}
+
+TEST_F(SourceTest, ParkedUntilTheCreditComes) {
+  to_parked();
+  EXPECT_EQ(source_.parked_blocks(), 3u);
+  source_.on_refuse(kSink, {key(), milliseconds(300)}, at(1), actions_);
+  ASSERT_EQ(took<SinkRefused>().size(), 1u);
+  EXPECT_EQ(took<SinkRefused>()[0].retry_after, milliseconds(300));
+  credit(key(), 2);
+  EXPECT_EQ(source_.parked_blocks(), 0u);
+  ASSERT_EQ(told<Announce>().size(), 1u);
+  EXPECT_EQ(told<Announce>()[0].layer_end, kLayers);
+  EXPECT_EQ(told<Commit>().size(), 1u);
+  source_.on_ack(kSink, {key()}, at(3), actions_);
+  EXPECT_EQ(took<SourceReleased>().size(), 1u);
+  expect_empty();
+}
+
+TEST_F(SourceTest, ParkingEnds) {
+  to_parked();
+  source_.tick(at(29.9), actions_);
+  EXPECT_TRUE(took<SourceFailed>().empty());
+  source_.tick(at(30), actions_);
+  ASSERT_EQ(took<SourceFailed>().size(), 1u);
+  EXPECT_EQ(took<SourceFailed>()[0].error.code, Errc::kDeadlineExceeded);
+  expect_empty();
+}
+
+TEST_F(SourceTest, ParkedBlocksAreBounded) {
+  SourceConfig c = config();
+  c.max_parked_blocks = 5;
+  source_ = Source(c);
+  for (uint64_t request : {1, 2}) {
+    ASSERT_TRUE(begin(key(request)));
+    compute_all(key(request));
+    ASSERT_TRUE(finish(key(request)));
+  }
+  ASSERT_EQ(took<SourceFailed>().size(), 1u);
+  EXPECT_EQ(took<SourceFailed>()[0].error.code, Errc::kResourceExhausted);
+  EXPECT_EQ(source_.parked_blocks(), 3u);
+}
+
+TEST_F(SourceTest, TheDeadlineEndsEveryState) {
+  ASSERT_TRUE(begin(key(1), 0, 3));
+  ASSERT_TRUE(begin(key(2), 0, 3));
+  credit(key(2));
+  ASSERT_TRUE(begin(key(3), 0, 3));
+  credit(key(3));
+  compute_all(key(3));
+  ASSERT_TRUE(finish(key(3)));
+  ASSERT_TRUE(begin(key(4), 0, 3));
+  compute_all(key(4));
+  ASSERT_TRUE(finish(key(4)));
+  actions_.clear();
+  source_.tick(at(3), actions_);
+  EXPECT_EQ(took<SourceFailed>().size(), 4u);
+  EXPECT_EQ(told<Abort>().size(), 4u);
+  expect_empty();
+}
+
+TEST_F(SourceTest, ASilentSinkIsGivenUpWhenItsLeaseEnds) {
+  to_committed();
+  source_.tick(at(4.9), actions_);
+  EXPECT_TRUE(took<SourceFailed>().empty());
+  source_.tick(at(5), actions_);
+  ASSERT_EQ(took<SourceFailed>().size(), 1u);
+  EXPECT_EQ(took<SourceFailed>()[0].error.code, Errc::kDeadlineExceeded);
+  expect_empty();
+}
+
+TEST_F(SourceTest, LeasesExtend) {
+  to_committed();
+  for (int t = 1; t <= 20; ++t) {
+    source_.on_lease(kSink, {false, seconds(5), {key()}}, at(t), actions_);
+    source_.tick(at(t + 0.5), actions_);
+  }
+  EXPECT_TRUE(took<SourceFailed>().empty());
+  EXPECT_EQ(source_.num_handoffs(), 1u);
+}
+
+TEST_F(SourceTest, ASinkSilentWhileComputingIsLostAndTheKvKept) {
+  to_streaming();
+  source_.tick(at(5), actions_);
+  EXPECT_EQ(took<SinkLost>().size(), 1u);
+  EXPECT_EQ(told<Abort>().size(), 1u);
+  EXPECT_EQ(source_.num_handoffs(), 1u);
+  compute_all();
+  ASSERT_TRUE(finish());
+  EXPECT_EQ(source_.parked_blocks(), 3u);
+}
+
+TEST_F(SourceTest, CommitIsRepeatedUntilAcknowledged) {
+  to_committed();
+  source_.tick(at(1), actions_);
+  source_.on_lease(kSink, {false, seconds(5), {key()}}, at(1.5), actions_);
+  source_.tick(at(2), actions_);
+  EXPECT_EQ(told<Commit>().size(), 2u);
+}
+
+TEST_F(SourceTest, LeasesGoOutWhileStreaming) {
+  to_streaming();
+  source_.tick(at(1), actions_);
+  EXPECT_EQ(told<Lease>(), (std::vector{Lease{true, seconds(5), {key()}}}));
+}
+
+TEST_F(SourceTest, ADeadSinkLeavesTheKvParkedForAnother) {
+  to_committed();
+  source_.peer_lost(kSink, at(1), actions_);
+  ASSERT_EQ(took<SinkLost>().size(), 1u);
+  EXPECT_EQ(took<SinkLost>()[0].error.code, Errc::kUnavailable);
+  EXPECT_EQ(source_.parked_blocks(), 3u);
+  actions_.clear();
+  ASSERT_TRUE(source_.retarget(key(), Generation{2}, kOther, at(2), actions_));
+  const HandoffKey next = key(1, 2);
+  source_.on_credit(kOther, {next, seconds(5), 0, kTokens, kHash}, at(2), actions_);
+  EXPECT_EQ(told<Announce>(kOther).size(), 1u);
+  EXPECT_EQ(told<Commit>(kOther).size(), 1u);
+  source_.on_ack(kOther, {next}, at(3), actions_);
+  ASSERT_EQ(took<SourceReleased>().size(), 1u);
+  EXPECT_EQ(took<SourceReleased>()[0].key, next);
+  expect_empty();
+}
+
+TEST_F(SourceTest, RetargetTakesACreditThatCameFirst) {
+  to_streaming();
+  const HandoffKey next = key(1, 2);
+  source_.on_credit(kOther, {next, seconds(5), 0, kTokens, kHash}, at(1), actions_);
+  ASSERT_TRUE(source_.retarget(key(), Generation{2}, kOther, at(1), actions_));
+  EXPECT_EQ(told<Abort>(kSink).size(), 1u);  // the old one need not wait
+  compute_all(next);
+  EXPECT_EQ(told<Announce>(kOther).size(), 1u);
+  EXPECT_EQ(done(0, 1, 0, 1).error().code, Errc::kNotFound);  // the old key is gone
+}
+
+TEST_F(SourceTest, RetargetNeedsANewerGeneration) {
+  to_streaming();
+  EXPECT_FALSE(source_.retarget(key(), Generation{1}, kOther, at(1), actions_));
+  EXPECT_FALSE(source_.retarget(key(2), Generation{9}, kOther, at(1), actions_));
+}
+
+TEST_F(SourceTest, AMissingAnnounceIsRepeated) {
+  to_committed();
+  source_.on_nack(kSink, {.key = key(), .reason = NackReason::kMissing}, at(1), actions_);
+  EXPECT_EQ(told<Announce>().size(), 1u);
+  EXPECT_EQ(told<Commit>().size(), 1u);
+}
+
+TEST_F(SourceTest, ACreditSaidAgainMeansNothingWasHeard) {
+  to_committed();
+  credit(key(), 1);
+  EXPECT_EQ(told<Announce>().size(), 1u);
+  EXPECT_EQ(told<Commit>().size(), 1u);
+}
+
+TEST_F(SourceTest, KvThatDoesNotMatchIsReportedAsSuspect) {
+  to_committed();
+  source_.on_nack(kSink, {key(), NackReason::kMismatch, 1, 2, 16, 32, 7, 8}, at(1), actions_);
+  ASSERT_EQ(took<SourceFailed>().size(), 1u);
+  const SourceFailed failed = took<SourceFailed>()[0];
+  EXPECT_EQ(failed.error.code, Errc::kDataCorrupt);
+  EXPECT_EQ(failed.suspect, (KvRange{1, 2, 16, 32}));
+  expect_empty();
+}
+
+TEST_F(SourceTest, ASinkThatGaveUpIsLost) {
+  to_committed();
+  source_.on_abort(kSink, {key(), false, AbortReason::kReadFailed}, at(1), actions_);
+  EXPECT_EQ(took<SinkLost>().size(), 1u);
+  EXPECT_EQ(source_.parked_blocks(), 3u);
+  source_.on_nack(kSink, {.key = key(), .reason = NackReason::kUnknown}, at(1), actions_);
+  EXPECT_EQ(took<SinkLost>().size(), 1u);  // once
+}
+
+TEST_F(SourceTest, AbortEndsEveryStateAndTellsTheSink) {
+  ASSERT_TRUE(begin());
+  ASSERT_TRUE(source_.abort(key(), AbortReason::kNotNeeded, at(0), actions_));
+  EXPECT_EQ(told<Abort>(), (std::vector{Abort{key(), true, AbortReason::kNotNeeded}}));
+  ASSERT_EQ(took<SourceFailed>().size(), 1u);
+  EXPECT_EQ(took<SourceFailed>()[0].error.code, Errc::kCancelled);
+  expect_empty();
+  EXPECT_EQ(source_.abort(key(), AbortReason::kCancelled, at(0), actions_).error().code,
+            Errc::kNotFound);
+  // The credit that was under way is answered, not kept.
+  actions_.clear();
+  credit();
+  EXPECT_EQ(told<Abort>().size(), 1u);
+  EXPECT_EQ(source_.num_early_credits(), 0u);
+}
+
+TEST_F(SourceTest, AnotherPromptIsNeverAnnounced) {
+  ASSERT_TRUE(begin());
+  compute_all();
+  source_.on_credit(kSink, {key(), seconds(5), 0, kTokens, kHash + 1}, at(0), actions_);
+  source_.on_credit(kSink, {key(), seconds(5), 0, kTokens - 1, kHash}, at(0), actions_);
+  EXPECT_TRUE(told<Announce>().empty());
+  ASSERT_EQ(told<Abort>().size(), 2u);
+  EXPECT_EQ(told<Abort>()[0].reason, AbortReason::kTokenMismatch);
+  EXPECT_EQ(took<SinkLost>().size(), 1u);
+  EXPECT_EQ(source_.stats().token_mismatches, 2u);
+}
+
+TEST_F(SourceTest, ACreditWithinABlockIsAProtocolError) {
+  ASSERT_TRUE(begin());
+  credit(key(), 0, 17);
+  ASSERT_EQ(told<Abort>().size(), 1u);
+  EXPECT_EQ(told<Abort>()[0].reason, AbortReason::kProtocol);
+}
+
+TEST_F(SourceTest, MessagesFromTheWrongWorkerAreIgnored) {
+  to_committed();
+  source_.on_credit(kOther, {key(), seconds(5), 0, kTokens, kHash}, at(1), actions_);
+  source_.on_ack(kOther, {key()}, at(1), actions_);
+  source_.on_nack(kOther, {.key = key(), .reason = NackReason::kMismatch}, at(1), actions_);
+  source_.on_abort(kOther, {key(), false, AbortReason::kFailed}, at(1), actions_);
+  source_.on_refuse(kOther, {key(), seconds(1)}, at(1), actions_);
+  EXPECT_TRUE(actions_.empty());
+  EXPECT_EQ(source_.stats().ignored_messages, 5u);
+  EXPECT_EQ(source_.num_handoffs(), 1u);
+}
+
+TEST_F(SourceTest, AnAckBeforeTheCommitFreesNothing) {
+  to_streaming();
+  source_.on_ack(kSink, {key()}, at(1), actions_);
+  EXPECT_TRUE(actions_.empty());
+  EXPECT_EQ(source_.num_handoffs(), 1u);
+}
+
+TEST_F(SourceTest, StaleGenerationsAreFenced) {
+  ASSERT_TRUE(begin(key(1, 5)));
+  EXPECT_FALSE(begin(key(1, 5)));
+  EXPECT_FALSE(begin(key(1, 4)));
+  credit(key(1, 4));
+  ASSERT_EQ(told<Abort>().size(), 1u);
+  EXPECT_EQ(told<Abort>()[0].reason, AbortReason::kSuperseded);
+  ASSERT_TRUE(begin(key(1, 6)));
+  ASSERT_EQ(took<SourceFailed>().size(), 1u);
+  EXPECT_EQ(took<SourceFailed>()[0].key, key(1, 5));
+  EXPECT_EQ(took<SourceFailed>()[0].error.code, Errc::kAborted);
+  EXPECT_EQ(source_.num_handoffs(), 1u);
+}
+
+TEST_F(SourceTest, LeasesForUnknownHandoffsAreAnswered) {
+  source_.on_lease(kSink, {false, seconds(5), {key(3)}}, at(0), actions_);
+  EXPECT_EQ(told<Abort>(), (std::vector{Abort{key(3), true, AbortReason::kUnknown}}));
+}
+
+TEST_F(SourceTest, HandoffsAreBounded) {
+  for (uint64_t request = 1; request <= 4; ++request) ASSERT_TRUE(begin(key(request)));
+  EXPECT_EQ(begin(key(5)).error().code, Errc::kResourceExhausted);
+}
+
+TEST_F(SourceTest, WrongCallsChangeNothing) {
+  to_streaming();
+  EXPECT_FALSE(done(0, 4, 0, 1));  // no such layer
+  EXPECT_FALSE(done(0, 1, 1, 2));  // a gap
+  EXPECT_FALSE(done(0, 1, 0, 4));  // beyond the prompt
+  EXPECT_FALSE(finish());          // too early
+  ASSERT_TRUE(done(0, 1, 0, 2));
+  EXPECT_FALSE(done(0, 1, 0, 2));  // twice
+  const BlockId other[] = {BlockId{99}};
+  const uint64_t digest[] = {1};
+  EXPECT_FALSE(source_.layers_done(key(), {1, 2, 0, other, digest}, at(0), actions_));
+  EXPECT_EQ(told<Announce>().size(), 1u);
+}
+
+TEST_F(SourceTest, LongPromptsAreAnnouncedInBoundedMessages) {
+  constexpr uint32_t kBlocks = 10000;
+  const HandoffKey k = key(2);
+  ASSERT_TRUE(source_.begin({k, kSink, kBlocks * 16, kHash, at(100)}, at(0), actions_));
+  std::vector<BlockId> blocks(kBlocks);
+  std::iota(reinterpret_cast<uint32_t*>(blocks.data()),
+            reinterpret_cast<uint32_t*>(blocks.data() + kBlocks), 0u);
+  const std::vector<uint64_t> digests(kBlocks * kLayers, 3);
+  ASSERT_TRUE(source_.layers_done(k, {0, kLayers, 0, blocks, digests}, at(0), actions_));
+  source_.on_credit(kSink, {k, seconds(5), 0, kBlocks * 16, kHash}, at(0), actions_);
+  uint32_t next = 0;
+  for (const Announce& a : told<Announce>()) {
+    EXPECT_EQ(a.first_block, next);
+    EXPECT_LE(a.parts[0].blocks.size(), kMaxAnnounceBlocks);
+    EXPECT_LE(a.parts[0].digests.size(), kMaxDigests);
+    next += static_cast<uint32_t>(a.parts[0].blocks.size());
+  }
+  EXPECT_EQ(next, kBlocks);
+}
+
+}  // namespace
+}  // namespace baton::kvtransfer
