@@ -4,9 +4,12 @@
 
 #include <fstream>
 #include <functional>
+#include <ostream>
 #include <sstream>
 
 #include "common/formats/model_files.h"
+#include "common/formats/safetensors.h"
+#include "tests/fakes/memory_file.h"
 #include "tests/fakes/safetensors_writer.h"
 #include "tests/fakes/temp_dir.h"
 #include "tests/fakes/tiny_model.h"
@@ -23,6 +26,7 @@ struct BrokenFile {
   std::function<void(SafetensorsWriter&)> harm;
   const char* sentence;
   std::function<void(std::string&)> harm_bytes = {};
+  void PrintTo(const BrokenFile& b, std::ostream* out) { *out << b.what; }
 };
 
 SafetensorsWriter two_tensors() {
@@ -132,6 +136,7 @@ struct BrokenModel {
   std::function<void(const std::filesystem::path&)> harm;  // on the directory of a sound model
   const char* sentence;
 };
+void PrintTo(const BrokenModel& b, std::ostream* out) { *out << b.what; }
 
 void replace(const std::filesystem::path& file, const std::string& from, const std::string& to) {
   std::ostringstream text;
@@ -232,21 +237,19 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return info.param.what; });
 
 TEST(BrokenSafetensors, NoTruncationAndNoFlippedByteCrashes) {
-  const fakes::TempDir dir;
   const std::string whole = two_tensors().bytes();
-  const std::filesystem::path path = dir / "m.safetensors";
   for (size_t size = 0; size < whole.size(); ++size) {
-    fakes::write_file(path, std::string_view(whole).substr(0, size));
-    ASSERT_FALSE(TensorFile::open(path)) << size;
+    const fakes::MemoryFile file(std::string_view(whole).substr(0, size));
+    ASSERT_FALSE(open_safetensors(file.path())) << size;
   }
   for (size_t at = 0; at < whole.size(); ++at) {
     for (int bit = 0; bit < 8; ++bit) {
       std::string broken = whole;
       broken[at] ^= static_cast<char>(1 << bit);
-      fakes::write_file(path, broken);
-      const auto file = TensorFile::open(path);
-      if (file) continue;
-      ASSERT_THAT(file.error().message, StartsWith(path.string()));
+      const fakes::MemoryFile file(broken);
+      const auto tensors = open_safetensors(file.path());
+      if (tensors) continue;
+      ASSERT_THAT(tensors.error().message, StartsWith(file.path()));
     }
   }
 }

@@ -1,11 +1,11 @@
 #include "common/formats/gguf.h"
 #include "common/formats/model_files.h"
-#include "tests/formats/fuzz_file.h"
+#include "tests/fakes/memory_file.h"
 
 // Any bytes as a GGUF file: a model or an error, and every getter on every key that models use.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace baton::formats;
-  const FuzzFile file(data, size);
+  const baton::fakes::MemoryFile file({reinterpret_cast<const char*>(data), size});
   if (const auto gguf = GgufFile::open(file.path())) {
     for (const char* key :
          {"general.architecture", "tokenizer.ggml.tokens", "tokenizer.ggml.scores",

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <boost/json/parse.hpp>
+#include <ostream>
 
 #include "tests/fakes/gguf_writer.h"
 #include "tests/fakes/temp_dir.h"
@@ -34,6 +35,7 @@ struct BadJson {
   std::string text;
   const char* sentence;
 };
+void PrintTo(const BadJson& b, std::ostream* out) { *out << b.what; }
 
 class BadJsonTest : public ::testing::TestWithParam<BadJson> {};
 

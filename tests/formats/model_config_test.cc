@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <ostream>
+
 #include "tests/fakes/temp_dir.h"
 #include "tests/fakes/tiny_model.h"
 
@@ -105,6 +107,7 @@ struct BadConfig {
   std::string json;
   const char* sentence;
 };
+void PrintTo(const BadConfig& b, std::ostream* out) { *out << b.what; }
 class BadConfigTest : public ::testing::TestWithParam<BadConfig> {};
 
 TEST_P(BadConfigTest, IsRefusedWithASentence) {

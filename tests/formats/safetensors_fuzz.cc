@@ -1,11 +1,11 @@
 
 #include "common/formats/safetensors.h"
-#include "tests/formats/fuzz_file.h"
+#include "tests/fakes/memory_file.h"
 
 // Any bytes as a safetensors file: tensors whose bytes can all be read, or an error.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace baton::formats;
-  const FuzzFile file(data, size);
+  const baton::fakes::MemoryFile file({reinterpret_cast<const char*>(data), size});
   const auto tensors = open_safetensors(file.path());
   if (!tensors) return 0;
   for (const TensorView& tensor : tensors->tensors()) {
