@@ -232,12 +232,25 @@ TEST_F(SchedulerTest, ForksCopyOnWrite) {
   expect_nothing_held(s);
 }
 
+TEST_F(SchedulerTest, CopiesOnlyThePromptsLastBlock) {
+  Scheduler s = make();
+  DecodeRequest r = request(1, 7);
+  r.request.sampling.num_choices = 2;
+  start(s, r);
+  EXPECT_EQ(plan(s).block_copies.size(), 1u);
+  EXPECT_EQ(plan(s).block_copies.size(), 0u) << "the next block is new, with the copy in flight";
+}
+
 TEST_F(SchedulerTest, AForkOutlivesTheOneItCopies) {
   Scheduler s = make();
   DecodeRequest r = request(1, 10);
   r.request.sampling.num_choices = 2;
   start(s, r);
   ASSERT_TRUE(s.cancel_choice(key(1), 0));
+  EXPECT_EQ(pool.counts().active, 3u);
+  StepBatch batch = plan(s);
+  EXPECT_EQ(pool.counts().active, 4u) << "what is copied is held until the copy is done";
+  finish(s, batch);
   EXPECT_EQ(pool.counts().active, 3u);
   while (s.snapshot().running > 0) step(s);
   auto expected = output(r.request, 1);

@@ -170,10 +170,11 @@ TEST_F(SchedulerTest, StepsMayOverlap) {
   EXPECT_EQ(a.sequences.at(0).position, 0u);
   EXPECT_EQ(b.sequences.at(0).position, 4u);
   EXPECT_EQ(c.sequences.at(0).num_rows, 2u);
-  EXPECT_EQ(pool.peek_prefix(std::vector{hasher.next(hasher.root(""), prompt_of(4))}), 0u)
-      << "nothing is found before it is computed";
+  std::vector<kvcache::PrefixHash> hashes;
+  hasher.block_hashes("", prompt_of(10), hashes);
+  EXPECT_EQ(pool.peek_prefix(hashes), 0u) << "nothing is found before it is computed";
   finish(s, a);
-  EXPECT_EQ(pool.peek_prefix(std::vector{hasher.next(hasher.root(""), prompt_of(4))}), 1u);
+  EXPECT_EQ(pool.peek_prefix(hashes), 1u);
   finish(s, b);
   EXPECT_TRUE(take<PromptDone>().empty());
   finish(s, c);
