@@ -76,6 +76,17 @@ size_t Dispatcher::num_queued() const {
   return queued;
 }
 
+std::map<std::string, ModelLoad> Dispatcher::loads() const {
+  std::map<std::string, ModelLoad> loads;
+  for (const auto& [id, request] : requests_) {
+    const bool waits = std::ranges::all_of(
+        request.legs, [&](RequestId leg) { return legs_.at(leg).state == Leg::State::kQueued; });
+    ModelLoad& load = loads[request.input.model];
+    ++(waits ? load.waiting : load.running);
+  }
+  return loads;
+}
+
 result<RequestId> Dispatcher::submit(RequestInput input, TimePoint now, Actions& actions) {
   if (!pool_.capacity(input.model)) {
     return error(Errc::kUnavailable,

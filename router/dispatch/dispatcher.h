@@ -27,6 +27,12 @@ struct DispatchLimits {
   Duration max_backoff = seconds(1);
 };
 
+// Requests of one model.
+struct ModelLoad {
+  size_t running = 0;  // placed on workers, at least in part
+  size_t waiting = 0;
+};
+
 // Carries requests through the workers: places, reserves, submits, merges their tokens, retries and
 // resumes. Pure: events come in with their time, actions go out; it has no thread, socket or clock.
 // Every request that submit() took ends with exactly one RequestEnded or one cancel().
@@ -58,7 +64,8 @@ class Dispatcher {
   const WorkerPool& pool() const { return pool_; }
   bool idle() const { return requests_.empty(); }
   size_t num_requests() const { return requests_.size(); }
-  size_t num_queued() const;
+  size_t num_queued() const;  // legs that wait for room
+  std::map<std::string, ModelLoad> loads() const;
   size_t num_legs() const { return legs_.size(); }
   uint64_t refusals() const { return refusals_; }          // by workers, for want of room
   uint64_t stale_events() const { return stale_events_; }  // dropped

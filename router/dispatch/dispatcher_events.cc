@@ -119,6 +119,9 @@ void Dispatcher::on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actio
   PromptScored out{leg->request, {}};
   out.scores.assign(std::make_move_iterator(scores.begin()), std::make_move_iterator(scores.end()));
   actions.outputs.push_back(std::move(out));
+  const RequestId id = leg->request;
+  if (leg_ended(*leg)) drop_leg(*leg, /*cancel=*/false, actions);
+  end_if_done(id, actions);
 }
 
 void Dispatcher::on_handed_off(WorkerId from, const proto::HandedOff& done) {

@@ -123,6 +123,7 @@ void Dispatcher::cancel_on_workers(const Leg& leg, std::optional<uint32_t> choic
 
 bool Dispatcher::leg_ended(const Leg& leg) const {
   const RequestState& request = requests_.at(leg.request);
+  if (request.wants_scores()) return false;
   for (uint32_t c = leg.first_choice; c < leg.end_choice(); ++c) {
     if (leg.has(c) && !request.choices[c].ended()) return false;
   }

@@ -41,19 +41,13 @@ void Dispatcher::fail_leg(Leg& leg, WorkerId by, const Error& why, TimePoint now
 // Serves a released leg anew: as it was if the client has nothing of it, else choice by choice.
 void Dispatcher::restart_leg(Leg& leg, TimePoint now, Actions& actions) {
   RequestState& request = request_of(leg);
-  bool untouched = leg.moved.empty();
+  bool whole = true;
   for (uint32_t c = leg.first_choice; c < leg.end_choice(); ++c) {
     if (!leg.has(c)) continue;
     request.choices[c].rewind();
-    untouched = untouched && request.choices[c].delivered().empty() && !request.choices[c].ended();
+    whole = whole && request.choices[c].delivered().empty() && !request.choices[c].ended();
   }
-  if (untouched || leg.num_choices == 1) {
-    if (leg.num_choices == 1 && end_unspoken(leg.request, leg.first_choice, actions)) {
-      const RequestId ended = leg.request;
-      drop_leg(leg, /*cancel=*/false, actions);
-      end_if_done(ended, actions);
-      return;
-    }
+  if (leg.moved.empty() && (whole || request.wants_scores())) {
     ++leg.generation.value;
     aim_leg(leg, now);
   } else {
@@ -64,13 +58,16 @@ void Dispatcher::restart_leg(Leg& leg, TimePoint now, Actions& actions) {
 // Each unfinished choice goes on as a leg of its own.
 void Dispatcher::split_leg(Leg& leg, TimePoint now, Actions& actions) {
   const Leg whole = leg;
+  const RequestState& request = request_of(leg);
   drop_leg(leg, /*cancel=*/false, actions);
   for (uint32_t c = whole.first_choice; c < whole.end_choice(); ++c) {
-    if (whole.has(c) && !request_of(whole).choices[c].ended()) {
-      move_choice(whole, c, now, actions);
-    }
+    if (whole.has(c) && !request.choices[c].ended()) move_choice(whole, c, now, actions);
   }
-  end_if_done(whole.request, actions);
+  if (request.ended() || request.legs.empty()) {
+    std::optional<Error> why;
+    if (!request.ended()) why = error(Errc::kUnavailable, "the prompt's scores were lost");
+    end_request(whole.request, std::move(why), actions);
+  }
 }
 
 // The decode worker gave up one choice for want of room; its others go on there.

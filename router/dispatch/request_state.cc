@@ -11,7 +11,8 @@ bool Leg::has(uint32_t choice) const {
 }
 
 bool RequestState::ended() const {
-  return std::ranges::all_of(choices, [](const ChoiceStream& choice) { return choice.ended(); });
+  return !wants_scores() &&
+         std::ranges::all_of(choices, [](const ChoiceStream& choice) { return choice.ended(); });
 }
 
 proto::RequestSpec make_spec(const RequestState& request, const Leg& leg, TimePoint now) {

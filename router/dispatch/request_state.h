@@ -48,6 +48,7 @@ struct RequestState {
   RequestTrail trail;
 
   bool wants_scores() const { return input.prompt_logprobs >= 0 && !scores_delivered; }
+  // Every choice has ended, and the prompt's scores are there if asked for.
   bool ended() const;
 };
 

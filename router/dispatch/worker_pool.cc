@@ -5,21 +5,31 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/formats/utf8.h"
 #include "common/net/protocol.h"
 
 namespace baton::router {
 namespace {
 
+// Goes into logs and metrics.
+bool is_label(std::string_view text, size_t max_bytes) {
+  return !text.empty() && text.size() <= max_bytes &&
+         std::ranges::all_of(text, [](char c) { return c > ' ' && c <= '~'; });
+}
+
 status check_sizes(const proto::WorkerHello& hello) {
   const auto bad = [&](std::string_view what) {
-    return error(Errc::kInvalidArgument, fmt::format("worker '{}': {}", hello.name(), what));
+    return error(Errc::kInvalidArgument,
+                 fmt::format("worker '{}': {}", formats::printable(hello.name()), what));
   };
   if (!net::protocols_meet(hello.protocol_min(), hello.protocol_max())) {
     return bad(fmt::format("speaks protocol {} to {}, this router {} to {}", hello.protocol_min(),
                            hello.protocol_max(), net::kProtocolMin, net::kProtocolMax));
   }
   if (hello.worker() == 0) return bad("has no id");
-  if (hello.name().size() > 128 || hello.model().size() > 256) return bad("has too long a name");
+  if (!is_label(hello.name(), 128) || !is_label(hello.model(), 256)) {
+    return bad("has a name that is empty, too long or not printable");
+  }
   if (hello.role() != proto::ROLE_PREFILL && hello.role() != proto::ROLE_DECODE &&
       hello.role() != proto::ROLE_MIXED) {
     return bad("has no known role");

@@ -1,0 +1,52 @@
+#include "router/http/exchange.h"
+
+#include <fmt/format.h>
+
+namespace baton::router {
+
+HttpReply error_reply(const ApiError& error) {
+  HttpReply reply{.status = error.status, .body = error_body(error)};
+  if (error.retry_after_seconds > 0) {
+    reply.headers += fmt::format("retry-after: {}\r\n", error.retry_after_seconds);
+  }
+  if (error.status == HttpStatus::kUnauthorized) reply.headers += "www-authenticate: Bearer\r\n";
+  return reply;
+}
+
+void Exchange::reply(HttpReply reply) {
+  if (complete_) return;
+  reply_ = std::move(reply);
+  complete_ = true;
+  signal();
+}
+
+void Exchange::begin_stream() { streaming_ = true; }
+
+bool Exchange::flush() {
+  if (gone_ != Gone::kNo) return false;
+  if (pending_.size() > max_pending_bytes_) {
+    gone_ = Gone::kTooSlow;
+    signal();
+    return false;
+  }
+  if (!pending_.empty()) signal();
+  return true;
+}
+
+void Exchange::finish() {
+  complete_ = true;
+  signal();
+}
+
+void Exchange::take_pending(std::string& into) {
+  into.clear();
+  into.swap(pending_);
+}
+
+void Exchange::set_gone(Gone why) {
+  if (gone_ != Gone::kNo || complete_) return;
+  gone_ = why;
+  if (const auto callback = std::exchange(on_gone_, nullptr)) callback();
+}
+
+}  // namespace baton::router

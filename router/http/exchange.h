@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "common/base/clock.h"
+#include "router/http/status.h"
+#include "router/openai/error.h"
+
+namespace baton::router {
+
+// What is known of a request before its body is read.
+struct HttpHead {
+  std::string method;
+  std::string path;            // without the query
+  std::string authorization;   // as sent
+  std::string request_id;      // the client's x-request-id, made safe, or one of our own
+  std::string peer;            // host:port
+  bool wants_timings = false;  // x-baton-timings: 1
+  TimePoint received;
+};
+
+// A whole answer.
+struct HttpReply {
+  HttpStatus status = HttpStatus::kOk;
+  std::string body;
+  std::string_view content_type = "application/json";
+  std::string headers = {};  // more header lines, each with its line end
+};
+
+// The reply that an error makes, with the headers it asks for.
+HttpReply error_reply(const ApiError& error);
+
+// One request being answered: the handler fills it, the connection empties it into the socket. Both
+// hold it; everything happens on the thread of the server's io_context.
+class Exchange {
+ public:
+  enum class Gone { kNo, kDisconnected, kTooSlow };
+
+  explicit Exchange(HttpHead head, size_t max_pending_bytes)
+      : head_(std::move(head)), max_pending_bytes_(max_pending_bytes) {}
+
+  // --- the handler's side ---
+  const HttpHead& head() const { return head_; }
+  // Answers at once. Nothing else may follow.
+  void reply(HttpReply reply);
+  // Begins a stream of server-sent events, which buffer() and flush() continue and finish() ends.
+  void begin_stream();
+  // Append complete events here, then flush().
+  std::string& buffer() { return pending_; }
+  // False if the client is gone, or reads so slowly that max_pending_bytes wait: it is cut off, and
+  // the handler should stop. on_gone is not called then.
+  bool flush();
+  void finish();
+  Gone gone() const { return gone_; }
+  bool streaming() const { return streaming_; }
+  // Called once if the client goes away before the answer is complete. Never from inside a call of
+  // the handler's side.
+  void on_gone(std::function<void()> callback) { on_gone_ = std::move(callback); }
+  // More fields for the access log: "key=value key=value".
+  void note(std::string text) { note_ = std::move(text); }
+
+  // --- the connection's side ---
+  // Called when there is something new to write, or the answer is complete.
+  void on_ready(std::function<void()> callback) { on_ready_ = std::move(callback); }
+  bool complete() const { return complete_; }
+  const HttpReply& reply() const { return reply_; }
+  // What waits to be sent; the buffer that is handed in is used next.
+  void take_pending(std::string& into);
+  bool has_pending() const { return !pending_.empty(); }
+  void set_gone(Gone why);
+  const std::string& note() const { return note_; }
+
+ private:
+  void signal() {
+    if (on_ready_) on_ready_();
+  }
+
+  HttpHead head_;
+  size_t max_pending_bytes_;
+  HttpReply reply_;
+  std::string pending_;  // of the stream
+  std::string note_;
+  bool streaming_ = false;
+  bool complete_ = false;
+  Gone gone_ = Gone::kNo;
+  std::function<void()> on_gone_;
+  std::function<void()> on_ready_;
+};
+
+}  // namespace baton::router

@@ -1,0 +1,124 @@
+#include "router/http/head.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/beast/http/error.hpp>
+#include <boost/beast/http/field.hpp>
+#include <boost/beast/http/rfc7230.hpp>
+#include <ctime>
+#include <iterator>
+
+namespace baton::router {
+namespace {
+
+namespace http = boost::beast::http;
+
+constexpr size_t kMaxRequestIdBytes = 64;
+
+std::string_view view(boost::beast::string_view text) { return {text.data(), text.size()}; }
+
+// Ids go into logs, headers and messages to workers: only what is harmless in all of them.
+bool is_safe_id(std::string_view id) {
+  return !id.empty() && id.size() <= kMaxRequestIdBytes && std::ranges::all_of(id, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
+  });
+}
+
+// Paths are shown in logs and errors.
+std::string safe_path(std::string_view target) {
+  constexpr size_t kMaxPathBytes = 256;
+  std::string path(target.substr(0, std::min(target.find_first_of("?#"), kMaxPathBytes)));
+  std::ranges::replace_if(
+      path, [](char c) { return c <= ' ' || c > '~' || c == '"'; }, '?');
+  return path;
+}
+
+void append_common(std::string& out, const HttpHead& head, bool keep) {
+  fmt::format_to(std::back_inserter(out), "date: {:%a, %d %b %Y %H:%M:%S} GMT\r\n",
+                 fmt::gmtime(std::time(nullptr)));
+  fmt::format_to(std::back_inserter(out), "x-request-id: {}\r\n", head.request_id);
+  if (!keep) out += "connection: close\r\n";
+}
+
+}  // namespace
+
+std::string make_request_id(HttpShared& shared) {
+  return fmt::format("{}-{}", shared.request_prefix, shared.next_request++);
+}
+
+HttpHead make_head(const RequestFields& fields, const std::string& peer, TimePoint received,
+                   HttpShared& shared) {
+  HttpHead head;
+  head.method = safe_path(view(fields.method_string()));
+  head.path = safe_path(view(fields.target()));
+  head.authorization = view(fields[http::field::authorization]);
+  const std::string_view id = view(fields["x-request-id"]);
+  head.request_id = is_safe_id(id) ? std::string(id) : make_request_id(shared);
+  head.wants_timings = fields["x-baton-timings"] == "1";
+  head.peer = peer;
+  head.received = received;
+  return head;
+}
+
+std::optional<HttpReply> check_header(const RequestFields& fields) {
+  const auto hosts = fields.count(http::field::host);
+  if (hosts > 1 || (hosts == 0 && fields.version() >= 11)) {
+    return error_reply({.message = "The request must have one Host header"});
+  }
+  if (fields.version() < 10 || fields.version() > 11) {
+    return error_reply({.status = HttpStatus::kVersionNotSupported,
+                        .message = "The server speaks HTTP/1.0 and HTTP/1.1"});
+  }
+  const auto expect = fields[http::field::expect];
+  if (!expect.empty() && !boost::beast::iequals(expect, "100-continue")) {
+    return error_reply({.status = HttpStatus::kExpectationFailed,
+                        .message = "The Expect header can only be 100-continue"});
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> read_error(const boost::system::error_code& failed, bool timed_out,
+                                   std::string_view part, const HttpOptions& options) {
+  if (timed_out) {
+    return ApiError{.status = HttpStatus::kRequestTimeout,
+                    .message = fmt::format("The client took too long to send {}", part)};
+  }
+  if (failed == http::error::header_limit || failed == http::error::buffer_overflow) {
+    return ApiError{
+        .status = HttpStatus::kHeaderFieldsTooLarge,
+        .message = fmt::format("The header has more than {} bytes", options.max_header_bytes)};
+  }
+  if (failed == http::error::body_limit) {
+    return ApiError{
+        .status = HttpStatus::kPayloadTooLarge,
+        .message = fmt::format("The body has more than {} bytes", options.max_body_bytes)};
+  }
+  const bool malformed = failed.category() == make_error_code(http::error::bad_method).category();
+  if (!malformed || failed == http::error::end_of_stream) return std::nullopt;
+  return ApiError{.message = fmt::format("The request is not valid HTTP: {}", failed.message())};
+}
+
+std::string reply_head(const HttpHead& head, const HttpReply& reply, bool keep) {
+  std::string out = fmt::format("HTTP/1.1 {} {}\r\ncontent-type: {}\r\ncontent-length: {}\r\n",
+                                static_cast<int>(reply.status), reason(reply.status),
+                                reply.content_type, reply.body.size());
+  out += reply.headers;
+  append_common(out, head, keep);
+  out += "\r\n";
+  return out;
+}
+
+std::string stream_head(const HttpHead& head, bool keep, bool chunked) {
+  std::string out =
+      "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+      "cache-control: no-cache\r\nx-accel-buffering: no\r\n";
+  if (chunked) out += "transfer-encoding: chunked\r\n";
+  append_common(out, head, keep);
+  out += "\r\n";
+  return out;
+}
+
+}  // namespace baton::router

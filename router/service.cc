@@ -1,0 +1,83 @@
+#include "router/service.h"
+
+#include <fmt/format.h>
+
+#include <boost/asio/io_context.hpp>
+#include <utility>
+
+#include "common/base/log.h"
+#include "router/service/api.h"
+#include "router/service/cluster.h"
+
+namespace baton::router {
+namespace {
+
+result<ModelMap> load_models(const std::vector<ModelSource>& sources) {
+  ModelMap models;
+  if (sources.empty()) return error(Errc::kInvalidArgument, "the router has no model configured");
+  for (const ModelSource& source : sources) {
+    BATON_TRY(ServedModel model, ServedModel::load(source.name, source.path));
+    if (!models.emplace(source.name, std::move(model)).second) {
+      return error(Errc::kInvalidArgument,
+                   fmt::format("the model '{}' is configured twice", source.name));
+    }
+  }
+  return models;
+}
+
+class Service final : public RouterService {
+ public:
+  Service(boost::asio::io_context& io, RouterConfig config, ModelMap models)
+      : config_(std::move(config)),
+        models_(std::move(models)),
+        cluster_(io, config_.workers, config_.dispatch, config_.rpc),
+        api_(io, config_, models_, cluster_, metrics_) {
+    cluster_.set_hello_check([this](const proto::WorkerHello& hello) { return check(hello); });
+    for (const auto& [name, model] : models_) metrics_.of(name);
+  }
+
+  status listen(boost::asio::io_context& io) {
+    BATON_TRY(http_, HttpServer::start(io, config_.http, api_.handlers()));
+    LOG_INFO("serving http on port {}, {} models, {} worker addresses", http_->port(),
+             models_.size(), config_.workers.size());
+    return {};
+  }
+
+  uint16_t http_port() const override { return http_->port(); }
+  void drain(std::function<void()> done) override {
+    http_->drain(config_.drain_timeout, std::move(done));
+  }
+
+ private:
+  status check(const proto::WorkerHello& hello) const {
+    const auto model = models_.find(hello.model());
+    if (model == models_.end()) {
+      return error(Errc::kNotFound,
+                   fmt::format("its model '{}' is not configured here", hello.model()));
+    }
+    const size_t ids = model->second.tokenizer().vocab_size();
+    if (hello.vocab_size() >= ids) return {};
+    return error(Errc::kInvalidArgument,
+                 fmt::format("its vocabulary has {} ids, the tokenizer of '{}' {}",
+                             hello.vocab_size(), hello.model(), ids));
+  }
+
+  RouterConfig config_;
+  ModelMap models_;
+  RouterMetrics metrics_;
+  Cluster cluster_;
+  Api api_;
+  std::unique_ptr<HttpServer> http_;  // last: its connections use all of the above
+};
+
+}  // namespace
+
+result<std::unique_ptr<RouterService>> RouterService::start(boost::asio::io_context& io,
+                                                            RouterConfig config) {
+  BATON_TRY(ModelMap models, load_models(config.models));
+  auto service = std::make_unique<Service>(io, std::move(config), std::move(models));
+  BATON_CHECK_OK(service->listen(io));
+  return std::unique_ptr<RouterService>(std::move(service));
+}
+
+}  // namespace baton::router

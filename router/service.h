@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "common/base/result.h"
+#include "router/service/config.h"
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace baton::router {
+
+// The router: the OpenAI API over HTTP on one side, workers on the other. Everything runs on the
+// thread of one io_context (the text of long requests on a second one); all calls are made there.
+class RouterService {
+ public:
+  // Reads the models' tokenizers (blocks), listens, and keeps connecting to the workers. The error
+  // names the file or address.
+  static result<std::unique_ptr<RouterService>> start(boost::asio::io_context& io,
+                                                      RouterConfig config);
+  virtual ~RouterService() = default;
+
+  virtual uint16_t http_port() const = 0;
+  // Takes no more, finishes what runs (at most config.drain_timeout), then calls `done`.
+  virtual void drain(std::function<void()> done) = 0;
+};
+
+}  // namespace baton::router

@@ -1,0 +1,193 @@
+#include "router/service/api.h"
+
+#include <fmt/format.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <utility>
+
+#include "common/formats/utf8.h"
+
+namespace baton::router {
+namespace {
+
+// A body of this size takes about a millisecond to parse and tokenize; beyond it streams would
+// notice.
+constexpr size_t kLongBodyBytes = size_t{8} << 10;
+
+std::string_view refusal_label(const ApiError& error) {
+  switch (error.status) {
+    case HttpStatus::kUnauthorized:
+      return "unauthorized";
+    case HttpStatus::kNotFound:
+      return "not_found";
+    case HttpStatus::kMethodNotAllowed:
+      return "method";
+    case HttpStatus::kServiceUnavailable:
+    case HttpStatus::kTooManyRequests:
+      return "overloaded";
+    default:
+      return error.status < HttpStatus::kInternalServerError ? "invalid" : "error";
+  }
+}
+
+}  // namespace
+
+struct Api::Route {
+  std::string_view path;
+  std::string_view method;
+  bool open;    // needs no key
+  bool prefix;  // what follows the path is an argument
+  void (Api::*answer)(std::string body, ExchangePtr exchange);
+};
+
+const Api::Route* Api::find_route(std::string_view path) {
+  static constexpr Route kRoutes[] = {
+      {"/v1/chat/completions", "POST", false, false, &Api::chat},
+      {"/v1/completions", "POST", false, false, &Api::complete},
+      {"/v1/models", "GET", false, false, &Api::list_models},
+      {"/v1/models/", "GET", false, true, &Api::show_model},
+      {"/tokenize", "POST", false, false, &Api::tokenize},
+      {"/detokenize", "POST", false, false, &Api::detokenize},
+      {"/health", "GET", true, false, &Api::health},
+      {"/ready", "GET", true, false, &Api::ready},
+      {"/version", "GET", true, false, &Api::version},
+      {"/metrics", "GET", true, false, &Api::metrics},
+  };
+  for (const Route& route : kRoutes) {
+    if (route.prefix ? path.starts_with(route.path) : path == route.path) return &route;
+  }
+  return nullptr;
+}
+
+Api::Api(boost::asio::io_context& io, const RouterConfig& config, const ModelMap& models,
+         Cluster& cluster, RouterMetrics& metrics)
+    : io_(io),
+      limits_(config.limits),
+      request_deadline_(config.request_deadline),
+      models_(models),
+      cluster_(cluster),
+      metrics_(metrics),
+      keys_(config.api_keys) {
+  limits_.max_body_bytes = config.http.max_body_bytes;
+}
+
+Api::~Api() {
+  texts_.stop();
+  texts_.join();
+}
+
+HttpHandlers Api::handlers() {
+  return {[this](const HttpHead& head) { return gate(head); },
+          [this](std::string body, ExchangePtr exchange) {
+            handle(std::move(body), std::move(exchange));
+          }};
+}
+
+std::optional<HttpReply> Api::gate(const HttpHead& head) {
+  const auto refused = [&](const ApiError& error) {
+    metrics_.refused(refusal_label(error));
+    return error_reply(error);
+  };
+  const Route* route = find_route(head.path);
+  if (!route) {
+    return refused({.status = HttpStatus::kNotFound,
+                    .message = fmt::format("There is no path {}", head.path),
+                    .code = "not_found"});
+  }
+  const bool head_of_get = head.method == "HEAD" && route->method == "GET";
+  if (head.method != route->method && !head_of_get) {
+    HttpReply reply = refused(
+        {.status = HttpStatus::kMethodNotAllowed,
+         .message = fmt::format("{} takes {}, not {}", head.path, route->method, head.method),
+         .code = "method_not_allowed"});
+    reply.headers += fmt::format("allow: {}\r\n", route->method == "GET" ? "GET, HEAD" : "POST");
+    return reply;
+  }
+  if (!route->open && !keys_.allow(head.authorization)) {
+    return refused({.status = HttpStatus::kUnauthorized,
+                    .message = "The Authorization header must be 'Bearer KEY' with a valid API key",
+                    .code = "invalid_api_key"});
+  }
+  return std::nullopt;
+}
+
+void Api::handle(std::string body, ExchangePtr exchange) {
+  const Route* route = find_route(exchange->head().path);
+  (this->*route->answer)(std::move(body), std::move(exchange));
+}
+
+void Api::refuse(const ExchangePtr& exchange, const ApiError& error) {
+  metrics_.refused(refusal_label(error));
+  exchange->note(fmt::format("refused={}", refusal_label(error)));
+  exchange->reply(error_reply(error));
+}
+
+// --- generation ----------------------------------------------------------------------------------
+
+void Api::chat(std::string body, ExchangePtr exchange) {
+  generate(Job::Api::kChat, std::move(body), std::move(exchange));
+}
+
+void Api::complete(std::string body, ExchangePtr exchange) {
+  generate(Job::Api::kCompletions, std::move(body), std::move(exchange));
+}
+
+api_result<const ServedModel*> Api::find_model(const std::string& name) const {
+  const auto it = models_.find(name);
+  if (it == models_.end()) return model_not_found(formats::printable(name));
+  return &it->second;
+}
+
+api_result<const ServedModel*> Api::find_model_or_only(const std::string& name) const {
+  if (!name.empty()) return find_model(name);
+  if (models_.size() != 1) return bad_field("model", "is required");
+  return &models_.begin()->second;
+}
+
+api_result<Api::Prepared> Api::prepare(Job::Api api, std::string_view body) const {
+  Prepared out;
+  if (api == Job::Api::kChat) {
+    BATON_TRY(ChatRequest request, parse_chat_request(body, limits_));
+    BATON_TRY(out.model, find_model(request.model));
+    BATON_TRY(out.job, encode_job(std::move(request), *out.model));
+  } else {
+    BATON_TRY(CompletionRequest request, parse_completion_request(body, limits_));
+    BATON_TRY(out.model, find_model(request.model));
+    BATON_TRY(out.job, encode_job(std::move(request), *out.model));
+  }
+  return out;
+}
+
+void Api::generate(Job::Api api, std::string body, ExchangePtr exchange) {
+  if (body.size() <= kLongBodyBytes) {
+    start(prepare(api, body), std::move(exchange));
+    return;
+  }
+  boost::asio::post(texts_, [this, api, body = std::move(body), exchange = std::move(exchange),
+                             alive = std::weak_ptr<void>(alive_)]() mutable {
+    auto prepared = std::make_shared<api_result<Prepared>>(prepare(api, body));
+    boost::asio::post(io_, [this, alive = std::move(alive), prepared = std::move(prepared),
+                            exchange = std::move(exchange)]() mutable {
+      if (!alive.expired()) start(std::move(*prepared), std::move(exchange));
+    });
+  });
+}
+
+void Api::start(api_result<Prepared> prepared, ExchangePtr exchange) {
+  if (!prepared) return refuse(exchange, prepared.error());
+  const ServedModel& model = *prepared->model;
+  const auto capacity = cluster_.dispatcher().pool().capacity(model.name());
+  if (!capacity) {
+    return refuse(exchange,
+                  overloaded(fmt::format("No worker serves the model '{}' yet", model.name())));
+  }
+  if (const api_status admitted = admit_job(prepared->job, *capacity); !admitted) {
+    return refuse(exchange, admitted.error());
+  }
+  const TimePoint deadline = exchange->head().received + request_deadline_;
+  Generation::start({cluster_, metrics_, model, capacity->numerics, deadline},
+                    std::move(prepared->job), std::move(exchange));
+}
+
+}  // namespace baton::router

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <boost/asio/thread_pool.hpp>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "router/http/server.h"
+#include "router/service/api_keys.h"
+#include "router/service/cluster.h"
+#include "router/service/config.h"
+#include "router/service/generation.h"
+#include "router/service/router_metrics.h"
+#include "router/text/job.h"
+
+namespace baton::router {
+
+using ModelMap = std::map<std::string, ServedModel, std::less<>>;
+
+// The paths of the server and what each does. On the thread of the io_context, but for the text of
+// long requests, which is parsed and tokenized on a thread of its own.
+class Api {
+ public:
+  // All references outlive it.
+  Api(boost::asio::io_context& io, const RouterConfig& config, const ModelMap& models,
+      Cluster& cluster, RouterMetrics& metrics);
+  ~Api();
+
+  HttpHandlers handlers();
+
+ private:
+  struct Route;
+  using ExchangePtr = std::shared_ptr<Exchange>;
+
+  static const Route* find_route(std::string_view path);
+  std::optional<HttpReply> gate(const HttpHead& head);
+  void handle(std::string body, ExchangePtr exchange);
+
+  void list_models(std::string body, ExchangePtr exchange);
+  void show_model(std::string body, ExchangePtr exchange);
+  void chat(std::string body, ExchangePtr exchange);
+  void complete(std::string body, ExchangePtr exchange);
+  void tokenize(std::string body, ExchangePtr exchange);
+  void detokenize(std::string body, ExchangePtr exchange);
+  void health(std::string body, ExchangePtr exchange);
+  void ready(std::string body, ExchangePtr exchange);
+  void version(std::string body, ExchangePtr exchange);
+  void metrics(std::string body, ExchangePtr exchange);
+
+  // What parsing and tokenizing made of a body.
+  struct Prepared {
+    Job job;
+    const ServedModel* model = nullptr;
+  };
+  api_result<Prepared> prepare(Job::Api api, std::string_view body) const;
+  api_result<const ServedModel*> find_model(const std::string& name) const;
+  api_result<const ServedModel*> find_model_or_only(const std::string& name) const;
+  void generate(Job::Api api, std::string body, ExchangePtr exchange);
+  void start(api_result<Prepared> prepared, ExchangePtr exchange);
+  void refuse(const ExchangePtr& exchange, const ApiError& error);
+  void append_model(std::string& out, const ServedModel& model) const;
+
+  boost::asio::io_context& io_;
+  RequestLimits limits_;
+  Duration request_deadline_;
+  const ModelMap& models_;
+  Cluster& cluster_;
+  RouterMetrics& metrics_;
+  ApiKeys keys_;
+  std::shared_ptr<void> alive_ = std::make_shared<char>();  // for work that comes back late
+  boost::asio::thread_pool texts_{1};
+};
+
+}  // namespace baton::router

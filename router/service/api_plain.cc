@@ -1,0 +1,131 @@
+// The paths that answer at once.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <iterator>
+
+#include "common/formats/utf8.h"
+#include "router/openai/json_writer.h"
+#include "router/openai/tokenize_request.h"
+#include "router/service/api.h"
+
+namespace baton::router {
+namespace {
+
+// %2F and the like; what is no such escape stays.
+std::string percent_decode(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    unsigned byte = 0;
+    const char* digits = text.data() + i + 1;
+    const bool escape = text[i] == '%' && i + 2 < text.size() &&
+                        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2;
+    out += escape ? static_cast<char>(byte) : text[i];
+    if (escape) i += 2;
+  }
+  return out;
+}
+
+}  // namespace
+
+void Api::append_model(std::string& out, const ServedModel& model) const {
+  const auto capacity = cluster_.dispatcher().pool().capacity(model.name());
+  out += R"({"id":)";
+  append_json_string(out, model.name());
+  fmt::format_to(std::back_inserter(out), R"(,"object":"model","created":{},"owned_by":"baton",)",
+                 model.created());
+  fmt::format_to(std::back_inserter(out), R"("max_model_len":{}}})",
+                 capacity ? fmt::to_string(capacity->max_context) : "null");
+}
+
+void Api::list_models(std::string, ExchangePtr exchange) {
+  std::string out = R"({"object":"list","data":[)";
+  for (const auto& [name, model] : models_) {
+    if (out.back() != '[') out += ',';
+    append_model(out, model);
+  }
+  out += "]}";
+  exchange->reply({.body = std::move(out)});
+}
+
+void Api::show_model(std::string, ExchangePtr exchange) {
+  constexpr std::string_view kPath = "/v1/models/";
+  const std::string_view name = std::string_view(exchange->head().path).substr(kPath.size());
+  const auto model = find_model(percent_decode(name));
+  if (!model) return refuse(exchange, model.error());
+  std::string out;
+  append_model(out, **model);
+  exchange->reply({.body = std::move(out)});
+}
+
+void Api::tokenize(std::string body, ExchangePtr exchange) {
+  const auto answer = [&]() -> api_result<std::string> {
+    BATON_TRY(const TokenizeRequest request, parse_tokenize_request(body, limits_));
+    BATON_TRY(const ServedModel* model, find_model_or_only(request.model));
+    auto encoded = request.messages
+                       ? model->encode_chat(*request.messages, request.add_generation_prompt)
+                       : model->encode_prompt(request.prompt, request.add_special_tokens);
+    BATON_TRY(const std::vector<TokenId> ids, std::move(encoded));
+    const auto capacity = cluster_.dispatcher().pool().capacity(model->name());
+    std::string out =
+        fmt::format(R"({{"count":{},"max_model_len":{},"tokens":[{}],"token_strs":)", ids.size(),
+                    capacity ? fmt::to_string(capacity->max_context) : "null", fmt::join(ids, ","));
+    if (!request.return_token_strings) return out + "null}";
+    out += '[';
+    for (const TokenId id : ids) {
+      if (out.back() != '[') out += ',';
+      append_json_string(out, model->tokenizer().token_view(id));
+    }
+    return out + "]}";
+  }();
+  if (!answer) return refuse(exchange, answer.error());
+  exchange->reply({.body = *answer});
+}
+
+void Api::detokenize(std::string body, ExchangePtr exchange) {
+  const auto answer = [&]() -> api_result<std::string> {
+    BATON_TRY(const DetokenizeRequest request, parse_detokenize_request(body, limits_));
+    BATON_TRY(const ServedModel* model, find_model_or_only(request.model));
+    const size_t vocab = model->tokenizer().vocab_size();
+    const auto outside = std::ranges::find_if(
+        request.tokens, [&](TokenId id) { return static_cast<size_t>(id) >= vocab; });
+    if (outside != request.tokens.end()) {
+      return bad_field("tokens", fmt::format("has token id {}, but the vocabulary ends at {}",
+                                             *outside, vocab - 1));
+    }
+    std::string out = R"({"prompt":)";
+    append_json_string(out, model->tokenizer().decode(request.tokens, /*skip_special=*/false));
+    return out + "}";
+  }();
+  if (!answer) return refuse(exchange, answer.error());
+  exchange->reply({.body = *answer});
+}
+
+void Api::health(std::string, ExchangePtr exchange) {
+  exchange->reply({.body = R"({"status":"ok"})"});
+}
+
+// Ready: some model has a mixed worker or a pair that can serve it.
+void Api::ready(std::string, ExchangePtr exchange) {
+  const WorkerPool& pool = cluster_.dispatcher().pool();
+  const bool servable =
+      std::ranges::any_of(models_, [&](const auto& model) { return pool.servable(model.first); });
+  if (servable) {
+    exchange->reply({.body = R"({"status":"ready"})"});
+  } else {
+    exchange->reply(error_reply(overloaded("No model has the workers it needs yet")));
+  }
+}
+
+void Api::version(std::string, ExchangePtr exchange) {
+  exchange->reply({.body = fmt::format(R"({{"version":"{}"}})", BATON_VERSION)});
+}
+
+void Api::metrics(std::string, ExchangePtr exchange) {
+  exchange->reply({.body = metrics_.expose(cluster_),
+                   .content_type = "text/plain; version=0.0.4; charset=utf-8"});
+}
+
+}  // namespace baton::router

@@ -1,0 +1,142 @@
+#include "router/service/cluster.h"
+
+#include <algorithm>
+#include <boost/asio/io_context.hpp>
+#include <random>
+#include <utility>
+#include <variant>
+
+namespace baton::router {
+namespace {
+
+constexpr Duration kTick = milliseconds(20);
+
+uint64_t random_u64() {
+  std::random_device random;
+  return (uint64_t{random()} << 32) | random();
+}
+
+template <class... F>
+struct Overloaded : F... {
+  using F::operator()...;
+};
+
+}  // namespace
+
+Cluster::Cluster(boost::asio::io_context& io, const std::vector<std::string>& addresses,
+                 DispatchLimits limits, const net::RpcOptions& rpc)
+    // Two routers draw from ranges that hardly meet, and no id is 0.
+    : dispatcher_(RequestId((random_u64() << 32) | 1), limits), timer_(io) {
+  const RouterId router(random_u64() | 1);
+  for (const std::string& address : addresses) {
+    links_.push_back(std::make_unique<WorkerLink>(io, address, rpc, router, link_handlers()));
+  }
+  tick();
+}
+
+Cluster::~Cluster() = default;
+
+void Cluster::set_hello_check(std::function<status(const proto::WorkerHello&)> check) {
+  check_hello_ = std::move(check);
+}
+
+WorkerLink::Handlers Cluster::link_handlers() {
+  WorkerLink::Handlers handlers;
+  handlers.on_hello = [this](const proto::WorkerHello& hello,
+                             const std::string& address) -> status {
+    if (check_hello_) BATON_CHECK_OK(check_hello_(hello));
+    const status joined = dispatcher_.worker_joined(hello, address, Clock::now(), actions_);
+    carry_out();
+    return joined;
+  };
+  handlers.on_frame = [this](WorkerId from, proto::Frame&& frame) {
+    dispatcher_.on_frame(from, std::move(frame), Clock::now(), actions_);
+    carry_out();
+  };
+  handlers.on_lost = [this](WorkerId lost) {
+    dispatcher_.worker_lost(lost, Clock::now(), actions_);
+    carry_out();
+  };
+  return handlers;
+}
+
+void Cluster::tick() {
+  timer_.expires_after(kTick);
+  timer_.async_wait(
+      [this, alive = std::weak_ptr<void>(alive_)](boost::system::error_code cancelled) {
+        if (cancelled || alive.expired()) return;
+        if (!dispatcher_.idle()) {
+          dispatcher_.tick(Clock::now(), actions_);
+          carry_out();
+        }
+        tick();
+      });
+}
+
+result<RequestId> Cluster::submit(RequestInput input, std::shared_ptr<RequestListener> listener,
+                                  uint32_t part) {
+  const auto id = dispatcher_.submit(std::move(input), Clock::now(), actions_);
+  if (id) listeners_[*id] = {std::move(listener), part};
+  carry_out();
+  return id;
+}
+
+std::optional<RequestTrail> Cluster::cancel(RequestId request) {
+  listeners_.erase(request);
+  auto trail = dispatcher_.cancel(request, Clock::now(), actions_);
+  carry_out();
+  return trail;
+}
+
+void Cluster::stop_choice(RequestId request, uint32_t choice) {
+  dispatcher_.stop_choice(request, choice, Clock::now(), actions_);
+  carry_out();
+}
+
+// Actions may make a listener cause more of them: those are appended, and carried out by the call
+// that is under way.
+void Cluster::carry_out() {
+  if (carrying_out_) return;
+  carrying_out_ = true;
+  size_t sent = 0, told = 0;
+  while (sent < actions_.sends.size() || told < actions_.outputs.size()) {
+    while (sent < actions_.sends.size()) {
+      const Send send = std::move(actions_.sends[sent++]);
+      const auto link = std::ranges::find(
+          links_, send.to, [](const auto& l) { return l->worker().value_or(WorkerId{}); });
+      if (link != links_.end()) (*link)->send(send.frame);
+    }
+    if (told < actions_.outputs.size()) tell(std::move(actions_.outputs[told++]));
+  }
+  actions_.clear();
+  for (size_t i = 0; i < touched_.size(); ++i) touched_[i]->on_batch_end();
+  touched_.clear();
+  carrying_out_ = false;
+  if (!actions_.sends.empty() || !actions_.outputs.empty()) carry_out();
+}
+
+void Cluster::tell(Output&& output) {
+  const RequestId id = std::visit([](const auto& o) { return o.request; }, output);
+  const auto it = listeners_.find(id);
+  if (it == listeners_.end()) return;  // cancelled in the meantime
+  const auto [listener, part] = it->second;
+  touch(listener);
+  std::visit(Overloaded{
+                 [&](TokenOut& o) { listener->on_token(part, o.choice, o.event); },
+                 [&](PromptScored& o) { listener->on_prompt_scores(part, std::move(o.scores)); },
+                 [&](ChoiceEnded& o) { listener->on_choice_ended(part, o.choice, o.end); },
+                 [&](RequestEnded& o) {
+                   listeners_.erase(id);
+                   listener->on_ended(part, o.error, o.trail);
+                 },
+             },
+             output);
+}
+
+void Cluster::touch(const std::shared_ptr<RequestListener>& listener) {
+  if (touched_.empty() || touched_.back() != listener) {
+    if (std::ranges::find(touched_, listener) == touched_.end()) touched_.push_back(listener);
+  }
+}
+
+}  // namespace baton::router

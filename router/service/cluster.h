@@ -1,0 +1,74 @@
+#pragma once
+
+#include <boost/asio/steady_timer.hpp>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "router/dispatch/dispatcher.h"
+#include "router/service/worker_link.h"
+
+namespace baton::router {
+
+// Hears what becomes of requests. `part` is the number that submit() was given. A listener may call
+// the cluster from inside any of these.
+class RequestListener {
+ public:
+  virtual ~RequestListener() = default;
+  virtual void on_token(uint32_t part, uint32_t choice, const proto::TokenEvent& event) = 0;
+  virtual void on_prompt_scores(uint32_t part, std::vector<proto::PromptScore> scores) = 0;
+  virtual void on_choice_ended(uint32_t part, uint32_t choice, const ChoiceEnd& end) = 0;
+  virtual void on_ended(uint32_t part, const std::optional<Error>& why,
+                        const RequestTrail& trail) = 0;
+  // All that came in together has been told: time to write.
+  virtual void on_batch_end() = 0;
+};
+
+// Drives the dispatcher: with the workers' connections and the clock on one side, the listeners on
+// the other. On the thread of the io_context.
+class Cluster {
+ public:
+  Cluster(boost::asio::io_context& io, const std::vector<std::string>& addresses,
+          DispatchLimits limits, const net::RpcOptions& rpc);
+  ~Cluster();
+
+  // A worker's hello is put to `check` after the dispatcher's own checks.
+  void set_hello_check(std::function<status(const proto::WorkerHello&)> check);
+
+  // Errors as Dispatcher::submit.
+  result<RequestId> submit(RequestInput input, std::shared_ptr<RequestListener> listener,
+                           uint32_t part);
+  // The listener hears no more of it.
+  std::optional<RequestTrail> cancel(RequestId request);
+  void stop_choice(RequestId request, uint32_t choice);
+
+  const Dispatcher& dispatcher() const { return dispatcher_; }
+  const std::vector<std::unique_ptr<WorkerLink>>& links() const { return links_; }
+
+ private:
+  struct Listening {
+    std::shared_ptr<RequestListener> listener;
+    uint32_t part = 0;
+  };
+
+  WorkerLink::Handlers link_handlers();
+  void tick();
+  void carry_out();
+  void tell(Output&& output);
+  void touch(const std::shared_ptr<RequestListener>& listener);
+
+  Dispatcher dispatcher_;
+  std::function<status(const proto::WorkerHello&)> check_hello_;
+  std::unordered_map<RequestId, Listening> listeners_;
+  Actions actions_;
+  bool carrying_out_ = false;
+  std::vector<std::shared_ptr<RequestListener>> touched_;
+  std::shared_ptr<void> alive_ = std::make_shared<char>();  // for the timer's handler
+  boost::asio::steady_timer timer_;
+  std::vector<std::unique_ptr<WorkerLink>> links_;
+};
+
+}  // namespace baton::router

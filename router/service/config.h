@@ -1,0 +1,34 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/net/rpc.h"
+#include "router/dispatch/dispatcher.h"
+#include "router/http/server.h"
+#include "router/openai/sampling.h"
+
+namespace baton::router {
+
+// A model that requests may name; its tokenizer and chat template are read from there.
+struct ModelSource {
+  std::string name;
+  std::filesystem::path path;  // a GGUF file or a directory in Hugging Face form
+};
+
+// Plain values; whoever starts the router fills them.
+struct RouterConfig {
+  HttpOptions http;
+  std::vector<std::string> workers;  // host:port of each worker's RPC endpoint
+  std::vector<ModelSource> models;
+  std::vector<std::string> api_keys;  // none: everybody is let in
+  RequestLimits limits;               // max_body_bytes is http's
+  DispatchLimits dispatch;
+  Duration request_deadline = std::chrono::minutes(10);
+  Duration drain_timeout = seconds(30);
+  net::RpcOptions rpc;
+};
+
+}  // namespace baton::router

@@ -1,0 +1,307 @@
+#include "router/service/generation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+#include <utility>
+
+namespace baton::router {
+namespace {
+
+uint64_t draw_seed() {
+  static thread_local std::mt19937_64 generator{std::random_device{}()};
+  return generator();
+}
+
+double to_ms(Duration d) { return to_seconds(d) * 1e3; }
+
+AnswerHead make_answer_head(const Job& job, const Generation::Context& context,
+                            const std::string& request_id) {
+  const bool chat = job.api == Job::Api::kChat;
+  AnswerHead head;
+  head.kind = chat ? AnswerHead::Kind::kChat : AnswerHead::Kind::kCompletion;
+  head.id = (chat ? "chatcmpl-" : "cmpl-") + request_id;
+  head.created =
+      std::chrono::duration_cast<seconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count();
+  head.model = context.model.name();
+  head.fingerprint = context.fingerprint;
+  head.logprobs = job.logprobs.has_value();
+  head.include_usage = job.stream.include_usage;
+  return head;
+}
+
+FinishReason finish_reason(const ChoiceEnd& end) {
+  return end.reason == proto::FINISH_LENGTH ? FinishReason::kLength : FinishReason::kStop;
+}
+
+}  // namespace
+
+void Generation::start(Context context, Job job, std::shared_ptr<Exchange> exchange) {
+  if (exchange->gone() != Exchange::Gone::kNo) return;
+  const auto generation =
+      std::make_shared<Generation>(std::move(context), std::move(job), std::move(exchange));
+  if (!generation->submit()) return;
+  generation->exchange_->on_gone([weak = std::weak_ptr(generation)] {
+    if (const auto alive = weak.lock()) alive->give_up("disconnected");
+  });
+}
+
+Generation::Generation(Context context, Job job, std::shared_ptr<Exchange> exchange)
+    : context_(std::move(context)),
+      series_(context_.metrics.of(context_.model.name())),
+      job_(std::move(job)),
+      exchange_(std::move(exchange)),
+      format_(make_answer_head(job_, context_, exchange_->head().request_id)),
+      parts_(job_.prompts.size()),
+      clocks_(job_.num_choices()),
+      role_told_(job_.num_choices()) {
+  const ChoiceText::Options options{job_.sampling.skip_special_tokens, job_.logprobs.has_value(),
+                                    job_.sampling.stop};
+  texts_.reserve(job_.num_choices());
+  for (uint32_t i = 0; i < job_.num_choices(); ++i) {
+    texts_.emplace_back(i, context_.model.tokenizer(), options);
+  }
+}
+
+bool Generation::submit() {
+  series_.parse.Observe(to_seconds(Clock::now() - exchange_->head().received));
+  for (uint32_t i = 0; i < parts_.size(); ++i) {
+    RequestInput input = make_input(job_, i, context_.model, draw_seed());
+    input.deadline = context_.deadline;
+    input.trace = exchange_->head().request_id;
+    const auto id = context_.cluster.submit(std::move(input), shared_from_this(), i);
+    if (!id) {
+      fail(from_error(id.error()));
+      return false;
+    }
+    parts_[i].request = *id;
+  }
+  series_.prompt_tokens.Increment(static_cast<double>(job_.prompt_tokens()));
+  return true;
+}
+
+// --- what the cluster says -----------------------------------------------------------------------
+
+void Generation::on_token(uint32_t part, uint32_t, const proto::TokenEvent& event) {
+  if (over_) return;
+  Part& p = parts_[part];
+  if (!p.opened && job_.echo && job_.logprobs) {
+    p.held.push_back(event);
+    return;
+  }
+  if (!p.opened) open(p, part, {});
+  add_token(part, event, Clock::now());
+}
+
+void Generation::on_prompt_scores(uint32_t part, std::vector<proto::PromptScore> scores) {
+  if (over_) return;
+  Part& p = parts_[part];
+  open(p, part, scores);
+  const TimePoint now = Clock::now();
+  for (const proto::TokenEvent& event : std::exchange(p.held, {})) add_token(part, event, now);
+  for (const auto& [choice, end] : std::exchange(p.held_ends, {})) end_choice(part, choice, end);
+}
+
+void Generation::on_choice_ended(uint32_t part, uint32_t choice, const ChoiceEnd& end) {
+  if (over_) return;
+  Part& p = parts_[part];
+  if (!p.opened && job_.echo && job_.logprobs) {
+    p.held_ends.emplace_back(choice, end);
+    return;
+  }
+  if (!p.opened) open(p, part, {});
+  end_choice(part, choice, end);
+}
+
+void Generation::on_ended(uint32_t part, const std::optional<Error>& why,
+                          const RequestTrail& trail) {
+  Part& p = parts_[part];
+  p.ended = true;
+  ++parts_ended_;
+  context_.metrics.observe(series_, trail);
+  if (over_) return;
+  p.cached_tokens = trail.cached_tokens;
+  const uint64_t bytes = trail_.kv_bytes + trail.kv_bytes;
+  trail_ = trail;
+  trail_.kv_bytes = bytes;
+  if (why) {
+    fail(from_error(*why));
+  } else if (parts_ended_ == parts_.size()) {
+    complete();
+  }
+}
+
+void Generation::on_batch_end() {
+  if (over_ || !exchange_->streaming()) return;
+  if (!exchange_->flush()) give_up("too_slow");
+}
+
+// --- the answer ----------------------------------------------------------------------------------
+
+void Generation::open(Part& part, uint32_t index, const std::vector<proto::PromptScore>& scores) {
+  part.opened = true;
+  if (!job_.echo) return;
+  for (uint32_t c = 0; c < job_.n; ++c) {
+    ChoiceText& text = texts_[index * job_.n + c];
+    text.echo(job_.prompts[index], scores);
+    write(text);
+  }
+}
+
+// A token that ends the choice has no text of its own.
+bool Generation::is_silent(TokenId token) const {
+  const auto& ids = job_.sampling.stop_token_ids;
+  if (std::ranges::find(ids, token) != ids.end()) return true;
+  const auto eos = context_.model.tokenizer().eos();
+  return !job_.sampling.ignore_eos && std::ranges::find(eos, token) != eos.end();
+}
+
+void Generation::add_token(uint32_t part, const proto::TokenEvent& event, TimePoint now) {
+  const size_t index = size_t{part} * job_.n + event.choice();
+  ChoiceText& text = texts_[index];
+  if (text.finished()) return;
+  time_token(index, now);
+  if (job_.echo_only()) return;
+  ++completion_tokens_;
+  series_.generation_tokens.Increment();
+  if (text.add(event, is_silent(event.token()))) {
+    text.finish(FinishReason::kStop);
+    series_.stopped.Increment();
+    context_.cluster.stop_choice(parts_[part].request, event.choice());
+  }
+  write(text);
+}
+
+void Generation::time_token(size_t choice, TimePoint now) {
+  ChoiceClock& clock = clocks_[choice];
+  if (!clock.first) {
+    clock.first = now;
+    if (choice == 0) series_.ttft.Observe(to_seconds(now - exchange_->head().received));
+  } else {
+    series_.itl.Observe(to_seconds(now - *clock.last));
+  }
+  clock.last = now;
+}
+
+void Generation::end_choice(uint32_t part, uint32_t choice, const ChoiceEnd& end) {
+  ChoiceText& text = texts_[part * job_.n + choice];
+  if (text.finished()) return;
+  const FinishReason reason = job_.echo_only() ? FinishReason::kLength : finish_reason(end);
+  (reason == FinishReason::kStop ? series_.stopped : series_.reached_length).Increment();
+  text.finish(reason);
+  write(text);
+}
+
+// In a stream, what is new; a whole answer waits for complete().
+void Generation::write(ChoiceText& text) {
+  if (!job_.stream.stream || !text.has_news()) return;
+  if (!exchange_->streaming()) exchange_->begin_stream();
+  std::string& out = exchange_->buffer();
+  const uint32_t index = text.piece().index;
+  if (job_.api == Job::Api::kChat && !role_told_[index]) {
+    role_told_[index] = true;
+    format_.append_role_event(out, index);
+  }
+  std::optional<Usage> so_far;
+  if (job_.stream.continuous_usage) so_far = usage();
+  format_.append_event(out, text.piece(), so_far);
+  text.take();
+}
+
+void Generation::complete() {
+  over_ = true;
+  series_.e2e.Observe(to_seconds(Clock::now() - exchange_->head().received));
+  note("ok");
+  if (!job_.stream.stream) {
+    std::vector<ChoicePiece> choices;
+    for (const ChoiceText& text : texts_) choices.push_back(text.piece());
+    exchange_->reply({.body = format_.body(choices, usage(), timings())});
+    return;
+  }
+  std::optional<Usage> total;
+  if (job_.stream.include_usage) total = usage();
+  const std::optional<Timings> times = timings();
+  if (total || times) format_.append_closing_event(exchange_->buffer(), total, times);
+  AnswerFormat::append_done(exchange_->buffer());
+  if (!exchange_->flush()) context_.metrics.cut_off("too_slow");
+  exchange_->finish();
+}
+
+void Generation::fail(const ApiError& error) {
+  over_ = true;
+  cancel_parts();
+  series_.failed.Increment();
+  note(error.code.empty() ? "error" : error.code);
+  if (!exchange_->streaming()) {
+    exchange_->reply(error_reply(error));
+    return;
+  }
+  AnswerFormat::append_error_event(exchange_->buffer(), error);
+  AnswerFormat::append_done(exchange_->buffer());
+  exchange_->flush();
+  exchange_->finish();
+}
+
+// The client is gone, or as good as gone.
+void Generation::give_up(std::string_view why) {
+  if (over_) return;
+  over_ = true;
+  cancel_parts();
+  series_.aborted.Increment();
+  context_.metrics.cut_off(why);
+  note(why);
+}
+
+void Generation::cancel_parts() {
+  for (Part& part : parts_) {
+    if (part.ended || part.request == RequestId{}) continue;
+    part.ended = true;
+    if (const auto trail = context_.cluster.cancel(part.request)) {
+      context_.metrics.observe(series_, *trail);
+    }
+  }
+}
+
+// --- figures -------------------------------------------------------------------------------------
+
+Usage Generation::usage() const {
+  Usage usage{static_cast<uint32_t>(job_.prompt_tokens()), completion_tokens_, 0};
+  for (const Part& part : parts_) usage.cached_tokens += part.cached_tokens;
+  return usage;
+}
+
+std::optional<Timings> Generation::timings() const {
+  if (!exchange_->head().wants_timings) return std::nullopt;
+  Timings out;
+  const ChoiceClock& clock = clocks_[0];
+  if (clock.first) {
+    out.ttft_ms = to_ms(*clock.first - exchange_->head().received);
+    const uint32_t gaps = std::max(texts_[0].num_tokens(), 1u) - 1;
+    if (gaps > 0) out.tpot_ms = to_ms(*clock.last - *clock.first) / gaps;
+  }
+  out.kv_bytes = trail_.kv_bytes;
+  out.kv_transport = trail_.kv_transport;
+  out.prefill_worker = trail_.prefill_worker;
+  out.decode_worker = trail_.decode_worker;
+  out.cached_tokens = trail_.cached_tokens;
+  return out;
+}
+
+// For the access log: figures and names, nothing of what was said.
+void Generation::note(std::string_view finish) {
+  const ChoiceClock& clock = clocks_[0];
+  const double ttft = clock.first ? to_ms(*clock.first - exchange_->head().received) : 0.0;
+  std::string text = fmt::format(
+      "model={} finish={} prompt_tokens={} output_tokens={} ttft_ms={:.1f} prefill={} decode={} "
+      "retries={} resumes={}",
+      context_.model.name(), finish, job_.prompt_tokens(), completion_tokens_, ttft,
+      trail_.prefill_worker.empty() ? "-" : trail_.prefill_worker,
+      trail_.decode_worker.empty() ? "-" : trail_.decode_worker, trail_.retries, trail_.resumes);
+  if (!job_.unknown.empty()) text += fmt::format(" ignored={}", fmt::join(job_.unknown, ","));
+  exchange_->note(std::move(text));
+}
+
+}  // namespace baton::router

@@ -1,0 +1,85 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "router/http/exchange.h"
+#include "router/openai/answer_format.h"
+#include "router/service/cluster.h"
+#include "router/service/router_metrics.h"
+#include "router/text/choice_text.h"
+#include "router/text/job.h"
+
+namespace baton::router {
+
+// One call of the completions or chat API, from admission to the last byte: its prompts' requests
+// on the cluster on one side, its answer on the other.
+class Generation final : public RequestListener, public std::enable_shared_from_this<Generation> {
+ public:
+  struct Context {
+    Cluster& cluster;
+    RouterMetrics& metrics;
+    const ServedModel& model;
+    std::string fingerprint;  // of the workers' arithmetic
+    TimePoint deadline;
+  };
+
+  // Submits the (admitted) job's prompts; answers through the exchange, errors too.
+  static void start(Context context, Job job, std::shared_ptr<Exchange> exchange);
+
+  Generation(Context context, Job job, std::shared_ptr<Exchange> exchange);
+
+  void on_token(uint32_t part, uint32_t choice, const proto::TokenEvent& event) override;
+  void on_prompt_scores(uint32_t part, std::vector<proto::PromptScore> scores) override;
+  void on_choice_ended(uint32_t part, uint32_t choice, const ChoiceEnd& end) override;
+  void on_ended(uint32_t part, const std::optional<Error>& why, const RequestTrail& trail) override;
+  void on_batch_end() override;
+
+ private:
+  // A prompt and what came for it.
+  struct Part {
+    RequestId request;
+    bool ended = false;
+    bool opened = false;                  // the prompt is echoed, or need not be
+    std::vector<proto::TokenEvent> held;  // came before the prompt's scores
+    std::vector<std::pair<uint32_t, ChoiceEnd>> held_ends;
+    uint32_t cached_tokens = 0;
+  };
+  struct ChoiceClock {
+    std::optional<TimePoint> first, last;
+  };
+
+  bool submit();
+  void open(Part& part, uint32_t index, const std::vector<proto::PromptScore>& scores);
+  void add_token(uint32_t part, const proto::TokenEvent& event, TimePoint now);
+  void time_token(size_t choice, TimePoint now);
+  void end_choice(uint32_t part, uint32_t choice, const ChoiceEnd& end);
+  void write(ChoiceText& text);
+  void complete();
+  void fail(const ApiError& error);
+  void give_up(std::string_view why);
+  void cancel_parts();
+  void note(std::string_view finish);
+  bool is_silent(TokenId token) const;
+  Usage usage() const;
+  std::optional<Timings> timings() const;
+
+  Context context_;
+  ModelMetrics& series_;
+  Job job_;
+  std::shared_ptr<Exchange> exchange_;
+  AnswerFormat format_;
+  std::vector<Part> parts_;
+  std::vector<ChoiceText> texts_;    // [part * n + choice]
+  std::vector<ChoiceClock> clocks_;  // likewise
+  std::vector<bool> role_told_;      // likewise
+  uint32_t completion_tokens_ = 0;
+  uint32_t parts_ended_ = 0;
+  bool over_ = false;
+  RequestTrail trail_;  // of the last part that ended, bytes of all
+};
+
+}  // namespace baton::router

@@ -1,0 +1,154 @@
+#include "router/service/router_metrics.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace baton::router {
+namespace {
+
+// From 0.1 ms, where an idle router's stages lie, to 10 s.
+const std::vector<double>& stage_bounds_seconds() {
+  static const std::vector<double> kBounds = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005,
+                                              0.01,   0.025,   0.05,   0.1,   0.25,   0.5,
+                                              1.0,    2.5,     5.0,    10.0};
+  return kBounds;
+}
+
+prometheus::Histogram& stage(Metrics& metrics, const std::string& model, const char* name) {
+  return metrics.histogram("baton_request_stage_seconds",
+                           "Stages of a request's way to its first and second token.",
+                           stage_bounds_seconds(), {{"model_name", model}, {"stage", name}});
+}
+
+prometheus::Counter& success(Metrics& metrics, const std::string& model, const char* reason) {
+  return metrics.counter("vllm:request_success_total", "Requests by how they ended.",
+                         {{"model_name", model}, {"finished_reason", reason}});
+}
+
+const char* role_label(proto::Role role) {
+  switch (role) {
+    case proto::ROLE_PREFILL:
+      return "prefill";
+    case proto::ROLE_DECODE:
+      return "decode";
+    case proto::ROLE_MIXED:
+      return "mixed";
+    default:
+      return "unknown";
+  }
+}
+
+}  // namespace
+
+ModelMetrics::ModelMetrics(Metrics& m, const std::string& model)
+    : running(m.gauge("vllm:num_requests_running", "Requests placed on workers.",
+                      {{"model_name", model}})),
+      waiting(m.gauge("vllm:num_requests_waiting", "Requests waiting for a worker.",
+                      {{"model_name", model}})),
+      ttft(m.histogram("vllm:time_to_first_token_seconds", "Receipt to first token.",
+                       ttft_bounds_seconds(), {{"model_name", model}})),
+      itl(m.histogram("vllm:inter_token_latency_seconds", "Between tokens of a choice.",
+                      itl_bounds_seconds(), {{"model_name", model}})),
+      e2e(m.histogram("vllm:e2e_request_latency_seconds", "Receipt to last token.",
+                      e2e_bounds_seconds(), {{"model_name", model}})),
+      prompt_tokens(m.counter("vllm:prompt_tokens_total", "Prompt tokens accepted.",
+                              {{"model_name", model}})),
+      generation_tokens(
+          m.counter("vllm:generation_tokens_total", "Tokens delivered.", {{"model_name", model}})),
+      stopped(success(m, model, "stop")),
+      reached_length(success(m, model, "length")),
+      aborted(success(m, model, "abort")),
+      failed(success(m, model, "error")),
+      parse(stage(m, model, "parse")),
+      admission(stage(m, model, "admission")),
+      reserve(stage(m, model, "reserve")),
+      prefill_queue(stage(m, model, "prefill_queue")),
+      prefill(stage(m, model, "prefill")),
+      relay(stage(m, model, "relay")),
+      exposed_transfer(stage(m, model, "exposed_transfer")) {}
+
+ModelMetrics& RouterMetrics::of(const std::string& model) {
+  return models_.try_emplace(model, metrics_, model).first->second;
+}
+
+void RouterMetrics::refused(std::string_view reason) {
+  metrics_
+      .counter("baton_router_refused_total", "Requests refused, by reason.",
+               {{"reason", std::string(reason)}})
+      .Increment();
+}
+
+void RouterMetrics::cut_off(std::string_view reason) {
+  metrics_
+      .counter("baton_router_cut_off_total", "Answers that the client did not get to the end of.",
+               {{"reason", std::string(reason)}})
+      .Increment();
+}
+
+void RouterMetrics::observe(ModelMetrics& model, const RequestTrail& trail) {
+  if (trail.placed) model.admission.Observe(to_seconds(*trail.placed - trail.submitted));
+  if (trail.granted) model.reserve.Observe(to_seconds(*trail.granted - *trail.placed));
+  if (trail.first_token && trail.granted) {
+    const double queue = static_cast<double>(trail.prefill_queue_us) * 1e-6;
+    const double compute = static_cast<double>(trail.prefill_compute_us) * 1e-6;
+    const double whole = to_seconds(*trail.first_token - *trail.granted);
+    model.prefill_queue.Observe(queue);
+    model.prefill.Observe(compute);
+    model.relay.Observe(std::max(0.0, whole - queue - compute));
+  }
+  if (trail.kv_bytes > 0) {
+    model.exposed_transfer.Observe(static_cast<double>(trail.exposed_transfer_us) * 1e-6);
+    metrics_
+        .counter("baton_router_handed_off_bytes_total", "KV read by decode workers.",
+                 {{"transport", trail.kv_transport}})
+        .Increment(static_cast<double>(trail.kv_bytes));
+  }
+  const auto count = [&](const char* name, const char* help, uint32_t n) {
+    metrics_.counter(name, help).Increment(n);
+  };
+  count("baton_router_retries_total", "Placements repeated after a failure.", trail.retries);
+  count("baton_router_resumes_total", "Choices that went on in mid-answer.", trail.resumes);
+  count("baton_router_preemptions_total", "Choices that a decode worker gave up.",
+        trail.preemptions);
+}
+
+void RouterMetrics::refresh(const Cluster& cluster) {
+  const Dispatcher& dispatcher = cluster.dispatcher();
+  std::map<std::string, ModelLoad> loads = dispatcher.loads();
+  for (auto& [name, model] : models_) {
+    model.running.Set(static_cast<double>(loads[name].running));
+    model.waiting.Set(static_cast<double>(loads[name].waiting));
+  }
+  std::map<std::pair<std::string, std::string>, double> workers;
+  for (const char* role : {"prefill", "decode", "mixed"}) {
+    workers[{role, "ready"}] = workers[{role, "draining"}] = 0;
+  }
+  workers[{"unknown", "connecting"}] = workers[{"unknown", "refused"}] = 0;
+  for (const auto& link : cluster.links()) {
+    const Worker* worker = link->worker() ? dispatcher.pool().find(*link->worker()) : nullptr;
+    if (worker) {
+      ++workers[{role_label(worker->role), worker->load.draining() ? "draining" : "ready"}];
+    } else {
+      const bool refused = link->state() == WorkerLink::State::kRefused;
+      ++workers[{"unknown", refused ? "refused" : "connecting"}];
+    }
+  }
+  for (const auto& [labels, count] : workers) {
+    metrics_
+        .gauge("baton_router_workers", "Workers by role and state.",
+               {{"role", labels.first}, {"state", labels.second}})
+        .Set(count);
+  }
+  metrics_.gauge("baton_router_worker_refusals", "Reservations that workers refused, since start.")
+      .Set(static_cast<double>(dispatcher.refusals()));
+  metrics_.gauge("baton_router_stale_events", "Messages of workers that were dropped, since start.")
+      .Set(static_cast<double>(dispatcher.stale_events()));
+}
+
+std::string RouterMetrics::expose(const Cluster& cluster) {
+  refresh(cluster);
+  return metrics_.serialize();
+}
+
+}  // namespace baton::router

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "common/base/metrics.h"
+#include "router/dispatch/actions.h"
+#include "router/service/cluster.h"
+
+namespace baton::router {
+
+// The series of one model, under the names that vLLM's dashboards chart, and the stages of a
+// request's way to its first token.
+struct ModelMetrics {
+  ModelMetrics(Metrics& metrics, const std::string& model);
+
+  prometheus::Gauge& running;
+  prometheus::Gauge& waiting;
+  prometheus::Histogram& ttft;
+  prometheus::Histogram& itl;
+  prometheus::Histogram& e2e;
+  prometheus::Counter& prompt_tokens;
+  prometheus::Counter& generation_tokens;
+  prometheus::Counter& stopped;
+  prometheus::Counter& reached_length;
+  prometheus::Counter& aborted;  // the client went away
+  prometheus::Counter& failed;
+
+  prometheus::Histogram& parse;
+  prometheus::Histogram& admission;
+  prometheus::Histogram& reserve;
+  prometheus::Histogram& prefill_queue;
+  prometheus::Histogram& prefill;
+  prometheus::Histogram& relay;
+  prometheus::Histogram& exposed_transfer;
+};
+
+// All that this router exports. Touched by one thread.
+class RouterMetrics {
+ public:
+  RouterMetrics() = default;
+
+  ModelMetrics& of(const std::string& model);
+  void refused(std::string_view reason);  // a request: "invalid", "unauthorized", "overloaded", ...
+  void cut_off(std::string_view reason);  // a client: "disconnected", "too_slow"
+  // When a request ends: its stages, retries and bytes.
+  void observe(ModelMetrics& model, const RequestTrail& trail);
+
+  // The text exposition, with the gauges brought up to date.
+  std::string expose(const Cluster& cluster);
+
+ private:
+  void refresh(const Cluster& cluster);
+
+  Metrics metrics_;
+  std::map<std::string, ModelMetrics> models_;
+};
+
+}  // namespace baton::router
