@@ -1,0 +1,70 @@
+"""The documentation names only what exists, and links lead somewhere."""
+
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get("BATON_TEST_BIN", ROOT / "build/release/bin/baton"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMANDS = ["up", "router", "worker"]
+# Flags of other programs that the pages show.
+OTHERS = set(re.findall(r"--[a-z][a-z-]+", "--once --test-dir --build --preset --parallel"))
+
+
+def text_of(page: pathlib.Path) -> str:
+    return page.read_text()
+
+
+def named(page: pathlib.Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text_of(page))
+    local = [link for link in links if not re.match(r"[a-z]+:", link)]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_scripts_that_are_named_exist(page):
+    scripts = set(re.findall(r"\bscripts/[\w./-]+\.(?:sh|py)\b", text_of(page)))
+    assert [name for name in scripts if not (ROOT / name).exists()] == []
+
+
+@pytest.fixture(scope="module")
+def help_texts() -> dict[str, str]:
+    if not BIN.exists():
+        pytest.fail(f"{BIN} is not there; run scripts/build.sh")
+    return {
+        command: subprocess.run([BIN, command, "--help"], capture_output=True, text=True).stdout
+        for command in COMMANDS
+    }
+
+
+def flags_of(text: str) -> set[str]:
+    return set(re.findall(r"--[a-z][a-z0-9-]*", text))
+
+
+def flags_of_scripts() -> set[str]:
+    return set().union(*(flags_of(p.read_text()) for p in (ROOT / "scripts").rglob("*.*") if
+                         p.suffix in (".sh", ".py")))  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_flags_that_are_shown_exist(page, help_texts):
+    known = OTHERS | flags_of_scripts() | flags_of("".join(help_texts.values()))
+    assert flags_of(text_of(page)) - known == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_has_its_line_in_the_configuration_page(command, help_texts):
+    """`| --flag | BATON_FLAG | default | meaning |`, in the section of its command."""
+    page = text_of(ROOT / "docs/configuration.md")
+    section = page.split(f"\n## `baton {command}`\n", 1)[1].split("\n## ")[0]
+    written = set(re.findall(r"^\| `(--[a-z0-9-]+)` \|", section, re.M))
+    assert written == flags_of(help_texts[command]) - {"--help", "--ready-fd"}
