@@ -9,6 +9,7 @@
 #include "common/net/protocol.h"
 #include "common/ops/cpu/cpu_ops.h"
 #include "common/serving/events.h"
+#include "kvtransfer/loopback_transport.h"
 #include "kvtransfer/ucx_transport.h"
 
 namespace baton::worker {
@@ -36,6 +37,7 @@ Node::Node(boost::asio::io_context& io, const WorkerConfig& config)
       config_(config),
       id_(random_id()),
       metrics_(Metrics::Labels{{"model_name", config.model_name}}),
+      hub_(kvtransfer::make_loopback_hub()),
       sessions_(io,
                 {.hello = [this] { return hello(); },
                  .on_router =
@@ -96,7 +98,7 @@ status Node::load_model() {
   options.weights = options.cache = config_.dtype == "f32" ? DType::kF32 : DType::kBF16;
   options.max_rows = chunk + config_.max_sequences;
   options.max_sequences = config_.max_sequences + 1 + chunk / config_.block_tokens;
-  options.max_samples = config_.max_sequences;
+  options.max_samples = config_.max_sequences * 2;  // prompts about to end, and outputs
   options.max_context = context;
   const TimePoint begun = Clock::now();
   BATON_TRY(model_, model::Model::load(files, *device_, ops_, options));
@@ -104,7 +106,7 @@ status Node::load_model() {
            model_->weight_bytes() >> 20, to_seconds(Clock::now() - begun));
   limits_ = {.max_rows = model_->max_rows(),
              .max_sequences = model_->max_sequences(),
-             .max_slots = config_.max_sequences * 2,
+             .max_slots = model_->max_samples(),
              .max_context = model_->max_context()};
   return {};
 }
@@ -121,6 +123,23 @@ status Node::make_handoff() {
   }
   limits_.max_context = std::min(limits_.max_context, num_blocks_ * config_.block_tokens);
 
+  BATON_TRY(auto transport, make_transport());
+  kvtransfer::HandoffConfig handoff;
+  handoff.worker = id_;
+  handoff.model_key = model_->model_key().to_string();
+  handoff.numerics = model_->numerics();
+  handoff.layout = layout;
+  handoff.num_blocks = num_blocks_;
+  BATON_TRY(driver_,
+            kvtransfer::HandoffDriver::create(handoff, std::move(transport), *this, &metrics_));
+  BATON_TRY(cache_, kvcache::KvCache::create(driver_->cache(), layout, num_blocks_));
+  handoff_loop_.emplace(io_, *driver_);
+  return handoff_loop_->start();
+}
+
+result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
+  // A mixed worker reads nobody and is read by nobody: it opens no port for it.
+  if (config_.role == proto::ROLE_MIXED) return hub_->make_transport(config_.name);
   kvtransfer::UcxOptions ucx;
   if (config_.transport == "tcp") {
     ucx.tls = "tcp";
@@ -134,19 +153,7 @@ status Node::make_handoff() {
   if (ucx.net_devices == "all" && !config_.trusted_network) ucx.net_devices = "lo";
   ucx.tcp_port_range = config_.ucx_port_range;
   ucx.name = config_.name;
-  BATON_TRY(auto transport, kvtransfer::make_ucx_transport(ucx));
-
-  kvtransfer::HandoffConfig handoff;
-  handoff.worker = id_;
-  handoff.model_key = model_->model_key().to_string();
-  handoff.numerics = model_->numerics();
-  handoff.layout = layout;
-  handoff.num_blocks = num_blocks_;
-  BATON_TRY(driver_,
-            kvtransfer::HandoffDriver::create(handoff, std::move(transport), *this, &metrics_));
-  BATON_TRY(cache_, kvcache::KvCache::create(driver_->cache(), layout, num_blocks_));
-  handoff_loop_.emplace(io_, *driver_);
-  return handoff_loop_->start();
+  return kvtransfer::make_ucx_transport(ucx);
 }
 
 status Node::make_engine() {

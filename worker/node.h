@@ -15,6 +15,7 @@
 #include "decode/service.h"
 #include "kvtransfer/codec.h"
 #include "kvtransfer/handoff_driver.h"
+#include "kvtransfer/loopback_transport.h"
 #include "prefill/service.h"
 #include "worker/handoff_loop.h"
 #include "worker/pairing.h"
@@ -42,6 +43,7 @@ class Node final : public Worker,
   // building
   status load_model();
   status make_handoff();
+  result<std::unique_ptr<kvtransfer::Transport>> make_transport();
   status make_engine();
   void make_services();
   status serve();
@@ -94,6 +96,7 @@ class Node final : public Worker,
   uint32_t num_blocks_ = 0;
   RequestLimits request_limits_;
 
+  std::unique_ptr<kvtransfer::LoopbackHub> hub_;  // of a mixed worker, alone on it
   std::unique_ptr<kvtransfer::HandoffDriver> driver_;
   std::optional<HandoffLoop> handoff_loop_;
   kvcache::KvCache cache_;
