@@ -100,7 +100,7 @@ result<Value> tojson_filter(Runtime& run, const Value& subject, const Arguments&
   if (!given[1].is_undefined() && !given[1].is_none()) {
     BATON_TRY(const int64_t indent, int_argument(given[1], "indent of tojson", 0));
     style.indent = static_cast<int>(std::clamp<int64_t>(indent, 0, 16));
-    style.item_separator = ",";
+    style.item_separator = std::string(1, ',');
   }
   if (given[2].is_list()) {
     const auto& pair = given[2].items();

@@ -1,0 +1,82 @@
+// Ids and texts against the `tokenizers` library, by hashes: scripts/make_text_goldens.py.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "common/text/tokenizer.h"
+#include "tests/text/random_text.h"
+
+namespace baton::text {
+namespace {
+
+std::string hex(uint32_t value) {
+  char out[9];
+  std::snprintf(out, sizeof out, "%08x", value);
+  return out;
+}
+
+// Each line: the hash of a text's ids, the hash of the text of random ids.
+size_t check_hashes(const std::string& family, const Tokenizer& tokenizer) {
+  // The library decodes a run of byte tokens as a whole or not at all, which no stream can do; on
+  // the ids of a text both agree.
+  const bool decode_own = family == "llama2" || family == "metaspace";
+  const RandomTexts texts(family);
+  std::ifstream lines(data_path(family + ".hashes"));
+  EXPECT_TRUE(lines);
+  std::string of_ids, of_text;
+  size_t index = 0, failures = 0;
+  for (; lines >> of_ids >> of_text && failures < 5; ++index) {
+    const std::string text = texts.text(index);
+    const auto ids = tokenizer.encode(
+        text, {.add_special = index % 2 == 0, .parse_special = index / 2 % 2 == 0});
+    EXPECT_TRUE(ids) << family << " " << index << ": " << (ids ? "" : ids.error().message);
+    if (!ids) return index;
+    EXPECT_EQ(hex(hash_of(*ids)), of_ids)
+        << "make_text_goldens.py show " << family << " " << index << "\n"
+        << text << "\n"
+        << testing::PrintToString(*ids);
+    const auto some = decode_own ? *ids : texts.ids(index, tokenizer.vocab_size());
+    const std::string decoded = tokenizer.decode(some, /*skip_special=*/index % 2 == 0);
+    EXPECT_EQ(hex(hash_of(decoded)), of_text)
+        << "make_text_goldens.py show " << family << " " << index << "\n"
+        << testing::PrintToString(some) << "\n"
+        << testing::PrintToString(decoded);
+    failures += (hex(hash_of(*ids)) != of_ids) + (hex(hash_of(decoded)) != of_text);
+  }
+  return index;
+}
+
+class TokenizerGolden : public testing::TestWithParam<const char*> {};
+
+TEST_P(TokenizerGolden, EqualsTheTokenizersLibrary) {
+  const auto tokenizer = Tokenizer::load(data_path(GetParam()));
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+  EXPECT_EQ(check_hashes(GetParam(), *tokenizer), 1500u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, TokenizerGolden,
+                         testing::Values("gpt2", "smollm", "llama3", "qwen2", "tekken", "llama2",
+                                         "metaspace", "flags", "splits"),
+                         [](const auto& info) { return std::string(info.param); });
+
+// The quick-start model, where it is at hand.
+TEST(TokenizerGoldenModel, SmolLm2) {
+  std::filesystem::path path;
+  if (const char* given = std::getenv("BATON_TEST_MODEL")) path = given;
+  if (const char* home = std::getenv("HOME"); path.empty() && home != nullptr) {
+    path = std::filesystem::path(home) / ".cache/baton/SmolLM2-135M-Instruct.Q4_1.gguf";
+  }
+  if (path.filename() != "SmolLM2-135M-Instruct.Q4_1.gguf" || !std::filesystem::exists(path)) {
+    GTEST_SKIP() << "the model is not here";
+  }
+  const auto tokenizer = Tokenizer::load(path);
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+  EXPECT_EQ(check_hashes("smollm2", *tokenizer), 1500u);
+  EXPECT_EQ(tokenizer->eos().size(), 2u);
+  EXPECT_EQ(tokenizer->token_bytes(tokenizer->eos()[0]), "<|im_end|>");
+  EXPECT_NE(tokenizer->chat_template().find("<|im_start|>"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace baton::text
