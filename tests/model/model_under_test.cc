@@ -18,7 +18,8 @@ ModelUnderTest::ModelUnderTest(const std::filesystem::path& path, const TestOpti
                         .cache = options.cache,
                         .max_rows = options.max_rows,
                         .max_sequences = options.max_sequences,
-                        .max_samples = options.max_samples})
+                        .max_samples = options.max_samples,
+                        .max_logit_bytes = options.max_logit_bytes})
                .value();
   const kvcache::KvLayout layout = model_->kv_layout(options.block_tokens);
   memory_ = device_->allocate(layout.block_bytes() * options.num_blocks).value();

@@ -25,6 +25,7 @@ struct TestOptions {
   uint32_t max_rows = 512;
   uint32_t max_sequences = 16;
   uint32_t max_samples = 16;
+  size_t max_logit_bytes = LoadOptions{}.max_logit_bytes;
 };
 
 // A model on the CPU with a cache of its own. Everything that goes wrong throws.
