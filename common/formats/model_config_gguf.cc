@@ -50,6 +50,17 @@ class Reader {
   std::string prefix_;
 };
 
+// One of several files of a model holds only a part of the tensors.
+status refuse_split(const GgufMetadata& metadata) {
+  constexpr std::string_view kKey = "split.count";
+  if (!metadata.has(kKey)) return {};
+  BATON_TRY(const uint64_t files, metadata.uint(kKey));
+  if (files <= 1) return {};
+  Error e = metadata.bad(kKey, fmt::format("is {}: split models are not supported", files));
+  e.code = Errc::kUnsupported;
+  return e;
+}
+
 result<std::string> architecture(const GgufMetadata& metadata) {
   constexpr std::string_view kKey = "general.architecture";
   BATON_TRY(const std::string_view name, metadata.string(kKey));
@@ -170,6 +181,7 @@ status read_tokens(const GgufMetadata& metadata, ModelConfig* c) {
 
 result<ModelConfig> model_config_from_gguf(const GgufFile& file) {
   const GgufMetadata& metadata = file.metadata();
+  BATON_CHECK_OK(refuse_split(metadata));
   ModelConfig c;
   BATON_TRY(c.architecture, architecture(metadata));
   const Reader reader(metadata, c.architecture);

@@ -166,6 +166,8 @@ const Broken kModels[] = {
      "key 'general.architecture' is missing"},
     {"architecture", [](auto& w) { w.set("general.architecture", std::string_view("gemma3")); },
      "key 'general.architecture' is 'gemma3', an architecture that is not supported"},
+    {"split", [](auto& w) { w.set("split.count", 3u); },
+     "key 'split.count' is 3: split models are not supported"},
     {"architecture_type", [](auto& w) { w.set("general.architecture", 3u); },
      "key 'general.architecture' must be a string"},
     {"no_layers", [](auto& w) { w.set("llama.block_count", 0u); },
