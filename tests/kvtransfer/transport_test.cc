@@ -1,0 +1,229 @@
+#include "kvtransfer/transport.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+
+#include <cstring>
+#include <functional>
+#include <memory>
+
+#include "common/base/clock.h"
+#include "kvtransfer/loopback_transport.h"
+#include "kvtransfer/messages.h"
+#include "kvtransfer/ucx_transport.h"
+
+namespace baton::kvtransfer {
+namespace {
+
+using Kind = TransportEvent::Kind;
+
+constexpr size_t kBytes = 4u << 20;
+
+// What makes two transports that reach each other, and what in_force() then says.
+struct Kit {
+  const char* name;
+  std::function<std::unique_ptr<Transport>(LoopbackHub&)> make;
+  const char* in_force;
+};
+std::unique_ptr<Transport> ucx(const char* tls) {
+  UcxOptions options;
+  options.tls = tls;
+  options.net_devices = std::string(tls) == "tcp" ? "lo" : "all";
+  result<std::unique_ptr<Transport>> made = make_ucx_transport(options);
+  EXPECT_TRUE(made) << made.error().message;
+  return std::move(*made);
+}
+const Kit kKits[] = {
+    {"loopback", [](LoopbackHub& hub) { return hub.make_transport("h"); }, "loopback"},
+    {"posix", [](LoopbackHub&) { return ucx("posix,cma,self,tcp"); }, "posix"},
+    {"all", [](LoopbackHub&) { return ucx("all"); }, "posix"},
+    {"tcp", [](LoopbackHub&) { return ucx("tcp"); }, "tcp"},
+};
+
+// One side: a transport, its memory and what it has been told.
+struct Side {
+  explicit Side(std::unique_ptr<Transport> t) : transport(std::move(t)) {
+    memory = *transport->allocate(kBytes);
+  }
+  void poll() {
+    while (transport->poll(events)) {
+    }
+  }
+  std::vector<TransportEvent> take(Kind kind) {
+    std::vector<TransportEvent> out;
+    std::erase_if(events, [&](TransportEvent& e) {
+      if (e.kind != kind) return false;
+      out.push_back(std::move(e));
+      return true;
+    });
+    return out;
+  }
+
+  std::unique_ptr<Transport> transport;
+  std::span<std::byte> memory;
+  PeerId peer;
+  std::vector<TransportEvent> events;
+};
+
+class TransportTest : public ::testing::TestWithParam<Kit> {
+ protected:
+  TransportTest()
+      : hub_(make_loopback_hub()), a_(GetParam().make(*hub_)), b_(GetParam().make(*hub_)) {}
+  void connect() {
+    a_.peer = *a_.transport->connect(b_.transport->endpoint(), "b");
+    b_.peer = *b_.transport->connect(a_.transport->endpoint(), "a");
+  }
+  // Polls both, sleeping on nothing, until `done` or five seconds.
+  bool run_until(const std::function<bool()>& done) {
+    const TimePoint end = Clock::now() + seconds(5);
+    while (!done() && Clock::now() < end) {
+      a_.poll();
+      b_.poll();
+    }
+    return done();
+  }
+  static std::vector<std::byte> bytes(size_t n, int seed) {
+    std::vector<std::byte> out(n);
+    for (size_t i = 0; i < n; ++i) out[i] = static_cast<std::byte>(i * 31 + seed);
+    return out;
+  }
+  std::vector<TransportEvent> b_gets(size_t n) {
+    std::vector<TransportEvent> got;
+    EXPECT_TRUE(run_until([&] {
+      for (TransportEvent& e : b_.take(Kind::kMessage)) got.push_back(std::move(e));
+      return got.size() >= n;
+    }));
+    return got;
+  }
+
+  std::unique_ptr<LoopbackHub> hub_;
+  Side a_, b_;
+};
+
+TEST_P(TransportTest, MessagesArriveWholeAndInOrder) {
+  connect();
+  const size_t sizes[] = {1, 100, 5000, 9000, 100000, kMaxMessageBytes};
+  for (int i = 0; i < 60; ++i) {
+    ASSERT_TRUE(a_.transport->notify(a_.peer, bytes(sizes[i % 6], i)));
+  }
+  const std::vector<TransportEvent> got = b_gets(60);
+  ASSERT_EQ(got.size(), 60u);
+  for (int i = 0; i < 60; ++i) {
+    EXPECT_EQ(got[i].peer, b_.peer);
+    EXPECT_EQ(got[i].payload, bytes(sizes[i % 6], i)) << i;
+  }
+}
+
+TEST_P(TransportTest, TooLongAMessageIsRefused) {
+  connect();
+  EXPECT_FALSE(a_.transport->notify(a_.peer, bytes(kMaxMessageBytes + 1, 0)));
+}
+
+TEST_P(TransportTest, ReadsBringTheBytes) {
+  connect();
+  const std::vector<std::byte> pattern = bytes(kBytes, 3);
+  std::memcpy(b_.memory.data(), pattern.data(), kBytes);
+  std::vector<GetOp> ops;
+  for (uint64_t i = 0; i < 32; ++i) {
+    ops.push_back({i * 100000, a_.memory.data() + (31 - i) * 100000, 64u << 10});
+  }
+  result<bool> done = a_.transport->get(a_.peer, ops, 77);
+  ASSERT_TRUE(done) << done.error().message;
+  if (!*done) {
+    ASSERT_TRUE(run_until([&] { return !a_.events.empty(); }));
+    EXPECT_EQ(a_.events[0].kind, Kind::kGetDone);
+    EXPECT_EQ(a_.events[0].cookie, 77u);
+    EXPECT_EQ(a_.events.size(), 1u);
+  }
+  for (const GetOp& op : ops) {
+    EXPECT_EQ(std::memcmp(op.local, pattern.data() + op.remote_offset, op.bytes), 0);
+  }
+}
+
+TEST_P(TransportTest, ReadsOutsideTheRegionAreRefused) {
+  connect();
+  const auto refused = [&](uint64_t offset, uint64_t n) {
+    const GetOp op{offset, a_.memory.data(), n};
+    return !a_.transport->get(a_.peer, {&op, 1}, 1);
+  };
+  EXPECT_TRUE(refused(kBytes, 1));
+  EXPECT_TRUE(refused(kBytes - 1, 2));
+  EXPECT_TRUE(refused(UINT64_MAX, 2));
+  EXPECT_TRUE(refused(0, UINT64_MAX));
+  EXPECT_TRUE(refused(0, 0));
+  const GetOp good{kBytes - 1, a_.memory.data(), 1};
+  EXPECT_TRUE(a_.transport->get(a_.peer, {&good, 1}, 1));
+  EXPECT_FALSE(a_.transport->get(PeerId{999}, {&good, 1}, 1));
+}
+
+TEST_P(TransportTest, AStrangersMessageIsDropped) {
+  a_.peer = *a_.transport->connect(b_.transport->endpoint(), "b");  // b does not connect to a
+  ASSERT_TRUE(a_.transport->notify(a_.peer, bytes(10, 0)));
+  EXPECT_TRUE(run_until([&] { return b_.transport->dropped_messages() == 1; }));
+  EXPECT_TRUE(b_.events.empty());
+}
+
+TEST_P(TransportTest, CloseEndsPendingReadsAndSaysSo) {
+  connect();
+  std::vector<GetOp> ops(16, GetOp{0, a_.memory.data(), 1u << 20});
+  int pending = 0;
+  for (uint64_t cookie = 1; cookie <= 8; ++cookie) {
+    result<bool> done = a_.transport->get(a_.peer, ops, cookie);
+    ASSERT_TRUE(done);
+    pending += !*done;
+  }
+  a_.transport->close(a_.peer);
+  ASSERT_TRUE(
+      run_until([&] { return !a_.events.empty() && a_.events.back().kind == Kind::kClosed; }));
+  EXPECT_EQ(a_.take(Kind::kGetFailed).size() + a_.take(Kind::kGetDone).size(),
+            static_cast<size_t>(pending));
+  EXPECT_EQ(a_.events.size(), 1u);
+  EXPECT_FALSE(a_.transport->notify(a_.peer, bytes(1, 0)));
+  // The other side still works, and the two can meet again.
+  a_.peer = *a_.transport->connect(b_.transport->endpoint(), "b");
+  ASSERT_TRUE(a_.transport->notify(a_.peer, bytes(20, 1)));
+  EXPECT_EQ(b_gets(1).size(), 1u);
+}
+
+TEST_P(TransportTest, TheDescriptorWakes) {
+  connect();
+  ASSERT_TRUE(a_.transport->notify(a_.peer, bytes(10, 0)));
+  b_gets(1);
+  // Arm b: quiet now, so a wait must not end until a sends.
+  const auto settle = [&] {
+    for (int i = 0; i < 1000; ++i) {
+      a_.poll();
+      b_.poll();
+      const result<bool> armed = b_.transport->arm();
+      if (armed && *armed) return true;
+    }
+    return false;
+  };
+  ASSERT_TRUE(settle());
+  ::pollfd fd{b_.transport->event_fd(), POLLIN, 0};
+  EXPECT_EQ(::poll(&fd, 1, 20), 0);
+  ASSERT_TRUE(settle());
+  ASSERT_TRUE(a_.transport->notify(a_.peer, bytes(10, 1)));
+  a_.poll();
+  EXPECT_EQ(::poll(&fd, 1, 2000), 1);
+  EXPECT_EQ(b_gets(1).size(), 1u);
+}
+
+TEST_P(TransportTest, SaysHowReadsTravel) {
+  connect();
+  EXPECT_EQ(a_.transport->in_force(a_.peer), GetParam().in_force);
+  EXPECT_EQ(a_.transport->in_force(PeerId{12345}),
+            GetParam().in_force == std::string("loopback") ? "loopback" : "?");
+}
+
+TEST_P(TransportTest, AnAddressThatIsNoneIsRefused) {
+  Endpoint nobody = b_.transport->endpoint();
+  nobody.address = "x";
+  EXPECT_FALSE(a_.transport->connect(nobody, "nobody"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Kits, TransportTest, ::testing::ValuesIn(kKits),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace baton::kvtransfer
