@@ -116,7 +116,7 @@ class Dispatcher {
   void on_preempted(WorkerId from, const proto::Preempted& preempted, TimePoint now,
                     Actions& actions);
   void on_load(WorkerId from, proto::Load&& load, Actions& actions);
-  void choice_ended(Leg& leg, uint32_t choice, WorkerId from, Actions& actions);
+  void choice_ended(Leg& leg, uint32_t choice, Actions& actions);
 
   DispatchLimits limits_;
   uint64_t next_id_;

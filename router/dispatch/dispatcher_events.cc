@@ -10,6 +10,9 @@
 namespace baton::router {
 namespace {
 
+// Everything ended at its first token: decode waits for KV that will not come.
+bool holds_reservation(const Leg& leg) { return !leg.placement.mixed() && !leg.handed_off; }
+
 bool is_known(uint32_t code) { return code <= static_cast<uint32_t>(Errc::kInternal); }
 
 }  // namespace
@@ -93,7 +96,7 @@ void Dispatcher::on_token(WorkerId from, proto::TokenEvent&& event, TimePoint no
   for (proto::TokenEvent& token : ready_) {
     actions.outputs.push_back(TokenOut{leg->request, c, std::move(token)});
   }
-  if (stream.ended()) choice_ended(*leg, c, from, actions);
+  if (stream.ended()) choice_ended(*leg, c, actions);
 }
 
 void Dispatcher::on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actions& actions) {
@@ -120,7 +123,7 @@ void Dispatcher::on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actio
   out.scores.assign(std::make_move_iterator(scores.begin()), std::make_move_iterator(scores.end()));
   actions.outputs.push_back(std::move(out));
   const RequestId id = leg->request;
-  if (leg_ended(*leg)) drop_leg(*leg, /*cancel=*/false, actions);
+  if (leg_ended(*leg)) drop_leg(*leg, holds_reservation(*leg), actions);
   end_if_done(id, actions);
 }
 
@@ -142,18 +145,13 @@ void Dispatcher::on_finished(WorkerId from, const proto::Finished& finished, Act
   const bool length = finished.reason() == proto::FINISH_LENGTH;
   stream.finish({length ? proto::FINISH_LENGTH : proto::FINISH_STOP, finished.stop_token()},
                 finished.output_tokens());
-  if (stream.ended()) choice_ended(*leg, finished.choice(), from, actions);
+  if (stream.ended()) choice_ended(*leg, finished.choice(), actions);
 }
 
-// `from` said the last word. If that was prefill (an end at the first token), decode still holds
-// the reservation.
-void Dispatcher::choice_ended(Leg& leg, uint32_t choice, WorkerId from, Actions& actions) {
+void Dispatcher::choice_ended(Leg& leg, uint32_t choice, Actions& actions) {
   const RequestId request = leg.request;
   actions.outputs.push_back(ChoiceEnded{request, choice, *request_of(leg).choices[choice].end()});
-  if (leg_ended(leg)) {
-    const bool reserved = from == leg.placement.prefill && !leg.placement.mixed();
-    drop_leg(leg, /*cancel=*/reserved, actions);
-  }
+  if (leg_ended(leg)) drop_leg(leg, holds_reservation(leg), actions);
   end_if_done(request, actions);
 }
 
