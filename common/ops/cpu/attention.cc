@@ -40,7 +40,7 @@ struct ItemRun {
   uint32_t head_dim = args.kv.head_dim;
   uint32_t group = args.num_heads / args.kv.num_kv_heads;
   uint32_t queries = (item.row_end - item.row_begin) * group;
-  T* keys = nullptr;          // [256 / 16][head_dim][16]
+  T* keys = nullptr;          // [256 / 32][head_dim][32]
   float* scores = nullptr;    // [kMaxRows][256]
   float* partials = nullptr;  // [kMaxRows][head_dim + 2]
   float* states = nullptr;    // [queries][head_dim + 2], where the item merges

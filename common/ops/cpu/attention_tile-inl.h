@@ -35,8 +35,10 @@ struct KvTile {
   uint32_t tokens;  // of it that may be read
 };
 
-// keys[panel][d][16] = K of the tile's tokens, 16 to a panel, the last panel filled with zeros.
-// Transposes 16 tokens x 8 dimensions at a time.
+// keys[panel][d][32] = K of the tile's tokens, 32 to a panel, zeros up to a multiple of 16.
+constexpr uint32_t kKeyPanel = 32;
+
+// Transposes 16 tokens x 8 dimensions; out[d] is kKeyPanel elements from out[d + 1].
 HWY_INLINE void transpose_8(const uint16_t* const (&token)[16], uint32_t d,
                             uint16_t* HWY_RESTRICT out) {
   const hn::FixedTag<uint16_t, 16> d16;
@@ -60,22 +62,22 @@ HWY_INLINE void transpose_8(const uint16_t* const (&token)[16], uint32_t d,
     const auto c = hn::BitCast(d64, hn::InterleaveUpper(d32, v[0], v[1]));
     const auto e = hn::BitCast(d64, hn::InterleaveUpper(d32, v[2], v[3]));
     hn::StoreU(hn::BitCast(d16, hn::InterleaveLower(d64, a, b)), d16, to);
-    hn::StoreU(hn::BitCast(d16, hn::InterleaveUpper(d64, a, b)), d16, to + 16);
-    hn::StoreU(hn::BitCast(d16, hn::InterleaveLower(d64, c, e)), d16, to + 32);
-    hn::StoreU(hn::BitCast(d16, hn::InterleaveUpper(d64, c, e)), d16, to + 48);
+    hn::StoreU(hn::BitCast(d16, hn::InterleaveUpper(d64, a, b)), d16, to + kKeyPanel);
+    hn::StoreU(hn::BitCast(d16, hn::InterleaveLower(d64, c, e)), d16, to + 2 * kKeyPanel);
+    hn::StoreU(hn::BitCast(d16, hn::InterleaveUpper(d64, c, e)), d16, to + 3 * kKeyPanel);
   };
   store_4(low, out);
-  store_4(high, out + 64);
+  store_4(high, out + 4 * kKeyPanel);
 }
 
-HWY_INLINE void transpose_panel(const uint16_t* const (&token)[16], uint32_t head_dim,
-                                uint16_t* HWY_RESTRICT out) {
-  for (uint32_t d = 0; d < head_dim; d += 8) transpose_8(token, d, out + d * kVirtualLanes);
+HWY_INLINE void transpose_half(const uint16_t* const (&token)[16], uint32_t head_dim,
+                               uint16_t* HWY_RESTRICT out) {
+  for (uint32_t d = 0; d < head_dim; d += 8) transpose_8(token, d, out + d * kKeyPanel);
 }
-HWY_INLINE void transpose_panel(const float* const (&token)[16], uint32_t head_dim,
-                                float* HWY_RESTRICT out) {
+HWY_INLINE void transpose_half(const float* const (&token)[16], uint32_t head_dim,
+                               float* HWY_RESTRICT out) {
   for (uint32_t d = 0; d < head_dim; ++d) {
-    for (uint32_t t = 0; t < 16; ++t) out[d * kVirtualLanes + t] = token[t][d];
+    for (uint32_t t = 0; t < 16; ++t) out[d * kKeyPanel + t] = token[t][d];
   }
 }
 
@@ -83,15 +85,15 @@ template <class T>
 HWY_NOINLINE void expand_keys(const KvTile& tile, T* HWY_RESTRICT keys) {
   alignas(64) static constexpr T kZeros[kMaxHeadDim] = {};
   const uint32_t head_dim = tile.kv.head_dim;
-  for (uint32_t t0 = 0; t0 < tile.tokens; t0 += 16, keys += 16 * head_dim) {
-    // A panel lies within one block: block_tokens is a multiple of 16.
+  for (uint32_t t0 = 0; t0 < tile.tokens; t0 += 16) {
+    // 16 tokens lie within one block: block_tokens is a multiple of 16.
     const std::byte* base = kv_vector(tile.kv, tile.seq, kKeyPlane, tile.head, tile.first + t0);
     const T* token[16];
     for (uint32_t t = 0; t < 16; ++t) {
       token[t] = t0 + t < tile.tokens ? reinterpret_cast<const T*>(base + t * tile.kv.token_stride)
                                       : kZeros;
     }
-    transpose_panel(token, head_dim, keys);
+    transpose_half(token, head_dim, keys + t0 / kKeyPanel * kKeyPanel * head_dim + t0 % kKeyPanel);
   }
 }
 
@@ -163,18 +165,20 @@ HWY_NOINLINE void attend(const KvTile& tile, const T* keys, const float* const* 
   const uint32_t head_dim = tile.kv.head_dim, block_tokens = tile.kv.block_tokens;
   float* s[kMaxRows];
   for (int i = 0; i < count; ++i) s[i] = scores + i * kAttentionTile;
-  const size_t panels = (valid + 15) / 16;
+  const size_t halves = (valid + kHalf - 1) / kHalf;
   const Segment key_segment = {keys, head_dim};
   gemm_rows<T>({.a = q,
                 .segments = &key_segment,
                 .num_segments = 1,
-                .row_stride = kVirtualLanes,
-                .panel_stride = head_dim * kVirtualLanes,
+                .row_stride = kKeyPanel,
+                .panel_stride = head_dim * kKeyPanel,
                 .out = s,
-                .columns = panels * kVirtualLanes,
+                .columns = halves * kHalf,
                 .bias = nullptr,
-                .accumulate = false},
-               count, 0, panels);
+                .accumulate = false,
+                .prefetch = nullptr,
+                .prefetch_step = 0},
+               count, 0, halves);
   for (int i = 0; i < count; ++i) {
     softmax_row(s[i], valid, scale, &records[i][head_dim], &records[i][head_dim + 1]);
   }
@@ -188,12 +192,14 @@ HWY_NOINLINE void attend(const KvTile& tile, const T* keys, const float* const* 
                 .segments = values,
                 .num_segments = num_segments,
                 .row_stride = tile.kv.token_stride / sizeof(T),
-                .panel_stride = kVirtualLanes,
+                .panel_stride = 2 * kHalf,
                 .out = records,
                 .columns = head_dim,
                 .bias = nullptr,
-                .accumulate = false},
-               count, 0, head_dim / kVirtualLanes);
+                .accumulate = false,
+                .prefetch = nullptr,
+                .prefetch_step = 0},
+               count, 0, head_dim / kHalf);
 }
 
 }  // namespace

@@ -18,43 +18,52 @@ HWY_BEFORE_NAMESPACE();
 namespace baton::ops::HWY_NAMESPACE {
 namespace {
 
+// The right-hand side comes in panels of 32 columns, computed as halves of 16. A bf16 row of a
+// panel is one cache line, so that few activations stream the weights in one line after the other.
+constexpr size_t kHalf = kVirtualLanes;
+
 // A run of k whose rows of the right-hand side are `GemmArgs::row_stride` apart.
 struct Segment {
   const void* b;  // first row of the run, panel 0
   size_t k;
 };
 
-// out[r][p * 16 + c] = sum over k of a[r][k] * b[k][p][c] (+ bias[p * 16 + c]) (+ out).
+// out[r][c] = sum over k of a[r][k] * b[k][c] (+ bias[c]) (+ out[r][c]).
 struct GemmArgs {
-  const float* const* a;    // one pointer a row, each to all k
+  const float* const* a;    // one pointer a row, to all k
   const Segment* segments;  // the right-hand side, in order of k
   size_t num_segments;
   size_t row_stride;    // elements from k to k + 1
   size_t panel_stride;  // elements from a panel to the next
   float* const* out;    // one pointer a row, to column 0
-  size_t columns;       // those beyond are computed (as zeros) but not written
+  size_t columns;       // those beyond are computed but not written
   const float* bias;    // of column 0, or null
   bool accumulate;
+  // What will be needed next, or null: brought into L2 while this is computed, `prefetch_step`
+  // bytes for each k. The hardware does not look past the end of a panel.
+  const std::byte* prefetch;
+  size_t prefetch_step;
 };
 
+// Rows that a kernel takes at most: as many as have their sums in registers.
 #if HWY_MAX_BYTES == 64
 constexpr int kMaxRows = 12;
-// Panels side by side, so that enough chains are in flight to hide the latency of an FMA.
-constexpr int panels_for_rows(int rows) { return rows <= 1 ? 8 : rows <= 3 ? 4 : 2; }
+constexpr int kMaxWideRows = kMaxRows;
 #else
 constexpr int kMaxRows = 6;
-constexpr int panels_for_rows(int rows) {
-  return rows == 1 ? 4 : rows == 2 ? 3 : rows == 3 ? 2 : 1;
-}
+constexpr int kMaxWideRows = 2;
 #endif
 
-// One row of a panel. bf16 on narrow vectors comes as (even columns, odd columns) of each 2 *
-// kLanes, which costs a shift and a mask; finish_panel puts them in order.
-HWY_INLINE void load_panel_row(const float* HWY_RESTRICT b, VecF (&v)[kParts]) {
+// Halves that a kernel for `rows` rows takes at a time.
+constexpr int halves_for(int rows) { return rows <= kMaxWideRows ? 2 : 1; }
+
+// 16 columns of one row. bf16 on narrow vectors comes as (even columns, odd columns) of each 2 *
+// kLanes, which costs a shift and a mask; finish_half puts them in order.
+HWY_INLINE void load_half(const float* HWY_RESTRICT b, VecF (&v)[kParts]) {
   HWY_UNROLL(4)
   for (size_t i = 0; i < kParts; ++i) v[i] = hn::LoadU(F32(), b + i * kLanes);
 }
-HWY_INLINE void load_panel_row(const uint16_t* HWY_RESTRICT b, VecF (&v)[kParts]) {
+HWY_INLINE void load_half(const uint16_t* HWY_RESTRICT b, VecF (&v)[kParts]) {
 #if HWY_MAX_BYTES == 64
   v[0] = load_bf16(b);
 #else
@@ -68,81 +77,90 @@ HWY_INLINE void load_panel_row(const uint16_t* HWY_RESTRICT b, VecF (&v)[kParts]
 #endif
 }
 
-HWY_INLINE void finish_panel(const float*, VecF (&)[kParts]) {}
-HWY_INLINE void finish_panel(const uint16_t*, VecF (&v)[kParts]) {
-#if HWY_MAX_BYTES < 64
-  const F32 d;
-  HWY_UNROLL(4)
-  for (size_t i = 0; i < kParts; i += 2) {
-    const VecF low = hn::InterleaveLower(d, v[i], v[i + 1]);
-    const VecF high = hn::InterleaveUpper(d, v[i], v[i + 1]);
+HWY_INLINE void finish_half(const float*, VecF (&)[kParts]) {}
+HWY_INLINE void finish_half(const uint16_t*, VecF (&v)[kParts]) {
 #if HWY_MAX_BYTES == 32
-    v[i] = hn::ConcatLowerLower(d, high, low);
-    v[i + 1] = hn::ConcatUpperUpper(d, high, low);
-#else
-    v[i] = low;
-    v[i + 1] = high;
-#endif
+  const F32 d;
+  const VecF low = hn::InterleaveLower(d, v[0], v[1]);
+  const VecF high = hn::InterleaveUpper(d, v[0], v[1]);
+  v[0] = hn::ConcatLowerLower(d, high, low);
+  v[1] = hn::ConcatUpperUpper(d, high, low);
+#elif HWY_MAX_BYTES == 16
+  const F32 d;
+  for (size_t i = 0; i < kParts; i += 2) {
+    const VecF even = v[i];
+    v[i] = hn::InterleaveLower(d, even, v[i + 1]);
+    v[i + 1] = hn::InterleaveUpper(d, even, v[i + 1]);
   }
 #else
   (void)v;
 #endif
 }
 
-// Writes up to 16 columns of one row of one panel.
-HWY_INLINE void store_panel(const VecF (&v)[kParts], const GemmArgs& g, int row, size_t column) {
-  const F32 d;
-  float* out = g.out[row] + column;
-  if (column + kVirtualLanes <= g.columns) {
-    HWY_UNROLL(4)
-    for (size_t i = 0; i < kParts; ++i) {
-      VecF sum = v[i];
-      if (g.bias != nullptr) sum = hn::Add(sum, hn::LoadU(d, g.bias + column + i * kLanes));
-      if (g.accumulate) sum = hn::Add(sum, hn::LoadU(d, out + i * kLanes));
-      hn::StoreU(sum, d, out + i * kLanes);
-    }
-    return;
-  }
-  alignas(64) float lane[kVirtualLanes];
-  for (size_t i = 0; i < kParts; ++i) hn::Store(v[i], d, lane + i * kLanes);
+// The last columns where they do not fill a half.
+HWY_NOINLINE void store_tail(const float* lane, const GemmArgs& g, float* out, size_t column) {
   for (size_t c = 0; column + c < g.columns; ++c) {
     float sum = lane[c];
     if (g.bias != nullptr) sum += g.bias[column + c];
-    if (g.accumulate) sum += out[c];
-    out[c] = sum;
+    if (g.accumulate) sum += out[column + c];
+    out[column + c] = sum;
   }
 }
 
-// Rows [0, kRows) times panels [panel, panel + kPanels).
-template <int kRows, int kPanels, class W>
-HWY_NOINLINE void gemm_block(const GemmArgs& g, size_t panel) {
+HWY_INLINE void store_half(const VecF (&v)[kParts], const GemmArgs& g, int row, size_t column) {
   const F32 d;
-  VecF acc[kRows][kPanels][kParts];
+  float* out = g.out[row];
+  if (column + kHalf > g.columns) {
+    alignas(64) float lane[kHalf];
+    for (size_t i = 0; i < kParts; ++i) hn::Store(v[i], d, lane + i * kLanes);
+    store_tail(lane, g, out, column);
+    return;
+  }
+  HWY_UNROLL(4)
+  for (size_t i = 0; i < kParts; ++i) {
+    const size_t c = column + i * kLanes;
+    VecF sum = v[i];
+    if (g.bias != nullptr) sum = hn::Add(sum, hn::LoadU(d, g.bias + c));
+    if (g.accumulate) sum = hn::Add(sum, hn::LoadU(d, out + c));
+    hn::StoreU(sum, d, out + c);
+  }
+}
+
+// Rows [0, kRows) times halves [half, half + kHalves) of one panel.
+template <int kRows, int kHalves, class W>
+HWY_NOINLINE void gemm_block(const GemmArgs& g, size_t half) {
+  const F32 d;
+  VecF acc[kRows][kHalves][kParts];
   HWY_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {
     HWY_UNROLL(16)
-    for (int p = 0; p < kPanels; ++p) {
+    for (int h = 0; h < kHalves; ++h) {
       HWY_UNROLL(16)
-      for (size_t i = 0; i < kParts; ++i) acc[r][p][i] = hn::Zero(d);
+      for (size_t i = 0; i < kParts; ++i) acc[r][h][i] = hn::Zero(d);
     }
   }
   const float* a[kRows];
   HWY_UNROLL(16)
   for (int r = 0; r < kRows; ++r) a[r] = g.a[r];
+  // A prefetch of an address that is not mapped would cost a page walk each time.
+  const std::byte* ahead =
+      g.prefetch != nullptr ? g.prefetch : static_cast<const std::byte*>(g.segments[0].b);
 
   for (size_t s = 0; s < g.num_segments; ++s) {
-    const W* b = static_cast<const W*>(g.segments[s].b) + panel * g.panel_stride;
+    const W* b =
+        static_cast<const W*>(g.segments[s].b) + half / 2 * g.panel_stride + half % 2 * kHalf;
     const size_t k_end = g.segments[s].k;
-    for (size_t k = 0; k < k_end; ++k, b += g.row_stride) {
+    for (size_t k = 0; k < k_end; ++k, b += g.row_stride, ahead += g.prefetch_step) {
+      if constexpr (kRows > 2) __builtin_prefetch(ahead, 0, 2);
       HWY_UNROLL(16)
-      for (int p = 0; p < kPanels; ++p) {
+      for (int h = 0; h < kHalves; ++h) {
         VecF v[kParts];
-        load_panel_row(b + p * g.panel_stride, v);
+        load_half(b + h * kHalf, v);
         HWY_UNROLL(16)
         for (int r = 0; r < kRows; ++r) {
           const VecF x = hn::Set(d, a[r][k]);
           HWY_UNROLL(16)
-          for (size_t i = 0; i < kParts; ++i) acc[r][p][i] = hn::MulAdd(x, v[i], acc[r][p][i]);
+          for (size_t i = 0; i < kParts; ++i) acc[r][h][i] = hn::MulAdd(x, v[i], acc[r][h][i]);
         }
       }
     }
@@ -153,39 +171,37 @@ HWY_NOINLINE void gemm_block(const GemmArgs& g, size_t panel) {
   HWY_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {
     HWY_UNROLL(16)
-    for (int p = 0; p < kPanels; ++p) {
-      finish_panel(static_cast<const W*>(nullptr), acc[r][p]);
-      store_panel(acc[r][p], g, r, (panel + p) * kVirtualLanes);
+    for (int h = 0; h < kHalves; ++h) {
+      finish_half(static_cast<const W*>(nullptr), acc[r][h]);
+      store_half(acc[r][h], g, r, (half + h) * kHalf);
     }
   }
 }
 
-using GemmBlock = void (*)(const GemmArgs&, size_t panel);
+using GemmBlock = void (*)(const GemmArgs&, size_t half);
 
-// Kernels for 1 to kMaxRows rows: `wide` takes panels_for_rows(rows) panels, `narrow` takes one.
-template <class W>
+// Kernels for 1 to kMaxRows rows: `pair` takes halves_for(rows) halves, `single` takes one.
 struct GemmBlocks {
-  GemmBlock wide[kMaxRows + 1];
-  GemmBlock narrow[kMaxRows + 1];
+  GemmBlock pair[kMaxRows + 1];
+  GemmBlock single[kMaxRows + 1];
 };
 
 template <class W, int... kRows>
-constexpr GemmBlocks<W> make_gemm_blocks(std::integer_sequence<int, kRows...>) {
-  return {{nullptr, &gemm_block<kRows + 1, panels_for_rows(kRows + 1), W>...},
+constexpr GemmBlocks make_gemm_blocks(std::integer_sequence<int, kRows...>) {
+  return {{nullptr, &gemm_block<kRows + 1, halves_for(kRows + 1), W>...},
           {nullptr, &gemm_block<kRows + 1, 1, W>...}};
 }
 
 template <class W>
-constexpr GemmBlocks<W> kGemmBlocks =
-    make_gemm_blocks<W>(std::make_integer_sequence<int, kMaxRows>());
+constexpr GemmBlocks kGemmBlocks = make_gemm_blocks<W>(std::make_integer_sequence<int, kMaxRows>());
 
-// Rows [0, rows) times panels [begin, end); 1 <= rows <= kMaxRows.
+// Rows [0, rows) times halves [begin, end); 1 <= rows <= kMaxRows, begin is even.
 template <class W>
 HWY_INLINE void gemm_rows(const GemmArgs& g, int rows, size_t begin, size_t end) {
-  const size_t step = static_cast<size_t>(panels_for_rows(rows));
-  size_t p = begin;
-  for (; p + step <= end; p += step) kGemmBlocks<W>.wide[rows](g, p);
-  for (; p < end; ++p) kGemmBlocks<W>.narrow[rows](g, p);
+  const size_t step = static_cast<size_t>(halves_for(rows));
+  size_t h = begin;
+  for (; h + step <= end; h += step) kGemmBlocks<W>.pair[rows](g, h);
+  if (h < end) kGemmBlocks<W>.single[rows](g, h);
 }
 
 }  // namespace

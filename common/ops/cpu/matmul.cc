@@ -34,41 +34,71 @@ HWY_BEFORE_NAMESPACE();
 namespace baton::ops::HWY_NAMESPACE {
 namespace {
 
+// Up to kMaxRows rows from `row` on.
 template <class W>
-HWY_INLINE void row_group(const MatmulJob& job, int64_t row, int rows, int64_t panel_begin,
-                          int64_t panel_end) {
-  const float* a[kMaxRows];
-  float* out[kMaxRows];
-  for (int r = 0; r < rows; ++r) {
-    a[r] = job.x.row<float>(row + r);
-    out[r] = job.out.row<float>(row + r);
+class RowGroup {
+ public:
+  RowGroup(const MatmulJob& job, int64_t row, int64_t rows) : rows_(static_cast<int>(rows)) {
+    for (int r = 0; r < rows_; ++r) {
+      a_[r] = job.x.row<float>(row + r);
+      out_[r] = job.out.row<float>(row + r);
+    }
+    k_ = static_cast<size_t>(job.w.k());
+    all_ = {job.w.panel<W>(0), k_};
+    args_ = {.a = a_,
+             .segments = &all_,
+             .num_segments = 1,
+             .row_stride = kPanel,
+             .panel_stride = k_ * kPanel,
+             .out = out_,
+             .columns = static_cast<size_t>(job.w.n()),
+             .bias = job.bias,
+             .accumulate = job.accumulate,
+             .prefetch = nullptr,
+             .prefetch_step = 0};
   }
-  const auto k = static_cast<size_t>(job.w.k());
-  const Segment all = {job.w.panel<W>(0), k};
-  const GemmArgs g = {.a = a,
-                      .segments = &all,
-                      .num_segments = 1,
-                      .row_stride = kVirtualLanes,
-                      .panel_stride = k * kVirtualLanes,
-                      .out = out,
-                      .columns = static_cast<size_t>(job.w.n()),
-                      .bias = job.bias,
-                      .accumulate = job.accumulate};
-  gemm_rows<W>(g, rows, static_cast<size_t>(panel_begin), static_cast<size_t>(panel_end));
-}
 
-// The tile's rows in groups of nearly equal size. With several groups a panel stays in L1 while
-// all of them pass over it; a single group takes as many panels at once as hide latency.
+  void multiply(int64_t half_begin, int64_t half_end) {
+    gemm_rows<W>(args_, rows_, static_cast<size_t>(half_begin), static_cast<size_t>(half_end));
+  }
+  // Has multiply() bring in the `part`-th of `parts` of a panel.
+  void prefetch(const W* panel, int64_t part, int64_t parts) {
+    const size_t bytes = k_ * kPanel * sizeof(W);
+    args_.prefetch = reinterpret_cast<const std::byte*>(panel) + bytes * part / parts;
+    args_.prefetch_step = kPanel * sizeof(W) / parts;
+  }
+
+ private:
+  int rows_;
+  size_t k_;
+  Segment all_;
+  const float* a_[kMaxRows];
+  float* out_[kMaxRows];
+  GemmArgs args_;
+};
+
+// Few rows: all panels in one go, as fast as memory brings them.
+// More: groups of nearly equal size pass over a panel while it is in cache, and each pass brings
+// in its part of the next panel.
 template <class W>
 void matmul_tile_of(const MatmulJob& job, const MatmulTile& t) {
   const int64_t rows = t.row_end - t.row_begin;
+  const int64_t last_half = std::min(2 * t.panel_end, (job.w.n() + 15) / 16);
+  if (rows <= kMaxWideRows) {
+    RowGroup<W>(job, t.row_begin, rows).multiply(2 * t.panel_begin, last_half);
+    return;
+  }
   const int64_t groups = (rows + kMaxRows - 1) / kMaxRows;
-  const int64_t step = groups == 1 ? t.panel_end - t.panel_begin : panels_for_rows(kMaxRows);
-  for (int64_t p = t.panel_begin; p < t.panel_end; p += step) {
-    const int64_t p_end = std::min(p + step, t.panel_end);
-    for (int64_t g = 0; g < groups; ++g) {
-      const int64_t begin = rows * g / groups, end = rows * (g + 1) / groups;
-      row_group<W>(job, t.row_begin + begin, static_cast<int>(end - begin), p, p_end);
+  const int64_t step = halves_for(kMaxRows), passes = 2 / step * groups;
+  for (int64_t p = t.panel_begin; p < t.panel_end; ++p) {
+    int64_t pass = 0;
+    for (int64_t h = 2 * p; h < std::min(2 * p + 2, last_half); h += step) {
+      for (int64_t g = 0; g < groups; ++g, ++pass) {
+        const int64_t begin = rows * g / groups, end = rows * (g + 1) / groups;
+        RowGroup<W> group(job, t.row_begin + begin, end - begin);
+        if (p + 1 < t.panel_end) group.prefetch(job.w.panel<W>(p + 1), pass, passes);
+        group.multiply(h, std::min(h + step, last_half));
+      }
     }
   }
 }
@@ -92,7 +122,7 @@ namespace {
 HWY_EXPORT(matmul_tile);
 
 constexpr int64_t kRowBlockBytes = 384 << 10;  // activations that stay in L2 beside a panel
-constexpr int64_t kTasksPerThread = 8;         // evens out threads that are disturbed
+constexpr int64_t kTasksPerThread = 6;         // evens out threads that are disturbed
 
 // How the output is cut: row blocks by cache, column chunks by threads; never over k.
 struct MatmulGrid {
@@ -104,7 +134,7 @@ MatmulGrid make_grid(int64_t rows, int64_t k, int64_t panels, int64_t threads) {
   const int64_t row_blocks = (rows + block_rows - 1) / block_rows;
   if (threads == 1) return {row_blocks, 1};
   const int64_t wanted = (kTasksPerThread * threads + row_blocks - 1) / row_blocks;
-  return {row_blocks, std::clamp<int64_t>(wanted, 1, (panels + 1) / 2)};
+  return {row_blocks, std::clamp<int64_t>(wanted, 1, panels)};
 }
 
 }  // namespace

@@ -7,11 +7,11 @@
 namespace baton::ops {
 
 // Output features of one panel.
-inline constexpr int64_t kPanel = 16;
+inline constexpr int64_t kPanel = 32;
 
-// Weights [n, k] as panels of 16 output features: element (n, k) lies at [n / 16][k][n % 16], so
-// that one row of a panel meets one activation. The last panel is filled up with zeros. Owns its
-// memory; immutable once packed.
+// Weights [n, k] as panels of 32 output features: element (n, k) lies at [n / 32][k][n % 32], so
+// that one row of a panel meets one activation, and is a cache line in bf16. The last panel is
+// filled up with zeros. Owns its memory; immutable once packed.
 class CpuPackedMatrix final : public PackedMatrix {
  public:
   CpuPackedMatrix(int64_t n, int64_t k, DType dtype, device::Buffer data)

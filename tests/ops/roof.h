@@ -1,0 +1,14 @@
+#pragma once
+
+#include <cstddef>
+
+// What this machine can do at most, measured by programs that do nothing else, so that a benchmark
+// can stand beside its roof from the same run.
+namespace baton::ops {
+
+// GB/s of reading memory that no cache holds, on so many threads.
+double measure_read_gbps(unsigned threads);
+// GFLOP/s of independent f32 fused multiply-adds in registers, on so many threads.
+double measure_fma_gflops(unsigned threads);
+
+}  // namespace baton::ops
