@@ -73,7 +73,7 @@ class GgufLoader {
     } else if (model == "llama") {
       BATON_CHECK_OK(sentencepiece());
     } else {
-      return metadata_.bad("tokenizer.ggml.model",
+      return unsupported("tokenizer.ggml.model",
                            fmt::format("is '{}', a kind of tokenizer that is not supported "
                                        "(gpt2 and llama are)",
                                        formats::printable(model)));
@@ -87,6 +87,12 @@ class GgufLoader {
   }
 
  private:
+  Error unsupported(std::string_view key, std::string_view reason) const {
+    Error e = metadata_.bad(key, reason);
+    e.code = Errc::kUnsupported;
+    return e;
+  }
+
   result<std::string> text(std::string_view key) const {
     BATON_TRY(const std::string_view value, metadata_.string(key));
     return std::string(value);
@@ -119,7 +125,7 @@ class GgufLoader {
     }
     const auto family = family_of(pre);
     if (!family) {
-      return metadata_.bad("tokenizer.ggml.pre",
+      return unsupported("tokenizer.ggml.pre",
                            fmt::format("is '{}', a way to split text that is not supported",
                                        formats::printable(pre)));
     }

@@ -26,14 +26,16 @@ result<bool> flag(const JsonFields& fields, std::string_view field, bool fallbac
 // {"String": s} or {"Regex": r}, both as a pattern; `literal` gets the first kind.
 result<Regex> pattern(const JsonFields& step, std::string* literal = nullptr) {
   BATON_TRY(const JsonFields fields, step.fields("pattern"));
-  if (fields.has("String")) {
-    BATON_TRY(const std::string_view text, fields.string("String"));
-    if (text.empty()) return fields.bad("String", "is empty");
-    if (literal != nullptr) *literal = text;
-    return Regex::literal(text);
-  }
-  BATON_TRY(const std::string_view text, fields.string("Regex"));
-  return Regex::compile(text);
+  const bool is_literal = fields.has("String");
+  const char* field = is_literal ? "String" : "Regex";
+  BATON_TRY(const std::string_view text, fields.string(field));
+  if (is_literal && text.empty()) return fields.bad(field, "is empty");
+  if (is_literal && literal != nullptr) *literal = text;
+  auto regex = is_literal ? Regex::literal(text) : Regex::compile(text);
+  if (regex) return regex;
+  Error e = fields.bad(field, "cannot be used: " + regex.error().message);
+  e.code = regex.error().code;
+  return e;
 }
 
 // The steps of `field`: one object, or those inside its Sequence.

@@ -1,10 +1,13 @@
 // Ids and texts against the `tokenizers` library, by hashes: scripts/make_text_goldens.py.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 
 #include "common/text/tokenizer.h"
+#include "tests/fakes/gguf_writer.h"
+#include "tests/fakes/temp_dir.h"
 #include "tests/text/random_text.h"
 
 namespace baton::text {
@@ -47,18 +50,66 @@ size_t check_hashes(const std::string& family, const Tokenizer& tokenizer) {
   return index;
 }
 
-class TokenizerGolden : public testing::TestWithParam<const char*> {};
+class TokenizerFamily : public testing::TestWithParam<const char*> {};
 
-TEST_P(TokenizerGolden, EqualsTheTokenizersLibrary) {
+TEST_P(TokenizerFamily, EqualsTheTokenizersLibrary) {
   const auto tokenizer = Tokenizer::load(data_path(GetParam()));
   ASSERT_TRUE(tokenizer) << tokenizer.error().message;
   EXPECT_EQ(check_hashes(GetParam(), *tokenizer), 1500u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, TokenizerGolden,
+INSTANTIATE_TEST_SUITE_P(Golden, TokenizerFamily,
                          testing::Values("gpt2", "smollm", "llama3", "qwen2", "tekken", "llama2",
                                          "metaspace", "flags", "splits"),
                          [](const auto& info) { return std::string(info.param); });
+
+// The vocabulary of a family's tokenizer.json as a GGUF file has it.
+fakes::GgufWriter gguf_of(const std::string& family, std::string_view pre) {
+  const auto json = boost::json::parse(read_data(family + "/tokenizer.json"));
+  std::vector<std::string> tokens, merges;
+  std::vector<int32_t> types;
+  const auto put = [&](const boost::json::value& id, std::string_view text, int32_t type) {
+    const auto at = id.to_number<size_t>();
+    if (at >= tokens.size()) tokens.resize(at + 1), types.resize(at + 1, 1);
+    tokens[at] = text;
+    types[at] = type;
+  };
+  for (const auto& [text, id] : json.at("model").at("vocab").as_object()) put(id, text, 1);
+  for (const auto& token : json.at("added_tokens").as_array()) {
+    put(token.at("id"), text_of(token.at("content")), token.at("special").as_bool() ? 3 : 4);
+  }
+  for (const auto& pair : json.at("model").at("merges").as_array()) {
+    merges.push_back(text_of(pair.at(0)) + " " + text_of(pair.at(1)));
+  }
+  fakes::GgufWriter out;
+  out.set("general.architecture", std::string_view("llama"))
+      .set("tokenizer.ggml.model", std::string_view("gpt2"))
+      .set("tokenizer.ggml.pre", pre)
+      .set("tokenizer.ggml.tokens", tokens)
+      .set("tokenizer.ggml.token_type", types)
+      .set("tokenizer.ggml.merges", merges);
+  for (const char* bos : {"<|begin_of_text|>", "<s>"}) {
+    const auto found = std::ranges::find(tokens, bos);
+    if (found == tokens.end()) continue;
+    out.set("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(found - tokens.begin()));
+  }
+  return out;
+}
+
+TEST(TokenizerGolden, GgufEqualsTheTokenizersLibrary) {
+  const std::pair<const char*, const char*> families[] = {{"gpt2", "gpt-2"},
+                                                          {"smollm", "smollm"},
+                                                          {"llama3", "llama-bpe"},
+                                                          {"qwen2", "qwen2"},
+                                                          {"tekken", "tekken"}};
+  const fakes::TempDir dir;
+  for (const auto& [family, pre] : families) {
+    gguf_of(family, pre).write(dir / "m.gguf");
+    const auto tokenizer = Tokenizer::load(dir / "m.gguf");
+    ASSERT_TRUE(tokenizer) << family << ": " << tokenizer.error().message;
+    EXPECT_EQ(check_hashes(family, *tokenizer), 1500u);
+  }
+}
 
 // The quick-start model, where it is at hand.
 TEST(TokenizerGoldenModel, SmolLm2) {
