@@ -25,9 +25,11 @@ struct Setup {
           .plane_stride = kKvHeads * kBlock * token,
           .head_stride = kBlock * token,
           .token_stride = token};
-    memory.resize(sequences * blocks * kv.block_stride / 2);
-    Random random(1);
-    for (uint16_t& v : memory) v = f32_to_bf16(uniform(random, -1, 1));
+    memory = device::allocate_host(sequences * blocks * kv.block_stride);  // huge pages
+    auto* values = reinterpret_cast<uint16_t*>(memory.data());
+    for (size_t i = 0; i < memory.bytes() / 2; ++i) {
+      values[i] = f32_to_bf16(static_cast<float>(i * 2654435761u % 2048) / 1024 - 1);
+    }
     layer_bytes = 2 * kKvHeads * kBlock * token;
     tables.resize(sequences * blocks);
     for (uint32_t i = 0; i < tables.size(); ++i) tables[i] = BlockId(i * 7919 % tables.size());
@@ -37,13 +39,13 @@ struct Setup {
   }
   PagedKv layer(uint32_t i) {
     PagedKv at = kv;
-    at.base = reinterpret_cast<std::byte*>(memory.data()) + i * layer_bytes;
+    at.base = memory.data() + i * layer_bytes;
     return at;
   }
 
   PagedKv kv;
   size_t layer_bytes;
-  std::vector<uint16_t> memory;
+  device::Buffer memory;
   std::vector<BlockId> tables;
   std::vector<SequenceRows> sequences;
 };

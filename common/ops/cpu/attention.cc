@@ -72,34 +72,46 @@ struct ItemRun {
     return records.at(query / group, query % group, tile);
   }
 
-  void tile(uint32_t index) {
+  KvTile kv_tile(uint32_t index) const {
     const uint32_t first = index * kAttentionTile;
-    const KvTile kv_tile = {args.kv, seq, item.kv_head, first, valid(queries - 1, first)};
-    expand_keys(kv_tile, keys);
-    for (uint32_t q = 0; q < queries;) {
-      const uint32_t seen = valid(q, first);
-      // Queries that see the whole tile go together; on the diagonal only those of one row do.
-      const uint32_t end = seen == kAttentionTile ? queries : (q / group + 1) * group;
-      const uint32_t count = std::min<uint32_t>(end - q, kMaxRows);
-      if (seen > 0) some_queries(kv_tile, index, q, static_cast<int>(count), seen);
-      q += count;
+    return {args.kv, seq, item.kv_head, first,
+            index < item.tile_end ? valid(queries - 1, first) : 0};
+  }
+
+  void all_tiles() {
+    const KvTile first = kv_tile(item.tile_begin);
+    for (uint32_t t = 0; t < first.tokens; t += 16) prefetch_tokens(first, kKeyPlane, t);
+    for (uint32_t t = item.tile_begin; t < item.tile_end; ++t) one_tile(t);
+  }
+
+  void one_tile(uint32_t index) {
+    const KvTile tile = kv_tile(index);
+    expand_keys(tile, keys);
+    uint32_t q = 0;
+    while (valid(q, tile.first) == 0) ++q;
+    for (KvTile next = kv_tile(index + 1); q < queries; next.tokens = 0) {
+      q = some_queries(tile, index, q, next);
     }
   }
 
-  void some_queries(const KvTile& kv_tile, uint32_t tile, uint32_t q0, int count, uint32_t seen) {
-    const float* q[kMaxRows];
-    float* out[kMaxRows];
-    for (int i = 0; i < count; ++i) {
-      const uint32_t query = q0 + static_cast<uint32_t>(i);
+  // A group from query `q0` on; returns where it ends.
+  uint32_t some_queries(const KvTile& tile, uint32_t index, uint32_t q0, const KvTile& next) {
+    QueryGroup g;
+    uint32_t query = q0;
+    for (; query < queries && g.count < kMaxRows; ++query, ++g.count) {
       const uint32_t row = seq.first_row + item.row_begin + query / group;
-      q[i] = args.q.row<float>(row) + (item.kv_head * group + query % group) * head_dim;
-      out[i] = record(query, tile, i);
+      g.q[g.count] = args.q.row<float>(row) + (item.kv_head * group + query % group) * head_dim;
+      g.seen[g.count] = valid(query, tile.first);
+      g.records[g.count] = record(query, index, g.count);
     }
-    attend<T>(kv_tile, keys, q, count, seen, args.scale, scores, out);
-    if (records.base != nullptr) return;
-    for (int i = 0; i < count; ++i) {
-      merge_record(out[i], head_dim, states + (q0 + static_cast<uint32_t>(i)) * (head_dim + 2));
+    attend<T>(tile, keys, g, args.scale, next, scores);
+    if (records.base == nullptr) {
+      for (int i = 0; i < g.count; ++i) {
+        merge_record(g.records[i], head_dim,
+                     states + (q0 + static_cast<uint32_t>(i)) * (head_dim + 2));
+      }
     }
+    return query;
   }
 
   void finish() {
@@ -117,7 +129,7 @@ void run_item(const AttentionArgs& args, const AttentionItem& item, const Record
               device::Scratch& scratch) {
   ItemRun<T> run{.args = args, .item = item, .records = records};
   run.take_scratch(scratch);
-  for (uint32_t t = item.tile_begin; t < item.tile_end; ++t) run.tile(t);
+  run.all_tiles();
   if (records.base == nullptr) run.finish();
 }
 

@@ -35,6 +35,15 @@ struct KvTile {
   uint32_t tokens;  // of it that may be read
 };
 
+// Brings K or V of up to 16 of the tile's tokens into cache, from `from` on. A block's share of
+// one head is too short a run for the hardware to see it coming.
+HWY_INLINE void prefetch_tokens(const KvTile& tile, uint32_t plane, uint32_t from) {
+  if (from >= tile.tokens) return;
+  const std::byte* p = kv_vector(tile.kv, tile.seq, plane, tile.head, tile.first + from);
+  const size_t bytes = std::min(tile.tokens - from, 16u) * tile.kv.token_stride;
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
+
 // keys[panel][d][32] = K of the tile's tokens, 32 to a panel, zeros up to a multiple of 16.
 constexpr uint32_t kKeyPanel = 32;
 
@@ -86,6 +95,7 @@ HWY_NOINLINE void expand_keys(const KvTile& tile, T* HWY_RESTRICT keys) {
   alignas(64) static constexpr T kZeros[kMaxHeadDim] = {};
   const uint32_t head_dim = tile.kv.head_dim;
   for (uint32_t t0 = 0; t0 < tile.tokens; t0 += 16) {
+    prefetch_tokens(tile, kValuePlane, t0);
     // 16 tokens lie within one block: block_tokens is a multiple of 16.
     const std::byte* base = kv_vector(tile.kv, tile.seq, kKeyPlane, tile.head, tile.first + t0);
     const T* token[16];
@@ -156,50 +166,98 @@ HWY_INLINE void finish_record(const float* HWY_RESTRICT record, uint32_t head_di
   }
 }
 
-// `count` <= kMaxRows queries that all see the tile's first `valid` tokens. q[i]: [head_dim];
-// records[i]: [head_dim + 2], written. `scores`: room for count rows of a tile.
+// Up to kMaxRows queries in order of their rows: each sees at least as many of the tile's tokens as
+// the one before it.
+struct QueryGroup {
+  int count = 0;
+  const float* q[kMaxRows];  // [head_dim]
+  uint32_t seen[kMaxRows];   // tokens of the tile, at least 1
+  float* records[kMaxRows];  // [head_dim + 2], written
+};
+
+// scores[i] = q[i] * K^T for all tokens that the last query sees. `next`: the tile whose keys are
+// brought into cache meanwhile; it may be empty.
 template <class T>
-HWY_NOINLINE void attend(const KvTile& tile, const T* keys, const float* const* q, int count,
-                         uint32_t valid, float scale, float* HWY_RESTRICT scores,
-                         float* const* records) {
+HWY_INLINE void multiply_keys(const T* keys, uint32_t head_dim, const QueryGroup& group,
+                              const KvTile& next, float* const* scores) {
+  const Segment segment = {keys, head_dim};
+  const size_t halves = (group.seen[group.count - 1] + kHalf - 1) / kHalf;
+  const GemmArgs args = {.a = group.q,
+                         .segments = &segment,
+                         .num_segments = 1,
+                         .row_stride = kKeyPanel,
+                         .panel_stride = head_dim * kKeyPanel,
+                         .out = scores,
+                         .columns = halves * kHalf,
+                         .bias = nullptr,
+                         .accumulate = false,
+                         .prefetch = nullptr,
+                         .prefetch_step = 0};
+  for (size_t h = 0; h < halves; h += 2) {
+    prefetch_tokens(next, kKeyPlane, static_cast<uint32_t>(h * kHalf));
+    prefetch_tokens(next, kKeyPlane, static_cast<uint32_t>((h + 1) * kHalf));
+    gemm_rows<T>(args, group.count, h, std::min(h + 2, halves));
+  }
+}
+
+// Goes on with a query's chain for the tokens that it sees and the group's first does not.
+template <class T>
+HWY_INLINE void add_values(const KvTile& tile, const float* p, uint32_t from, uint32_t to,
+                           float* HWY_RESTRICT out) {
+  const F32 d;
+  for (uint32_t t = from; t < to; ++t) {
+    const T* v = reinterpret_cast<const T*>(
+        kv_vector(tile.kv, tile.seq, kValuePlane, tile.head, tile.first + t));
+    const VecF weight = hn::Set(d, p[t]);
+    for (uint32_t i = 0; i < tile.kv.head_dim; i += kLanes) {
+      hn::StoreU(hn::MulAdd(weight, load_f32(v + i), hn::LoadU(d, out + i)), d, out + i);
+    }
+  }
+}
+
+// records[i] = scores[i] * V over the tokens that query i sees.
+template <class T>
+HWY_INLINE void multiply_values(const KvTile& tile, const QueryGroup& group,
+                                const float* const* scores) {
   const uint32_t head_dim = tile.kv.head_dim, block_tokens = tile.kv.block_tokens;
-  float* s[kMaxRows];
-  for (int i = 0; i < count; ++i) s[i] = scores + i * kAttentionTile;
-  const size_t halves = (valid + kHalf - 1) / kHalf;
-  const Segment key_segment = {keys, head_dim};
-  gemm_rows<T>({.a = q,
-                .segments = &key_segment,
-                .num_segments = 1,
-                .row_stride = kKeyPanel,
-                .panel_stride = head_dim * kKeyPanel,
-                .out = s,
-                .columns = halves * kHalf,
-                .bias = nullptr,
-                .accumulate = false,
-                .prefetch = nullptr,
-                .prefetch_step = 0},
-               count, 0, halves);
-  for (int i = 0; i < count; ++i) {
-    softmax_row(s[i], valid, scale, &records[i][head_dim], &records[i][head_dim + 1]);
-  }
-  Segment values[kMaxSegments];
+  const uint32_t common = group.seen[0];
+  Segment segments[kMaxSegments];
   size_t num_segments = 0;
-  for (uint32_t t = 0; t < valid; t += block_tokens) {
-    values[num_segments++] = {kv_vector(tile.kv, tile.seq, kValuePlane, tile.head, tile.first + t),
-                              std::min(block_tokens, valid - t)};
+  for (uint32_t t = 0; t < common; t += block_tokens) {
+    segments[num_segments++] = {
+        kv_vector(tile.kv, tile.seq, kValuePlane, tile.head, tile.first + t),
+        std::min(block_tokens, common - t)};
   }
-  gemm_rows<T>({.a = s,
-                .segments = values,
+  gemm_rows<T>({.a = scores,
+                .segments = segments,
                 .num_segments = num_segments,
                 .row_stride = tile.kv.token_stride / sizeof(T),
                 .panel_stride = 2 * kHalf,
-                .out = records,
+                .out = group.records,
                 .columns = head_dim,
                 .bias = nullptr,
                 .accumulate = false,
                 .prefetch = nullptr,
                 .prefetch_step = 0},
-               count, 0, head_dim / kHalf);
+               group.count, 0, head_dim / kHalf);
+  for (int i = 1; i < group.count; ++i) {
+    add_values<T>(tile, scores[i], common, group.seen[i], group.records[i]);
+  }
+}
+
+// Attention of a group over one tile. `scores`: [kMaxRows][256].
+template <class T>
+HWY_NOINLINE void attend(const KvTile& tile, const T* keys, const QueryGroup& group, float scale,
+                         const KvTile& next, float* HWY_RESTRICT scores) {
+  const uint32_t head_dim = tile.kv.head_dim;
+  float* s[kMaxRows];
+  for (int i = 0; i < group.count; ++i) s[i] = scores + i * kAttentionTile;
+  multiply_keys(keys, head_dim, group, next, s);
+  for (int i = 0; i < group.count; ++i) {
+    float* record = group.records[i];
+    softmax_row(s[i], group.seen[i], scale, &record[head_dim], &record[head_dim + 1]);
+  }
+  multiply_values<T>(tile, group, s);
 }
 
 }  // namespace
