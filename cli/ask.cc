@@ -177,16 +177,18 @@ class Client {
 
 }  // namespace
 
-result<AskTimings> ask(uint16_t port, const std::string& api_key, const std::string& prompt,
-                       uint32_t max_tokens, Duration timeout) {
+result<AskTimings> ask(uint16_t port, const Question& question, Duration timeout) {
   http::request<http::string_body> request(http::verb::post, "/v1/chat/completions", 11);
   request.set(http::field::host, "127.0.0.1");
   request.set(http::field::content_type, "application/json");
   request.set("x-baton-timings", "1");
-  if (!api_key.empty()) request.set(http::field::authorization, "Bearer " + api_key);
+  if (!question.api_key.empty()) {
+    request.set(http::field::authorization, "Bearer " + question.api_key);
+  }
   const json::object body = {
-      {"messages", json::array{json::object{{"role", "user"}, {"content", prompt}}}},
-      {"max_tokens", max_tokens},
+      {"model", question.model},
+      {"messages", json::array{json::object{{"role", "user"}, {"content", question.prompt}}}},
+      {"max_tokens", question.max_tokens},
       {"temperature", 0},
       {"stream", true},
       {"stream_options", json::object{{"include_usage", true}}}};

@@ -20,8 +20,13 @@ struct AskTimings {
 
 // Sends one chat message to a router on this machine and prints the answer as it streams, to
 // standard output. Blocks until the answer ends; `timeout` bounds all of it.
-result<AskTimings> ask(uint16_t port, const std::string& api_key, const std::string& prompt,
-                       uint32_t max_tokens, Duration timeout);
+struct Question {
+  std::string model;
+  std::string prompt;
+  std::string api_key;  // empty: none
+  uint32_t max_tokens = 200;
+};
+result<AskTimings> ask(uint16_t port, const Question& question, Duration timeout);
 
 // True if the router at this port can serve requests now. Blocks for 200 ms at most.
 bool is_ready(uint16_t port);

@@ -8,7 +8,7 @@
 #include "cli/run_loop.h"
 #include "common/base/config.h"
 #include "common/base/log.h"
-#include "router/service/router_service.h"
+#include "router/service.h"
 
 namespace baton::cli {
 namespace {
@@ -20,7 +20,7 @@ struct RouterSettings {
   std::string model_name;
   std::string api_key_file;
   uint32_t max_body_mib = 4;
-  uint32_t max_connections = 4096;
+  uint32_t max_connections = 1024;
   uint32_t max_waiting = 1024;
   uint32_t deadline_seconds = 600;
   uint32_t drain_seconds = 30;
@@ -70,13 +70,13 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
     return bad("--deadline-seconds is not in [1, 86400]");
   }
   router::RouterConfig config;
-  config.http.listen = s.listen;
+  config.http.address = s.listen;
   config.http.max_body_bytes = static_cast<size_t>(s.max_body_mib) << 20;
   config.http.max_connections = s.max_connections;
   config.workers = s.workers;
   config.models = {{s.model_name.empty() ? model_name_of(s.model) : s.model_name, s.model}};
   BATON_TRY(config.api_keys, read_keys(s.api_key_file));
-  config.dispatch.max_waiting = s.max_waiting;
+  config.dispatch.max_queued = s.max_waiting;
   config.request_deadline = seconds(s.deadline_seconds);
   config.drain_timeout = seconds(s.drain_seconds);
   return config;

@@ -11,6 +11,7 @@
 
 #include "cli/ask.h"
 #include "cli/commands.h"
+#include "cli/model_name.h"
 #include "cli/supervisor.h"
 #include "common/base/config.h"
 #include "common/base/log.h"
@@ -219,7 +220,9 @@ class Cluster {
     if (prompt.empty()) return print_usage();
     say("\n> " + prompt + "\n");
     asker_ = std::thread([this, prompt] {
-      auto answer = ask(http_port_, first_key(), prompt, config_.ask_tokens, seconds(600));
+      const Question question{model_name_of(config_.model), prompt, first_key(),
+                              config_.ask_tokens};
+      auto answer = ask(http_port_, question, seconds(600));
       boost::asio::post(io_, [this, answer = std::move(answer)] { answered(answer); });
     });
   }
@@ -261,7 +264,9 @@ class Cluster {
         "  curl -N " +
         url +
         "/chat/completions -H 'Content-Type: application/json' \\\n"
-        "    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello!\"}], \"stream\": "
+        "    -d '{\"model\": \"" +
+        model_name_of(config_.model) +
+        "\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello!\"}], \"stream\": "
         "true}'\n\n"
         "  from openai import OpenAI\n"
         "  client = OpenAI(base_url=\"" +
