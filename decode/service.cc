@@ -51,6 +51,7 @@ Service::Request Service::start(const engine::Request& request, WorkerId source,
           source != WorkerId(),
           source,
           {},
+          {},
           std::vector<TimePoint>(sampling.num_choices, now)};
 }
 
@@ -65,14 +66,15 @@ void Service::grant(const RequestKey& key, const engine::Request& request, Worke
   reserve.blocks.assign(granted.blocks.begin() + granted.first_lacking_block, granted.blocks.end());
   reserve.token_hash = kvcache::hash_tokens(request.tokens);
   reserve.deadline = request.deadline;
-  const std::vector<BlockId> lacking = reserve.blocks;
+  std::vector<BlockId> lacking = reserve.blocks;
   const uint32_t cached = reserve.first_token;
   if (const status sent = driver_.reserve(std::move(reserve), now); !sent) {
     (void)scheduler_.cancel(key);
     sink_released(lacking);  // nothing was asked to write there
     return refuse(key, milliseconds(100), sent.error().message);
   }
-  requests_[key] = start(request, source, now);
+  Request& entry = requests_[key] = start(request, source, now);
+  entry.lacking = std::move(lacking);
   proto::Frame frame;
   auto* reply = frame.mutable_reserve_reply();
   reply->set_request(key.request.value);
@@ -230,6 +232,7 @@ void Service::joined(const kvtransfer::Joined& joined) {
   const TimePoint now = Clock::now();
   std::fill(found->second.last_token.begin(), found->second.last_token.end(), now);
   const std::vector<uint32_t> unwanted = std::move(found->second.unwanted);
+  const std::vector<BlockId> lacking = std::move(found->second.lacking);
   proto::Frame frame;
   auto* m = frame.mutable_handed_off();
   m->set_request(key.request.value);
@@ -243,6 +246,7 @@ void Service::joined(const kvtransfer::Joined& joined) {
   if (const status in = scheduler_.join(key, joined.first_tokens, events_); !in) {
     requests_.erase(key);
     (void)scheduler_.cancel(key);
+    sink_released(lacking);  // the hand-off is over: nothing writes there any more
     return fail(key, in.error(), true);
   }
   take(now);

@@ -48,6 +48,7 @@ class Service final : public serving::StepClient {
     bool want_logprobs = false;
     bool reserved = false;              // its KV is awaited
     WorkerId source;                    // from this worker; none if computed here
+    std::vector<BlockId> lacking;       // that the hand-off writes
     std::vector<uint32_t> unwanted;     // choices cancelled while it was reserved
     std::vector<TimePoint> last_token;  // [num_choices], for the gap between tokens
   };

@@ -175,7 +175,12 @@ void Sink::on_commit(WorkerId from, Commit commit, TimePoint now, SinkActions& a
 
 void Sink::on_abort(WorkerId from, const Abort& abort, TimePoint, SinkActions& actions) {
   if (Handoff* h = find_live(from, abort.key)) {
-    fail(*h, error(Errc::kAborted, fmt::format("the source gave up: {}", name(abort.reason))),
+    // The request itself is over: an end, but nothing that anybody must make good.
+    const bool over =
+        abort.reason == AbortReason::kCancelled || abort.reason == AbortReason::kNotNeeded;
+    fail(*h,
+         error(over ? Errc::kCancelled : Errc::kAborted,
+               fmt::format("the source gave up: {}", name(abort.reason))),
          actions);
   }
 }

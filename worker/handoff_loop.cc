@@ -40,7 +40,8 @@ status HandoffLoop::start() {
 void HandoffLoop::kick() {
   if (posted_) return;
   posted_ = true;
-  boost::asio::post(io_, [this] {
+  boost::asio::post(io_, [this, alive = std::weak_ptr<void>(alive_)] {
+    if (alive.expired()) return;
     posted_ = false;
     run();
   });
@@ -64,11 +65,12 @@ void HandoffLoop::sleep() {
     return kick();
   } else if (!waiting_) {
     waiting_ = true;
-    event_.async_wait(boost::asio::posix::stream_descriptor::wait_read, [this](error_code ec) {
-      if (ec) return;  // being destroyed
-      waiting_ = false;
-      kick();
-    });
+    event_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                      [this, alive = std::weak_ptr<void>(alive_)](error_code ec) {
+                        if (ec || alive.expired()) return;  // being destroyed
+                        waiting_ = false;
+                        kick();
+                      });
   }
   // A transport that cannot be waited for is looked at now and then rather than forgotten.
   const TimePoint at = armed ? driver_.next_deadline() : Clock::now() + milliseconds(10);
@@ -79,8 +81,8 @@ void HandoffLoop::sleep() {
     return;
   }
   timer_.expires_at(at);
-  timer_.async_wait([this](error_code ec) {
-    if (ec) return;
+  timer_.async_wait([this, alive = std::weak_ptr<void>(alive_)](error_code ec) {
+    if (ec || alive.expired()) return;
     timer_at_ = TimePoint::max();
     kick();
   });

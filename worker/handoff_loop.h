@@ -3,6 +3,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <memory>
 
 #include "common/base/clock.h"
 #include "kvtransfer/handoff_driver.h"
@@ -30,8 +31,9 @@ class HandoffLoop {
   boost::asio::posix::stream_descriptor event_;
   boost::asio::steady_timer timer_;
   TimePoint timer_at_ = TimePoint::max();
-  bool posted_ = false;   // run() is queued
-  bool waiting_ = false;  // a wait on event_ is pending
+  const std::shared_ptr<void> alive_ = std::make_shared<char>();  // handlers may outlive this
+  bool posted_ = false;                                           // run() is queued
+  bool waiting_ = false;                                          // a wait on event_ is pending
 };
 
 }  // namespace baton::worker

@@ -324,8 +324,8 @@ void Node::tick() {
     return;
   }
   tick_timer_.expires_after(kTick);
-  tick_timer_.async_wait([this](boost::system::error_code ec) {
-    if (!ec) tick();
+  tick_timer_.async_wait([this, alive = std::weak_ptr<void>(alive_)](boost::system::error_code ec) {
+    if (!ec && !alive.expired()) tick();
   });
 }
 

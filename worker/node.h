@@ -112,6 +112,7 @@ class Node final : public Worker,
   Sessions sessions_;
   Pairing pairing_;
   std::unique_ptr<net::HttpEndpoint> http_;
+  const std::shared_ptr<void> alive_ = std::make_shared<char>();  // handlers may outlive this
   boost::asio::steady_timer tick_timer_;
   std::string last_load_;  // serialized
   TimePoint last_load_at_{};

@@ -44,17 +44,19 @@ status StepLoop::start() {
 }
 
 void StepLoop::watch() {
-  event_.async_wait(boost::asio::posix::stream_descriptor::wait_read, [this](error_code ec) {
-    if (ec) return;  // being destroyed
-    run();
-    watch();
-  });
+  event_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                    [this, alive = std::weak_ptr<void>(alive_)](error_code ec) {
+                      if (ec || alive.expired()) return;  // being destroyed
+                      run();
+                      watch();
+                    });
 }
 
 void StepLoop::kick() {
   if (posted_) return;
   posted_ = true;
-  boost::asio::post(io_, [this] {
+  boost::asio::post(io_, [this, alive = std::weak_ptr<void>(alive_)] {
+    if (alive.expired()) return;
     posted_ = false;
     run();
   });

@@ -41,6 +41,7 @@ class StepLoop {
   std::vector<engine::StepBatch*> free_;
   uint32_t in_flight_ = 0;
   uint64_t next_step_ = 1;
+  const std::shared_ptr<void> alive_ = std::make_shared<char>();  // handlers may outlive this
   bool posted_ = false;
   prometheus::Counter& steps_;
   prometheus::Counter& rows_;

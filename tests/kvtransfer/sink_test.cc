@@ -307,7 +307,7 @@ TEST_F(SinkTest, TheSourcesAbortEndsIt) {
   clear();
   sink_.on_abort(kSource, {key(), true, AbortReason::kNotNeeded}, at(1), actions_);
   ASSERT_EQ(took<SinkFailed>().size(), 1u);
-  EXPECT_EQ(took<SinkFailed>()[0].error.code, Errc::kAborted);
+  EXPECT_EQ(took<SinkFailed>()[0].error.code, Errc::kCancelled);
   EXPECT_TRUE(told<Abort>().empty());  // it knows
   expect_empty();
 }
