@@ -62,18 +62,24 @@ TEST_F(EngineTest, TellsNoLayerWhereNobodyReads) {
   EXPECT_THAT(d.run(batch), ElementsAre());
 }
 
+// A layer is read while the engine computes the next ones.
 TEST_F(EngineTest, TellsEachLayerOnceWithItsDigests) {
   StepBatch batch;
   add(batch, 0, 40, d.allocate(3)).digest = true;
   add(batch, 0, 5, d.allocate(1));
-  EXPECT_THAT(d.run(batch), ElementsAre(0, 1));
-  const StepSequence& s = batch.sequences[0];
-  ASSERT_EQ(s.digests.size(), 2u * 3u);
+  ASSERT_TRUE(d.engine().submit(&batch));
   for (uint32_t layer = 0; layer < 2; ++layer) {
+    const EngineEvent event = d.wait();
+    ASSERT_EQ(event.kind, EngineEvent::Kind::kLayerDone);
+    EXPECT_EQ(event.batch, &batch);
+    EXPECT_EQ(event.layer, layer);
+    const StepSequence& s = batch.sequences[0];
+    ASSERT_EQ(s.digests.size(), 2u * 3u);
     EXPECT_EQ(s.digests[layer * 3 + 0], digest(s, layer, 0, 16));
     EXPECT_EQ(s.digests[layer * 3 + 1], digest(s, layer, 1, 16));
     EXPECT_EQ(s.digests[layer * 3 + 2], digest(s, layer, 2, 8));
   }
+  EXPECT_EQ(d.wait().kind, EngineEvent::Kind::kStepDone);
   EXPECT_TRUE(batch.sequences[1].digests.empty());
 }
 
