@@ -139,7 +139,11 @@ HF = {
     "offsets swapped": (set_tensor(Q, data_offsets=[9000, 100]), "q_proj"),
     "offsets beyond the end": (set_tensor(Q, data_offsets=[0, 1 << 40]), "q_proj"),
     "wrong shape": (set_tensor(Q, shape=[32, 128]), "q_proj"),
-    "tensor missing": (edit_header(lambda header: header.pop(Q)), "q_proj"),
+    "tensor missing": (
+        lambda p: replace_in(p / "model.safetensors", b"0.self_attn.q_proj", b"0.self_attn.x_proj"),
+        "q_proj",
+    ),
+    "bytes of no tensor": (edit_header(lambda header: header.pop(Q)), "model.safetensors"),
     "no tokenizer": (remove("tokenizer.json"), "tokenizer"),
     "tokenizer is no json": (write("tokenizer.json", b"\xff\xfe{"), "tokenizer"),
     "tokenizer of a kind unknown": (

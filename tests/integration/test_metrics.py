@@ -63,7 +63,8 @@ def test_gauges_follow_requests(start_cluster, medium):
     cluster = start_cluster(medium, prefill=1, decode=1)
     body = {"prompt": "go", "max_tokens": 3000, "ignore_eos": True, "stream": True}
     answer = api.post(cluster, "/v1/completions", body, stream=True)
-    next(answer.iter_content(None))
+    chunks = answer.iter_content(None)  # to be kept: the connection ends with it
+    next(chunks)
     harness.wait_for(
         lambda: cluster.metrics("decode-0").sum("vllm:num_requests_running") == 1, 5, "running 1"
     )

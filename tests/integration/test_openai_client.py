@@ -140,7 +140,8 @@ def test_completion_logprobs(client, model):
     assert len(logprobs.tokens) == len(logprobs.token_logprobs) == len(logprobs.top_logprobs) == 5
     for token, value, top in zip(logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs):
         assert value <= 0
-        assert value == max(top.values())  # greedy takes the likeliest
+        # Greedy takes the likeliest. (Tokens that are no whole character share one key.)
+        assert value >= max(top.values())
         assert token in top
         assert 1 <= len(top) <= 4
     assert logprobs.text_offset[0] == 0

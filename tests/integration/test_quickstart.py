@@ -147,7 +147,8 @@ def test_a_second_ctrl_c_does_not_wait(medium):
     model = requests.get(url + "/v1/models").json()["data"][0]["id"]
     body = {"model": model, "prompt": "x", "max_tokens": 3900, "stream": True, "ignore_eos": True}
     answer = requests.post(url + "/v1/completions", json=body, stream=True, timeout=60)
-    next(answer.iter_content(None))
+    chunks = answer.iter_content(None)  # to be kept: the connection ends with it
+    next(chunks)
     up.popen.send_signal(signal.SIGINT)
     time.sleep(0.3)
     up.popen.send_signal(signal.SIGINT)
