@@ -10,7 +10,7 @@
 namespace baton::kvtransfer {
 namespace {
 
-constexpr uint64_t kInner = UINT64_MAX;
+constexpr uint64_t kNoProcess = UINT64_MAX;
 
 bool watch(int epoll, int fd, uint64_t id) {
   epoll_event event{};
@@ -21,17 +21,14 @@ bool watch(int epoll, int fd, uint64_t id) {
 
 }  // namespace
 
-ProcessWatch::ProcessWatch(int inner) : epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
-  if (epoll_ >= 0 && !watch(epoll_, inner, kInner)) {
-    ::close(epoll_);
-    epoll_ = -1;
-  }
-}
+ProcessWatch::ProcessWatch() : epoll_(::epoll_create1(EPOLL_CLOEXEC)) {}
 
 ProcessWatch::~ProcessWatch() {
   for (const auto& [id, fd] : pidfds_) ::close(fd);
   if (epoll_ >= 0) ::close(epoll_);
 }
+
+bool ProcessWatch::add_descriptor(int fd) { return watch(epoll_, fd, kNoProcess); }
 
 bool ProcessWatch::add(uint64_t id, int64_t pid) {
   const auto fd = static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(pid), 0));
@@ -57,7 +54,7 @@ void ProcessWatch::ended(std::vector<uint64_t>& ids) {
   const int n = ::epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), 0);
   for (int i = 0; i < n; ++i) {
     const uint64_t id = events[static_cast<size_t>(i)].data.u64;
-    if (id == kInner) continue;
+    if (id == kNoProcess) continue;
     ids.push_back(id);
     remove(id);
   }

@@ -6,17 +6,18 @@
 
 namespace baton::kvtransfer {
 
-// One descriptor to wait on: another one's events, or the end of one of some processes of this pid
+// One descriptor to wait on: some others' events, or the end of one of some processes of this pid
 // namespace. The kernel tells the latter at once, which shared memory never does.
 class ProcessWatch {
  public:
-  // `inner` stays the caller's and outlives this. fd() is -1 if the system refuses.
-  explicit ProcessWatch(int inner);
+  ProcessWatch();  // fd() is -1 if the system refuses
   ~ProcessWatch();
   ProcessWatch(const ProcessWatch&) = delete;
   ProcessWatch& operator=(const ProcessWatch&) = delete;
 
   int fd() const { return epoll_; }
+  // `fd` stays the caller's and outlives this. False: the system refuses.
+  bool add_descriptor(int fd);
   // False: there is no such process. What cannot be watched is not, and that is no error.
   bool add(uint64_t id, int64_t pid);
   void remove(uint64_t id);

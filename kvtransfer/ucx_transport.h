@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 
@@ -9,19 +10,24 @@
 namespace baton::kvtransfer {
 
 struct UcxOptions {
-  std::string tls = "all";          // UCX transports that may be used, as UCX_TLS; "tcp": only that
-  std::string net_devices = "all";  // as UCX_NET_DEVICES; pin it: the port is unauthenticated
+  // UCX transports that may be used, as UCX_TLS, without '^'. "all"; "tcp": never shared memory;
+  // "shm": never the network, and no port is opened.
+  std::string tls = "all";
+  std::string net_devices = "all";  // as UCX_NET_DEVICES
   std::string tcp_port_range;       // "first-last", as UCX_TCP_PORT_RANGE; empty: any free port
   std::string name = "baton";       // shown in UCX's own messages
 
-  // Sent and not yet taken by one peer.
-  size_t max_queued_messages = 4096;
-  size_t max_queued_bytes = 64u << 20;
+  // Under way to one peer and not yet taken by it; beyond, it counts as lost.
+  size_t max_queued_sends = 16384;
+  size_t max_queued_bytes = 64u << 20;  // of messages; reads are answered out of the cache itself
 };
 
-// UCX: shared memory to peers of the same host, otherwise RDMA or TCP. UCX sets no signal handlers
-// and reads no configuration but the above and its own environment variables. kUnavailable with
-// UCX's reason. Under ThreadSanitizer, UCX needs UCX_MEM_EVENTS=n in the environment before exec.
+// UCX. Peers of the same host are read over shared memory; all others by messages that the owner
+// answers out of its cache (wire_read.h), over TCP or what else UCX finds. UCX's own one-sided
+// operations are off on the network: its port can be used to send us messages, not to read or write
+// our memory, and a reader that dies does not take its source along (UCX 1.13 ends the process that
+// answers a get of a dead peer). UCX sets no signal handlers. kUnavailable, kInvalidArgument.
+// Under ThreadSanitizer, UCX needs UCX_MEM_EVENTS=n in the environment before exec.
 result<std::unique_ptr<Transport>> make_ucx_transport(const UcxOptions& options);
 
 }  // namespace baton::kvtransfer

@@ -1,5 +1,6 @@
 #include "tests/kvtransfer/kv_pattern.h"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -16,9 +17,9 @@ void fill(std::vector<std::byte>& vector, uint64_t seed, uint32_t layer, uint32_
           uint32_t head, uint32_t position) {
   uint64_t state = mix(
       seed ^ mix(uint64_t{layer} << 48 | uint64_t{plane} << 44 | uint64_t{head} << 32 | position));
-  for (std::byte& b : vector) {
+  for (size_t at = 0; at < vector.size(); at += sizeof state) {
     state = mix(state + 1);
-    b = static_cast<std::byte>(state);
+    std::memcpy(vector.data() + at, &state, std::min(sizeof state, vector.size() - at));
   }
 }
 

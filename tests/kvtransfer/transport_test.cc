@@ -35,7 +35,9 @@ std::unique_ptr<Transport> ucx(const char* tls) {
 }
 const Kit kKits[] = {
     {"loopback", [](LoopbackHub& hub) { return hub.make_transport("h"); }, "loopback"},
-    {"posix", [](LoopbackHub&) { return ucx("posix,cma,self,tcp"); }, "posix"},
+    {"posix", [](LoopbackHub&) { return ucx("posix"); }, "posix"},
+    {"sysv", [](LoopbackHub&) { return ucx("sysv"); }, "sysv"},
+    {"shm", [](LoopbackHub&) { return ucx("shm"); }, "posix"},
     {"all", [](LoopbackHub&) { return ucx("all"); }, "posix"},
     {"tcp", [](LoopbackHub&) { return ucx("tcp"); }, "tcp"},
 };

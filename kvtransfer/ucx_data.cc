@@ -1,0 +1,302 @@
+#include <fmt/format.h>
+#include <ucp/api/ucp.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "kvtransfer/messages.h"
+#include "kvtransfer/ucx_transport_impl.h"
+
+// How the UCX transport reads and sends.
+namespace baton::kvtransfer::ucx {
+namespace {
+
+using Kind = TransportEvent::Kind;
+
+// One segment of TCP, so that it is received without another copy; ten layers of 12 KiB.
+constexpr size_t kReplyBytes = 120u << 10;
+
+Error failed(const Peer& peer, ucs_status_t s) {
+  return error(Errc::kUnavailable, fmt::format("{}: {}", peer.name, ucs_status_string(s)));
+}
+
+void on_copied(void* request, ucs_status_t s, void* user_data) {
+  ucp_request_free(request);
+  auto& copy = *static_cast<Copy*>(user_data);
+  copy.peer->owner->copied(copy, s == UCS_OK);
+}
+
+void on_sent(void* request, ucs_status_t, void* user_data) {
+  ucp_request_free(request);
+  auto& sending = *static_cast<Sending*>(user_data);
+  sending.peer->owner->sent(sending);
+}
+
+template <Am am>
+ucs_status_t on_am(void* arg, const void* header, size_t header_bytes, void* data, size_t bytes,
+                   const ucp_am_recv_param_t* param) {
+  auto& transport = *static_cast<UcxTransport*>(arg);
+  Header h;
+  // Baton sends nothing by rendezvous: what comes so is not from a peer.
+  if (header_bytes != sizeof h || (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0) {
+    transport.drop();
+  } else {
+    std::memcpy(&h, header, sizeof h);
+    transport.received(am, h, {static_cast<const std::byte*>(data), bytes});
+  }
+  return UCS_OK;  // UCX keeps nothing of it
+}
+
+// UCX asks for bytes [at, at + max_bytes) of a reply when it has room for them.
+size_t pack_reply(void* state, size_t at, void* out, size_t max_bytes) {
+  const auto& reply = *static_cast<const Sending*>(state);
+  const size_t n = std::min(max_bytes, reply.bytes - at);
+  gather(*reply.ranges, reply.peer->owner->memory(), reply.header.at + at,
+         {static_cast<std::byte*>(out), n});
+  return n;
+}
+
+constexpr ucp_generic_dt_ops_t kReplyOps = {
+    .start_pack = [](void*, const void* buffer, size_t) { return const_cast<void*>(buffer); },
+    .start_unpack = [](void*, void*, size_t) -> void* { return nullptr; },
+    .packed_size = [](void* state) { return static_cast<const Sending*>(state)->bytes; },
+    .pack = pack_reply,
+    .unpack = [](void*, size_t, const void*, size_t) { return UCS_ERR_UNSUPPORTED; },
+    .finish = [](void*) {}};
+
+}  // namespace
+
+status add_handlers(UcxWorker& worker, UcxTransport& transport) {
+  const std::pair<Am, ucp_am_recv_callback_t> handlers[] = {
+      {kMessageAm, on_am<kMessageAm>}, {kReadAm, on_am<kReadAm>}, {kReplyAm, on_am<kReplyAm>}};
+  for (const auto& [am, handler] : handlers) {
+    ucp_am_handler_param_t param{};
+    param.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB |
+                       UCP_AM_HANDLER_PARAM_FIELD_ARG | UCP_AM_HANDLER_PARAM_FIELD_FLAGS;
+    param.id = am;
+    param.cb = handler;
+    param.arg = &transport;
+    param.flags = UCP_AM_FLAG_WHOLE_MSG;
+    if (ucp_worker_set_am_recv_handler(worker.handle(), &param) != UCS_OK) {
+      return error(Errc::kUnavailable, "UCX: no active messages");
+    }
+  }
+  return {};
+}
+
+uint64_t make_reply_type() {
+  ucp_datatype_t type = 0;
+  return ucp_dt_create_generic(&kReplyOps, nullptr, &type) == UCS_OK ? type : 0;
+}
+void drop_reply_type(uint64_t type) { ucp_dt_destroy(type); }
+
+// --- reads --------------------------------------------------------------------------------------
+
+bool UcxTransport::within(const Peer& peer, const GetOp& op) const {
+  const uint64_t there = peer.region.bytes, here = memory_.size();
+  const uint64_t at = reinterpret_cast<uint64_t>(op.local) - endpoint_.region.base;
+  return op.bytes > 0 && op.remote_offset <= there && op.bytes <= there - op.remote_offset &&
+         at <= here && op.bytes <= here - at;
+}
+
+result<bool> UcxTransport::get(PeerId id, std::span<const GetOp> ops, uint64_t cookie) {
+  Peer* peer = find(id);
+  if (peer == nullptr || ops.empty() || ops.size() > kMaxReadRanges) {
+    return error(Errc::kInvalidArgument, fmt::format("get: unknown peer, or {} parts", ops.size()));
+  }
+  if (peer->lost) return error(Errc::kUnavailable, peer->name + " is lost");
+  for (const GetOp& op : ops) {
+    if (!within(*peer, op)) {
+      return error(Errc::kInvalidArgument,
+                   fmt::format("get: {} bytes at {} are outside the memory of {} or ours", op.bytes,
+                               op.remote_offset, peer->name));
+    }
+  }
+  return peer->shared_memory ? copy(*peer, ops, cookie) : ask(*peer, ops, cookie);
+}
+
+result<bool> UcxTransport::copy(Peer& peer, std::span<const GetOp> ops, uint64_t cookie) {
+  auto copy = std::make_unique<Copy>(Copy{&peer, cookie});
+  ucp_request_param_t param{};
+  param.op_attr_mask =
+      UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMH;
+  param.cb.send = on_copied;
+  param.user_data = copy.get();
+  param.memh = shm_->memory();
+  ucs_status_t s = UCS_OK;
+  for (const GetOp& op : ops) {
+    const ucs_status_ptr_t request = ucp_get_nbx(
+        peer.ep, op.local, op.bytes, peer.region.base + op.remote_offset, peer.rkey, &param);
+    if (UCS_PTR_IS_ERR(request)) {
+      s = UCS_PTR_STATUS(request);
+      break;
+    }
+    if (request != nullptr) ++copy->parts;
+  }
+  if (copy->parts > 0) {
+    copy->failed = s != UCS_OK;
+    ++peer.copies;
+    (void)copy.release();  // copied() ends it
+    return false;
+  }
+  if (s != UCS_OK) return failed(peer, s);
+  return true;
+}
+
+void UcxTransport::copied(Copy& part, bool ok) {
+  part.failed |= !ok;
+  if (--part.parts > 0) return;
+  const std::unique_ptr<Copy> copy(&part);
+  events_.push_back({copy->failed ? Kind::kGetFailed : Kind::kGetDone,
+                     copy->peer->id,
+                     copy->cookie,
+                     {},
+                     copy->failed ? copy->peer->name + ": the copy failed" : ""});
+  --copy->peer->copies;
+  tell_closed_if_quiet(*copy->peer);
+}
+
+result<bool> UcxTransport::ask(Peer& peer, std::span<const GetOp> ops, uint64_t cookie) {
+  const std::string request = encode_read_request(ops);
+  const auto bytes = std::as_bytes(std::span(request));
+  Sending sending;
+  sending.header.read = next_read_++;
+  sending.payload.assign(bytes.begin(), bytes.end());
+  const uint64_t read = sending.header.read;
+  reads_[read] = {&peer, cookie, {ops.begin(), ops.end()}, total_bytes(ops)};
+  const status asked = send(peer, kReadAm, std::move(sending));
+  if (asked) return false;
+  reads_.erase(read);
+  return asked.error();
+}
+
+// A peer wants ranges of our memory.
+void UcxTransport::answer(Peer& peer, uint64_t read, std::span<const std::byte> request) {
+  result<std::vector<ReadRange>> ranges = decode_read_request(request, memory_.size());
+  if (!ranges) {
+    Sending refusal;
+    refusal.header.read = read;
+    refusal.header.at = kRefused;
+    (void)send(peer, kReplyAm, std::move(refusal));
+    return;
+  }
+  const auto shared = std::make_shared<const std::vector<ReadRange>>(std::move(*ranges));
+  const uint64_t total = total_bytes(*shared);
+  for (uint64_t at = 0; at < total; at += kReplyBytes) {
+    Sending reply;
+    reply.header.read = read;
+    reply.header.at = at;
+    reply.ranges = shared;
+    reply.bytes = std::min<uint64_t>(kReplyBytes, total - at);
+    if (const status sent = send(peer, kReplyAm, std::move(reply)); !sent) {
+      return lose(peer, sent.error().message);
+    }
+  }
+}
+
+void UcxTransport::take_reply(Peer& peer, const Header& header, std::span<const std::byte> bytes) {
+  const auto it = reads_.find(header.read);
+  if (it == reads_.end() || it->second.peer != &peer) return drop();  // of a read given up
+  NetRead& read = it->second;
+  const bool fits =
+      header.at != kRefused && bytes.size() <= read.missing && scatter(read.ops, header.at, bytes);
+  if (fits) {
+    read.missing -= bytes.size();
+    if (read.missing > 0) return;
+  }
+  events_.push_back({fits ? Kind::kGetDone : Kind::kGetFailed,
+                     peer.id,
+                     read.cookie,
+                     {},
+                     fits ? "" : peer.name + " refused the read"});
+  reads_.erase(it);
+}
+
+void UcxTransport::end_reads_of(const Peer& peer) {
+  std::erase_if(reads_, [&](const auto& entry) {
+    if (entry.second.peer != &peer) return false;
+    events_.push_back({Kind::kGetFailed,
+                       peer.id,
+                       entry.second.cookie,
+                       {},
+                       peer.name + ": the connection was closed"});
+    return true;
+  });
+}
+
+// --- messages -----------------------------------------------------------------------------------
+
+status UcxTransport::notify(PeerId id, std::span<const std::byte> payload) {
+  Peer* peer = find(id);
+  if (peer == nullptr || payload.size() > kMaxMessageBytes) {
+    return error(Errc::kInvalidArgument,
+                 fmt::format("notify: unknown peer, or {} bytes", payload.size()));
+  }
+  Sending message;
+  message.payload.assign(payload.begin(), payload.end());
+  return send(*peer, kMessageAm, std::move(message));
+}
+
+status UcxTransport::send(Peer& peer, Am am, Sending content) {
+  if (peer.lost) return error(Errc::kUnavailable, peer.name + " is lost");
+  if (peer.sends >= options_.max_queued_sends ||
+      peer.send_bytes + content.payload.size() > options_.max_queued_bytes) {
+    return error(Errc::kResourceExhausted,
+                 fmt::format("{} does not take what is sent: {} wait", peer.name, peer.sends));
+  }
+  Sending& sending = sends_.emplace_front(std::move(content));
+  sending.peer = &peer;
+  sending.header.to = peer.token;
+  sending.header.from = token_;
+  sending.self = sends_.begin();
+  ucp_request_param_t param{};
+  param.op_attr_mask =
+      UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS;
+  param.flags = UCP_AM_SEND_FLAG_EAGER;
+  param.cb.send = on_sent;
+  param.user_data = &sending;
+  const void* content_at = sending.payload.data();
+  size_t count = sending.payload.size();
+  if (sending.ranges) {
+    param.op_attr_mask |= UCP_OP_ATTR_FIELD_DATATYPE;
+    param.datatype = reply_type_;
+    content_at = &sending;
+    count = 1;
+  }
+  const ucs_status_ptr_t request = ucp_am_send_nbx(
+      peer.ep, am, &sending.header, sizeof sending.header, content_at, count, &param);
+  if (UCS_PTR_IS_PTR(request)) {
+    ++peer.sends;
+    peer.send_bytes += sending.payload.size();
+    return {};
+  }
+  sends_.erase(sending.self);
+  if (request == nullptr) return {};
+  return failed(peer, UCS_PTR_STATUS(request));
+}
+
+void UcxTransport::sent(Sending& sending) {
+  --sending.peer->sends;
+  sending.peer->send_bytes -= sending.payload.size();
+  sends_.erase(sending.self);
+}
+
+void UcxTransport::received(Am am, const Header& header, std::span<const std::byte> bytes) {
+  const auto from = by_token_.find(header.from);
+  if (header.to != token_ || from == by_token_.end()) return drop();
+  Peer* peer = find(from->second);
+  if (peer == nullptr || peer->lost) return drop();
+  switch (am) {
+    case kMessageAm:
+      if (bytes.size() > kMaxMessageBytes) return drop();
+      events_.push_back({Kind::kMessage, peer->id, 0, {bytes.begin(), bytes.end()}, {}});
+      return;
+    case kReadAm:
+      return answer(*peer, header.read, bytes);
+    case kReplyAm:
+      return take_reply(*peer, header, bytes);
+  }
+}
+
+}  // namespace baton::kvtransfer::ucx

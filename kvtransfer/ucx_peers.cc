@@ -1,0 +1,173 @@
+#include <fmt/format.h>
+#include <ucp/api/ucp.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/log.h"
+#include "kvtransfer/host_identity.h"
+#include "kvtransfer/ucx_transport_impl.h"
+
+// How the UCX transport connects to peers and lets go of them.
+namespace baton::kvtransfer::ucx {
+namespace {
+
+using Kind = TransportEvent::Kind;
+
+void on_error(void* arg, ucp_ep_h, ucs_status_t s) {
+  Peer& peer = *static_cast<Peer*>(arg);
+  peer.owner->lose(peer, fmt::format("{}: {}", peer.name, ucs_status_string(s)));
+}
+
+void on_closed(void* request, ucs_status_t, void* user_data) {
+  Peer& peer = *static_cast<Peer*>(user_data);
+  peer.ep_closed = true;
+  peer.owner->tell_closed_if_quiet(peer);
+  ucp_request_free(request);
+}
+
+void on_discarded(void* request, ucs_status_t, void*) { ucp_request_free(request); }
+
+}  // namespace
+
+status UcxTransport::open(Peer& peer, UcxWorker& worker, const std::string& address,
+                          bool shared_memory) {
+  peer.shared_memory = shared_memory;
+  ucp_ep_params_t params{};
+  params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE;
+  params.address = reinterpret_cast<const ucp_address_t*>(address.data());
+  params.err_mode = UCP_ERR_HANDLING_MODE_NONE;
+  if (!shared_memory) {
+    params.field_mask |= UCP_EP_PARAM_FIELD_ERR_HANDLER;
+    params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
+    params.err_handler = {on_error, &peer};
+  }
+  ucs_status_t s = ucp_ep_create(worker.handle(), &params, &peer.ep);
+  if (s != UCS_OK) {
+    peer.ep = nullptr;
+    return error(Errc::kUnavailable,
+                 fmt::format("{} cannot be reached: {}", peer.name, ucs_status_string(s)));
+  }
+  if (!shared_memory || peer.region.bytes == 0) return {};
+  s = ucp_ep_rkey_unpack(peer.ep, peer.region.key.data(), &peer.rkey);
+  if (s == UCS_OK) return {};
+  peer.rkey = nullptr;
+  return error(Errc::kUnavailable,
+               fmt::format("{}: its memory cannot be read: {}", peer.name, ucs_status_string(s)));
+}
+
+// UCX reports the death of a peer only in a mode that excludes shared memory. So: peers of this
+// host without it, watched by us; all others with it.
+status UcxTransport::reach(Peer& peer, const Endpoint& remote) {
+  BATON_TRY(const Address address, decode_address(remote.address));
+  peer.token = address.token;
+  const bool same_host = endpoint_.shared_memory && remote.shared_memory &&
+                         remote.host == endpoint_.host && !address.shared_memory.empty();
+  if (same_host) {
+    const status opened = open(peer, *shm_, address.shared_memory, true);
+    if (opened) {
+      if (remote.pid == endpoint_.pid || watch_.add(peer.id.value, remote.pid)) return {};
+      return error(Errc::kUnavailable, fmt::format("{}: its process is gone", peer.name));
+    }
+    LOG_WARN("{}; it is on this host, and is read over the network all the same",
+             opened.error().message);
+    discard_ep(peer);
+  }
+  if (net_ && !address.network.empty()) return open(peer, *net_, address.network, false);
+  return error(Errc::kUnavailable,
+               fmt::format("{} cannot be reached: {}", peer.name,
+                           same_host ? "its memory cannot be shared" : "no network in common"));
+}
+
+result<PeerId> UcxTransport::connect(const Endpoint& remote, std::string_view name) {
+  auto peer = std::make_unique<Peer>();
+  peer->owner = this;
+  peer->id = PeerId{next_peer_++};
+  peer->name = name;
+  peer->region = remote.region;
+  if (const status reached = reach(*peer, remote); !reached) {
+    discard_ep(*peer);
+    return reached.error();
+  }
+  const PeerId id = peer->id;
+  by_token_[peer->token] = id;
+  peers_.emplace(id, std::move(peer));
+  return id;
+}
+
+// Memory that is mapped here is read out of that mapping; else over UCX's first lane.
+std::string UcxTransport::transport_of(const Peer& peer) const {
+  const std::vector<std::string> lanes = transports_of(peer.ep);
+  void* mapped = nullptr;
+  if (peer.rkey != nullptr && ucp_rkey_ptr(peer.rkey, peer.region.base, &mapped) == UCS_OK) {
+    const std::string kind(memory_kind(mapped));
+    if (std::ranges::find(lanes, kind) != lanes.end()) return kind;
+  }
+  const auto cma = std::ranges::find(lanes, "cma");
+  if (cma != lanes.end()) return *cma;
+  return lanes.empty() ? "?" : lanes.front();
+}
+
+std::string UcxTransport::in_force(PeerId id) const {
+  const auto it = peers_.find(id);
+  if (it == peers_.end() || it->second->ep == nullptr) return "?";
+  return transport_of(*it->second);
+}
+
+void UcxTransport::lose(Peer& peer, std::string reason) {
+  if (peer.closing || std::exchange(peer.lost, true)) return;
+  events_.push_back({Kind::kPeerLost, peer.id, 0, {}, std::move(reason)});
+}
+
+void UcxTransport::close(PeerId id) {
+  Peer* peer = find(id);
+  if (peer == nullptr) return;
+  peer->closing = true;
+  const auto named = by_token_.find(peer->token);
+  if (named != by_token_.end() && named->second == id) by_token_.erase(named);
+  watch_.remove(id.value);
+  end_reads_of(*peer);  // answers that still come find no read to belong to
+  close_ep(*peer);
+  tell_closed_if_quiet(*peer);
+}
+
+// Force ends at once what is under way, but is not allowed for shared memory. There reads are
+// copies that have ended when they return, so nothing can touch our memory while UCX waits, perhaps
+// for ever, for a dead process to take our last messages.
+void UcxTransport::close_ep(Peer& peer) {
+  ucp_request_param_t param{};
+  param.op_attr_mask =
+      UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS;
+  param.flags = peer.shared_memory ? 0 : UCP_EP_CLOSE_FLAG_FORCE;
+  param.cb.send = on_closed;
+  param.user_data = &peer;
+  const ucs_status_ptr_t request = ucp_ep_close_nbx(std::exchange(peer.ep, nullptr), &param);
+  if (!UCS_PTR_IS_PTR(request)) peer.ep_closed = true;
+}
+
+// Of a peer that was never used.
+void UcxTransport::discard_ep(Peer& peer) {
+  if (peer.rkey != nullptr) ucp_rkey_destroy(std::exchange(peer.rkey, nullptr));
+  if (peer.ep == nullptr) return;
+  ucp_request_param_t param{};
+  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_FLAGS;
+  param.flags = peer.shared_memory ? 0 : UCP_EP_CLOSE_FLAG_FORCE;
+  param.cb.send = on_discarded;
+  ucp_ep_close_nbx(std::exchange(peer.ep, nullptr), &param);
+}
+
+void UcxTransport::tell_closed_if_quiet(Peer& peer) {
+  if (!peer.closing || peer.copies > 0 || std::exchange(peer.told_closed, true)) return;
+  if (peer.rkey != nullptr) ucp_rkey_destroy(std::exchange(peer.rkey, nullptr));
+  events_.push_back({Kind::kClosed, peer.id, 0, {}, {}});
+}
+
+// Not from within UCX's callbacks, which still look at the peer.
+void UcxTransport::forget_closed() {
+  std::erase_if(peers_, [](const auto& entry) {
+    const Peer& peer = *entry.second;
+    return peer.told_closed && peer.ep_closed && peer.sends == 0;
+  });
+}
+
+}  // namespace baton::kvtransfer::ucx

@@ -1,0 +1,160 @@
+#pragma once
+
+#include <array>
+#include <list>
+#include <map>
+#include <memory>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "kvtransfer/process_watch.h"
+#include "kvtransfer/ucx_transport.h"
+#include "kvtransfer/ucx_worker.h"
+#include "kvtransfer/wire_read.h"
+
+struct ucp_rkey;
+
+// The inside of the UCX transport, for its own files: ucx_transport.cc (start, loop, end),
+// ucx_peers.cc (connections), ucx_data.cc (reads and messages).
+namespace baton::kvtransfer::ucx {
+
+// Names a transport for the peers that were given its address; drawn at random, so that nobody
+// else's message is taken.
+using Token = std::array<std::byte, 16>;
+
+// UCX's active messages that we use.
+enum Am : unsigned { kMessageAm = 1, kReadAm = 2, kReplyAm = 3 };
+
+// Before each of them.
+struct Header {
+  Token to{}, from{};
+  uint64_t read = 0;  // request and reply: which one
+  uint64_t at = 0;    // reply: where in the stream its bytes begin, or kRefused
+};
+inline constexpr uint64_t kRefused = UINT64_MAX;
+
+class UcxTransport;
+
+struct Peer {
+  UcxTransport* owner = nullptr;
+  PeerId id;
+  std::string name;
+  Token token{};
+  MemoryRegion region;
+  ucp_ep* ep = nullptr;
+  ucp_rkey* rkey = nullptr;  // over shared memory
+  bool shared_memory = false;
+  bool lost = false, closing = false, ep_closed = false, told_closed = false;
+  size_t copies = 0;  // reads over shared memory that did not end at once
+  size_t sends = 0, send_bytes = 0;
+};
+
+// A read over shared memory that did not end at once.
+struct Copy {
+  Peer* peer = nullptr;
+  uint64_t cookie = 0;
+  size_t parts = 0;  // not yet ended
+  bool failed = false;
+};
+
+// A read over the network.
+struct NetRead {
+  Peer* peer = nullptr;
+  uint64_t cookie = 0;
+  std::vector<GetOp> ops;
+  uint64_t missing = 0;  // bytes
+};
+
+// Something under way; UCX looks at header and content until it is done.
+struct Sending {
+  Peer* peer = nullptr;
+  Header header;
+  std::vector<std::byte> payload;
+  // A reply has ranges of our memory instead; they are copied when they fit into the network.
+  std::shared_ptr<const std::vector<ReadRange>> ranges;
+  size_t bytes = 0;
+  std::list<Sending>::iterator self;
+};
+
+class UcxTransport final : public Transport {
+ public:
+  explicit UcxTransport(const UcxOptions& options) : options_(options) {}
+  ~UcxTransport() override;
+  status start();
+
+  result<std::span<std::byte>> allocate(size_t bytes) override;
+  const Endpoint& endpoint() const override { return endpoint_; }
+  result<PeerId> connect(const Endpoint& remote, std::string_view name) override;
+  result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie) override;
+  status notify(PeerId peer, std::span<const std::byte> payload) override;
+  void close(PeerId peer) override;
+  bool poll(std::vector<TransportEvent>& events) override;
+  int event_fd() const override { return watch_.fd(); }
+  result<bool> arm() override;
+  std::string in_force(PeerId peer) const override;
+  uint64_t dropped_messages() const override { return dropped_; }
+
+  // --- for UCX's callbacks ---
+  void lose(Peer& peer, std::string reason);
+  void tell_closed_if_quiet(Peer& peer);
+  void copied(Copy& copy, bool ok);
+  void sent(Sending& sending);
+  void received(Am am, const Header& header, std::span<const std::byte> bytes);
+  void drop() { ++dropped_; }
+  const std::byte* memory() const { return memory_.data(); }
+
+ private:
+  status start_network(const std::string& tls);
+  status open(Peer& peer, UcxWorker& worker, const std::string& address, bool shared_memory);
+  status reach(Peer& peer, const Endpoint& remote);
+  std::string transport_of(const Peer& peer) const;
+  void discard_ep(Peer& peer);
+  void close_ep(Peer& peer);
+  void forget_closed();
+  Peer* find(PeerId id) {
+    const auto it = peers_.find(id);
+    return it == peers_.end() || it->second->closing ? nullptr : it->second.get();
+  }
+
+  bool within(const Peer& peer, const GetOp& op) const;
+  result<bool> copy(Peer& peer, std::span<const GetOp> ops, uint64_t cookie);
+  result<bool> ask(Peer& peer, std::span<const GetOp> ops, uint64_t cookie);
+  void answer(Peer& peer, uint64_t read, std::span<const std::byte> request);
+  void take_reply(Peer& peer, const Header& header, std::span<const std::byte> bytes);
+  void end_reads_of(const Peer& peer);
+  status send(Peer& peer, Am am, Sending content);
+
+  const UcxOptions options_;
+  std::unique_ptr<UcxWorker> shm_, net_;  // either may be missing
+  uint64_t reply_type_ = 0;               // UCX's data type that gathers a reply
+  Token token_{};
+  std::vector<std::byte> private_memory_;  // where there is no shared memory
+  std::span<std::byte> memory_;
+  Endpoint endpoint_;
+  ProcessWatch watch_;
+  std::map<PeerId, std::unique_ptr<Peer>> peers_;
+  std::map<Token, PeerId> by_token_;
+  std::unordered_map<uint64_t, NetRead> reads_;
+  std::list<Sending> sends_;
+  std::vector<TransportEvent> events_;  // until poll() hands them out
+  std::vector<uint64_t> ended_;         // scratch
+  uint64_t next_peer_ = 1, next_read_ = 1;
+  uint64_t dropped_ = 0;
+};
+
+// UCX's receive handlers for all Am, on `worker`.
+status add_handlers(UcxWorker& worker, UcxTransport& transport);
+// UCX's data type whose content is a Sending with ranges; 0: none. Ended by drop_reply_type().
+uint64_t make_reply_type();
+void drop_reply_type(uint64_t type);
+
+// One string out of what peers need to reach either worker; empty parts are missing ones.
+struct Address {
+  Token token{};
+  std::string shared_memory, network;
+};
+std::string encode(const Address& address);
+result<Address> decode_address(std::string_view bytes);
+
+}  // namespace baton::kvtransfer::ucx

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/result.h"
+
+struct ucp_context;
+struct ucp_ep;
+struct ucp_mem;
+struct ucp_worker;
+
+namespace baton::kvtransfer {
+
+struct UcxWorkerOptions {
+  std::string tls, net_devices, tcp_port_range, name;  // as in UcxOptions
+  bool one_sided = false;  // can read a peer's memory; else messages only, and nobody reads ours
+};
+
+// One UCX context with one worker. Control thread only.
+class UcxWorker {
+ public:
+  static result<std::unique_ptr<UcxWorker>> create(const UcxWorkerOptions& options);
+  ~UcxWorker();  // ends what is under way; memory_key()'s memory is gone
+  UcxWorker(const UcxWorker&) = delete;
+  UcxWorker& operator=(const UcxWorker&) = delete;
+
+  ucp_worker* handle() const { return worker_; }
+  ucp_context* context() const { return context_; }
+  const std::string& address() const { return address_; }  // what a peer needs to reach it
+  int event_fd() const { return event_fd_; }
+
+  // At most `max_calls` of UCX's progress; true: there may be more to do.
+  bool progress(int max_calls);
+  result<bool> arm();  // as Transport::arm
+
+  // Memory that UCX allocates, so that a peer of this host maps it and copies directly. Once.
+  result<std::span<std::byte>> allocate(size_t bytes);
+  ucp_mem* memory() const { return memory_; }
+  const std::string& memory_key() const { return memory_key_; }
+
+ private:
+  UcxWorker() = default;
+  status start();
+
+  ucp_context* context_ = nullptr;
+  ucp_worker* worker_ = nullptr;
+  std::string address_;
+  int event_fd_ = -1;
+  ucp_mem* memory_ = nullptr;
+  std::string memory_key_;
+};
+
+// The transports of an endpoint's lanes, in UCX's order and words ("posix", "tcp", ...).
+std::vector<std::string> transports_of(ucp_ep* ep);
+
+// A list as in UCX_TLS, split into what shares memory and what crosses hosts; either may be empty.
+struct SplitTls {
+  std::string shared_memory, network;
+};
+SplitTls split_tls(std::string_view tls);
+
+}  // namespace baton::kvtransfer

@@ -1,0 +1,207 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <string>
+
+#include "common/base/log.h"
+#include "kvtransfer/codec.h"
+#include "tests/kvtransfer/peer_process.h"
+#include "tests/kvtransfer/real_worker.h"
+
+// Two processes over UCX: what one process alone cannot show.
+namespace baton::kvtransfer {
+namespace {
+
+using ::testing::StartsWith;
+
+// The other process. Killed at the end, whatever happened.
+class Peer {
+ public:
+  Peer(const char* tls, const char* id) {
+    int in[2], out[2];
+    if (::pipe(in) != 0 || ::pipe(out) != 0) std::abort();
+    ::posix_spawn_file_actions_t actions;
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
+    ::posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
+    for (const int fd : {in[0], in[1], out[0], out[1]}) {
+      ::posix_spawn_file_actions_addclose(&actions, fd);
+    }
+    const std::string program =
+        std::filesystem::read_symlink("/proc/self/exe").parent_path() / "kvtransfer_peer";
+    char* argv[] = {const_cast<char*>(program.c_str()), const_cast<char*>(tls),
+                    const_cast<char*>(id), nullptr};
+    EXPECT_EQ(::posix_spawn(&pid_, program.c_str(), &actions, nullptr, argv, environ), 0);
+    ::posix_spawn_file_actions_destroy(&actions);
+    ::close(in[0]);
+    ::close(out[1]);
+    to_ = in[1];
+    from_ = out[0];
+  }
+  ~Peer() {
+    if (pid_ > 0) kill(SIGKILL);
+    ::close(to_);
+    ::close(from_);
+  }
+  void say(const std::string& line) {
+    const std::string text = line + "\n";
+    EXPECT_EQ(::write(to_, text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
+  // The next line; empty after five seconds or at the end.
+  std::string hear() {
+    std::string line;
+    for (char c = 0;; line += c) {
+      ::pollfd fd{from_, POLLIN, 0};
+      if (::poll(&fd, 1, 5000) != 1 || ::read(from_, &c, 1) != 1 || c == '\n') return line;
+    }
+  }
+  void kill(int signal) {
+    ::kill(pid_, signal);
+    if (signal != SIGKILL) return;
+    ::waitpid(pid_, nullptr, 0);
+    pid_ = 0;
+  }
+  int fd() const { return from_; }
+
+ private:
+  pid_t pid_ = 0;
+  int to_ = -1, from_ = -1;
+};
+
+size_t shared_memory_files() {
+  size_t n = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/dev/shm")) {
+    n += entry.path().filename().string().starts_with("ucx_");
+  }
+  return n;
+}
+
+class UcxProcessTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  static constexpr uint32_t kTokens = 1000;  // 63 blocks, the last one partly filled
+  static constexpr WorkerId kPeer{2};
+
+  UcxProcessTest()
+      : worker_({.id = 1, .tls = GetParam(), .layout = peer_layout(), .num_blocks = kPeerBlocks}),
+        peer_(GetParam(), "2") {
+    const result<Hello> theirs = decode_hello(from_hex(peer_.hear()));
+    EXPECT_TRUE(theirs) << theirs.error().message;
+    peer_.say(to_hex(encode(worker_.driver().hello())));
+    EXPECT_TRUE(worker_.driver().add_peer(*theirs, Clock::now()));
+    EXPECT_TRUE(until([this] { return !worker_.up_.empty(); }));
+  }
+  bool until(const std::function<bool()>& done, Duration limit = seconds(10)) {
+    return worker_.run_until(done, limit);
+  }
+  // The next line of the peer, while our side goes on.
+  std::string hear() {
+    std::string line;
+    worker_.run_until([&] { return !line.empty(); }, seconds(10), peer_.fd(),
+                      [&] { line = peer_.hear(); });
+    return line;
+  }
+  bool over_shared_memory() const { return std::string(GetParam()) != "tcp"; }
+  void expect_nothing_held() {
+    EXPECT_EQ(worker_.driver().source().num_handoffs(), 0u);
+    EXPECT_EQ(worker_.driver().sink().num_handoffs(), 0u);
+    EXPECT_EQ(worker_.driver().sink().reads_in_flight(), 0u);
+  }
+
+  const size_t files_before_ = shared_memory_files();
+  RealWorker worker_;
+  Peer peer_;
+};
+
+TEST_P(UcxProcessTest, HandsOverBothWays) {
+  EXPECT_EQ(worker_.transport_, over_shared_memory() ? "posix" : "tcp");
+  for (uint64_t request = 1; request <= 10; ++request) {
+    worker_.reserve(test_key(request), kPeer, 0, kTokens, seconds(10));
+    peer_.say(fmt::format("source {} {} 0", request, kTokens));
+    ASSERT_TRUE(until([&] { return worker_.joined_.contains(request); }));
+    EXPECT_EQ(worker_.wrong_vectors(0, kTokens, request), 0u);
+    EXPECT_EQ(hear(), fmt::format("released {}", request));
+  }
+  for (uint64_t request = 11; request <= 20; ++request) {
+    peer_.say(fmt::format("sink {} {}", request, kTokens));
+    worker_.hand_over(test_key(request), kPeer, 64, kTokens, request, seconds(10));
+    EXPECT_EQ(hear(), fmt::format("joined {} 0", request));
+    EXPECT_TRUE(until([&] { return worker_.source_released_.contains(request); }));
+  }
+  expect_nothing_held();
+}
+
+TEST_P(UcxProcessTest, ReadsOverlapComputing) {
+  worker_.reserve(test_key(1), kPeer, 0, kTokens, seconds(10));
+  peer_.say(fmt::format("source 1 {} 30", kTokens));
+  ASSERT_TRUE(until([&] { return worker_.joined_.contains(1); }));
+  const SinkTimings& t = worker_.joined_.at(1).timings;
+  EXPECT_GT(t.joined - t.first_announce, milliseconds(150));  // seven layers came after the first
+  EXPECT_LT(t.exposed, milliseconds(100));                    // at most one was left at the commit
+}
+
+TEST_P(UcxProcessTest, ASourceKilledInMidTransferEndsTheHandoffSoon) {
+  worker_.reserve(test_key(1), kPeer, 0, kTokens, seconds(20));
+  peer_.say(fmt::format("source 1 {} 50", kTokens));
+  ASSERT_TRUE(until([&] { return worker_.driver().sink().stats().reads > 6; }));
+  const TimePoint killed = Clock::now();
+  peer_.kill(SIGKILL);
+  ASSERT_TRUE(until([&] { return worker_.released_.contains(1); }, seconds(5)));
+  EXPECT_LT(Clock::now() - killed, seconds(1));  // told by the kernel, not by silence
+  EXPECT_EQ(worker_.sink_failed_.at(1).code, Errc::kUnavailable);
+  EXPECT_FALSE(worker_.joined_.contains(1));
+  EXPECT_EQ(worker_.lost_, std::vector{kPeer});
+  expect_nothing_held();
+  EXPECT_EQ(shared_memory_files(), files_before_);
+}
+
+TEST_P(UcxProcessTest, ASinkKilledInMidTransferLeavesTheKvParked) {
+  peer_.say(fmt::format("sink 1 {}", kTokens));
+  worker_.begin(test_key(1), kPeer, kTokens, seconds(20));
+  worker_.compute_layers(test_key(1), 0, 4, 0, kTokens, 1);
+  ASSERT_TRUE(until([&] { return worker_.driver().source().stats().announces > 0; }));
+  peer_.kill(SIGKILL);
+  ASSERT_TRUE(until([&] { return worker_.sink_lost_.contains(1); }, seconds(5)));
+  worker_.compute_layers(test_key(1), 4, 8, 0, kTokens, 1);
+  worker_.finish(test_key(1));
+  EXPECT_GT(worker_.driver().source().parked_blocks(), 0u);
+  // Another worker takes it.
+  Peer other(GetParam(), "3");
+  const result<Hello> theirs = decode_hello(from_hex(other.hear()));
+  ASSERT_TRUE(theirs);
+  other.say(to_hex(encode(worker_.driver().hello())));
+  ASSERT_TRUE(worker_.driver().add_peer(*theirs, Clock::now()));
+  ASSERT_TRUE(worker_.driver().retarget(test_key(1), Generation{2}, WorkerId{3}, Clock::now()));
+  ASSERT_TRUE(until([&] { return worker_.driver().peer_up(WorkerId{3}); }));
+  EXPECT_TRUE(worker_.driver().abort(test_key(1, 2), AbortReason::kCancelled, Clock::now()));
+  expect_nothing_held();
+}
+
+TEST_P(UcxProcessTest, AStoppedSourceIsGivenUpInTime) {
+  worker_.reserve(test_key(1), kPeer, 0, kTokens, seconds(20));
+  peer_.say(fmt::format("source 1 {} 50", kTokens));
+  ASSERT_TRUE(until([&] { return worker_.driver().sink().stats().reads > 6; }));
+  peer_.kill(SIGSTOP);
+  const TimePoint stopped = Clock::now();
+  ASSERT_TRUE(until([&] { return worker_.released_.contains(1); }, seconds(8)));
+  EXPECT_LT(Clock::now() - stopped, seconds(4));  // peer_timeout and a heartbeat
+  expect_nothing_held();
+  // It wakes, and what it still says is not heard.
+  peer_.kill(SIGCONT);
+  until([] { return false; }, milliseconds(300));
+  EXPECT_FALSE(worker_.joined_.contains(1));
+  expect_nothing_held();
+}
+
+INSTANTIATE_TEST_SUITE_P(Transports, UcxProcessTest, ::testing::Values("shm", "tcp"),
+                         [](const auto& info) {
+                           return std::string(info.param) == "tcp" ? "tcp" : "posix";
+                         });
+
+}  // namespace
+}  // namespace baton::kvtransfer

@@ -1,0 +1,79 @@
+#include "kvtransfer/wire_read.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace baton::kvtransfer {
+namespace {
+
+std::span<const std::byte> bytes_of(const std::string& s) { return std::as_bytes(std::span(s)); }
+
+TEST(WireRead, RequestRoundTrip) {
+  std::byte local[64];
+  const GetOp ops[] = {{100, local, 10}, {0, local + 10, 54}};
+  const auto ranges = decode_read_request(bytes_of(encode_read_request(ops)), 110);
+  ASSERT_TRUE(ranges);
+  EXPECT_EQ(*ranges, (std::vector<ReadRange>{{100, 10}, {0, 54}}));
+}
+
+TEST(WireRead, ImpossibleRequestsAreRefused) {
+  const auto refused = [](std::vector<GetOp> ops, uint64_t region = 1000) {
+    return !decode_read_request(bytes_of(encode_read_request(ops)), region);
+  };
+  EXPECT_FALSE(refused({{0, nullptr, 1000}}));
+  EXPECT_TRUE(refused({}));
+  EXPECT_TRUE(refused({{0, nullptr, 0}}));
+  EXPECT_TRUE(refused({{0, nullptr, 1001}}));
+  EXPECT_TRUE(refused({{1000, nullptr, 1}}));
+  EXPECT_TRUE(refused({{UINT64_MAX, nullptr, 2}}));
+  EXPECT_TRUE(refused({{1, nullptr, UINT64_MAX}}));
+  EXPECT_TRUE(refused(std::vector<GetOp>(kMaxReadRanges + 1, GetOp{0, nullptr, 1})));
+  // Each range is there, all of them are too much for one request.
+  EXPECT_TRUE(refused(std::vector<GetOp>(5, GetOp{0, nullptr, kMaxReadBytes / 4}), UINT64_MAX));
+  EXPECT_FALSE(decode_read_request(bytes_of(std::string(15, 'x')), 1000));
+  EXPECT_FALSE(decode_read_request(bytes_of(std::string(17, 'x')), UINT64_MAX));
+}
+
+// Any ranges, sent in any pieces, arrive where they belong.
+TEST(WireRead, GatherThenScatterCopies) {
+  std::mt19937 random(1);
+  std::vector<std::byte> remote(5000), local(5000);
+  for (std::byte& b : remote) b = static_cast<std::byte>(random());
+  for (int round = 0; round < 500; ++round) {
+    std::fill(local.begin(), local.end(), std::byte{0});
+    std::vector<GetOp> ops;
+    uint64_t at = 0;
+    while (at < 4000 && ops.size() < 1 + random() % 30) {
+      const uint64_t bytes = 1 + random() % 900;
+      ops.push_back({random() % (5000 - bytes), local.data() + at, std::min(bytes, 5000 - at)});
+      at += ops.back().bytes;
+    }
+    const auto ranges = decode_read_request(bytes_of(encode_read_request(ops)), 5000);
+    ASSERT_TRUE(ranges);
+    const uint64_t total = total_bytes(*ranges);
+    ASSERT_EQ(total, total_bytes(ops));
+    const uint64_t piece = 1 + random() % 700;
+    for (uint64_t p = 0; p < total; p += piece) {
+      std::vector<std::byte> wire(std::min(piece, total - p));
+      gather(*ranges, remote.data(), p, wire);
+      ASSERT_TRUE(scatter(ops, p, wire));
+    }
+    for (const GetOp& op : ops) {
+      ASSERT_TRUE(std::equal(op.local, op.local + op.bytes, remote.data() + op.remote_offset));
+    }
+  }
+}
+
+TEST(WireRead, NothingIsCopiedBeyondTheStream) {
+  std::vector<std::byte> local(10);
+  const GetOp ops[] = {{0, local.data(), 10}};
+  const std::vector<std::byte> in(4, std::byte{7});
+  EXPECT_FALSE(scatter(ops, 7, in));
+  EXPECT_FALSE(scatter(ops, UINT64_MAX - 1, in));
+  EXPECT_EQ(local, std::vector<std::byte>(10));
+  EXPECT_TRUE(scatter(ops, 6, in));
+}
+
+}  // namespace
+}  // namespace baton::kvtransfer
