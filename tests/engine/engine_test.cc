@@ -127,27 +127,36 @@ TEST_F(EngineTest, ABatchMayHoldCopiesOnly) {
   EXPECT_EQ(to.back(), std::byte{7});
 }
 
-// The choices of one prompt draw from the same row, each with its own numbers.
+// The choices of one prompt draw from the same row, each with its own numbers; also where the row
+// is scored. A bias that were applied twice would show.
 TEST_F(EngineTest, ChoicesOfOneRowDrawForThemselves) {
-  const auto draw = [&](uint32_t choices, uint32_t first_choice) {
+  std::vector<ops::LogitBias> bias;
+  for (TokenId t = 0; t < 160; ++t) bias.push_back({t, -4.0f});
+  const auto draw = [&](bool scored, uint32_t choices, uint32_t first_choice) {
     StepBatch batch;
-    add(batch, 0, 30, d.allocate(2));
+    StepSequence& s = add(batch, 0, 30, d.allocate(2));
+    if (scored) {
+      s.prompt_logprobs = 0;
+      s.next_tokens = s.tokens;
+    }
     for (uint32_t c = 0; c < choices; ++c) {
       batch.opens.push_back({.slot = SlotId{c},
-                             .params = {.temperature = 2, .seed = 99},
-                             .tokens = batch.sequences[0].tokens,
+                             .params = {.temperature = 4, .seed = 99},
+                             .logit_bias = bias,
+                             .tokens = s.tokens,
                              .prompt_tokens = 30,
                              .choice = first_choice + c});
       batch.samples.push_back({.sequence = 0, .slot = SlotId{c}});
     }
     d.run(batch);
     std::vector<TokenId> tokens;
-    for (const StepSample& s : batch.samples) tokens.push_back(s.result.token);
+    for (const StepSample& sample : batch.samples) tokens.push_back(sample.result.token);
     return tokens;
   };
-  const std::vector<TokenId> together = draw(8, 0);
+  const std::vector<TokenId> together = draw(false, 16, 0);
   EXPECT_GT(std::set<TokenId>(together.begin(), together.end()).size(), 3u);
-  for (uint32_t c = 0; c < 8; ++c) EXPECT_THAT(draw(1, c), ElementsAre(together[c]));
+  EXPECT_EQ(draw(true, 16, 0), together);
+  for (uint32_t c = 0; c < 16; ++c) EXPECT_THAT(draw(false, 1, c), ElementsAre(together[c]));
 }
 
 TEST_F(EngineTest, StopFinishesTheStepThatRunsAndTakesNoMore) {
