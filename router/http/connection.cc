@@ -96,9 +96,9 @@ class HttpConnection final : public Connection,
     parser.body_limit(shared_->options.max_body_bytes);
     set_deadline(shared_->options.header_timeout);
     const TimePoint received = Clock::now();
-    auto [failed, header_bytes] =
-        co_await http::async_read_header(socket_, buffer_, parser, kAwait);
-    if (failed) co_return co_await refuse_unread(failed, "the header", received);
+    if (const error_code failed = co_await read_header(parser)) {
+      co_return co_await refuse_unread(failed, "the header", received);
+    }
     HttpHead head = make_head(parser.get(), peer_, received, *shared_);
     if (auto reply = check_header(parser.get())) {
       co_return co_await answer_early(parser, std::move(head), std::move(*reply));
@@ -120,6 +120,20 @@ class HttpConnection final : public Connection,
     idle_ = false;
     buffer_.commit(bytes);
     co_return !failed;
+  }
+
+  // Beast's own limit holds for each line that is not complete yet; this one for all of them.
+  asio::awaitable<error_code> read_header(Parser& parser) {
+    size_t total = 0;
+    while (!parser.is_header_done()) {
+      auto [failed, bytes] = co_await http::async_read_some(socket_, buffer_, parser, kAwait);
+      total += bytes;
+      if (failed) co_return failed;
+      if (total > shared_->options.max_header_bytes) {
+        co_return make_error_code(http::error::header_limit);
+      }
+    }
+    co_return error_code{};
   }
 
   // True if the whole body is there; else the connection is over.
