@@ -191,8 +191,11 @@ def cmdline(pid: int) -> bytes:
         (["up", "--model", "/nonexistent"], "/nonexistent"),
         (["up", "--no-such-flag"], "no-such-flag"),
         (["frobnicate"], "frobnicate"),
-        (["worker", "--role", "juggler"], "role"),
-        (["router", "--listen", "nonsense"], "listen"),
+        (["worker", "--model", "m", "--role", "juggler"], "juggler"),
+        (["worker", "--model", "m", "--threads", "many"], "threads"),
+        (["router", "--model", "m"], "workers"),
+        (["router", "--model", "m", "--workers", "nonsense"], "nonsense"),
+        (["router", "--config", "/nonexistent.yaml"], "/nonexistent.yaml"),
     ],
 )
 def test_a_wrong_command_line_is_one_sentence(args, sentence):

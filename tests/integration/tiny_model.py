@@ -170,13 +170,13 @@ def write_tiny_gguf(path: pathlib.Path, shape: Shape = Shape(), leave_out=()) ->
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(shape.vocab)
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    plain = SPECIAL_TOKENS + alphabet
+    plain = [*SPECIAL_TOKENS, *alphabet, "ba", "to"]
     tokens = plain + [f"<|unused_{i}|>" for i in range(shape.vocab - len(plain))]
     normal, control = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
-    writer.add_token_types([normal if token in alphabet else control for token in tokens])
+    writer.add_token_types([control if token.startswith("<|") else normal for token in tokens])
     writer.add_token_merges(["b a", "t o"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(2)
