@@ -22,6 +22,7 @@ void on_error(void* arg, ucp_ep_h, ucs_status_t s) {
 void on_closed(void* request, ucs_status_t, void* user_data) {
   Peer& peer = *static_cast<Peer*>(user_data);
   peer.ep_closed = true;
+  peer.close_request = nullptr;
   peer.owner->tell_closed_if_quiet(peer);
   ucp_request_free(request);
 }
@@ -65,12 +66,11 @@ status UcxTransport::reach(Peer& peer, const Endpoint& remote) {
                          remote.host == endpoint_.host && !address.shared_memory.empty();
   if (same_host) {
     const status opened = open(peer, *shm_, address.shared_memory, true);
-    if (opened) {
+    if (opened && is_mapped(peer)) {
       if (remote.pid == endpoint_.pid || watch_.add(peer.id.value, remote.pid)) return {};
       return error(Errc::kUnavailable, fmt::format("{}: its process is gone", peer.name));
     }
-    LOG_WARN("{}; it is on this host, and is read over the network all the same",
-             opened.error().message);
+    LOG_WARN("{} is on this host, but its memory cannot be mapped from here", peer.name);
     discard_ep(peer);
   }
   if (net_ && !address.network.empty()) return open(peer, *net_, address.network, false);
@@ -95,16 +95,18 @@ result<PeerId> UcxTransport::connect(const Endpoint& remote, std::string_view na
   return id;
 }
 
-// Memory that is mapped here is read out of that mapping; else over UCX's first lane.
+bool UcxTransport::is_mapped(const Peer& peer) const {
+  void* mapped = nullptr;
+  return peer.region.bytes == 0 || ucp_rkey_ptr(peer.rkey, peer.region.base, &mapped) == UCS_OK;
+}
+
+// Over shared memory, what the mapping is made of; else UCX's first lane.
 std::string UcxTransport::transport_of(const Peer& peer) const {
-  const std::vector<std::string> lanes = transports_of(peer.ep);
   void* mapped = nullptr;
   if (peer.rkey != nullptr && ucp_rkey_ptr(peer.rkey, peer.region.base, &mapped) == UCS_OK) {
-    const std::string kind(memory_kind(mapped));
-    if (std::ranges::find(lanes, kind) != lanes.end()) return kind;
+    return std::string(memory_kind(mapped));
   }
-  const auto cma = std::ranges::find(lanes, "cma");
-  if (cma != lanes.end()) return *cma;
+  const std::vector<std::string> lanes = transports_of(peer.ep);
   return lanes.empty() ? "?" : lanes.front();
 }
 
@@ -142,7 +144,11 @@ void UcxTransport::close_ep(Peer& peer) {
   param.cb.send = on_closed;
   param.user_data = &peer;
   const ucs_status_ptr_t request = ucp_ep_close_nbx(std::exchange(peer.ep, nullptr), &param);
-  if (!UCS_PTR_IS_PTR(request)) peer.ep_closed = true;
+  if (UCS_PTR_IS_PTR(request)) {
+    peer.close_request = request;
+  } else {
+    peer.ep_closed = true;
+  }
 }
 
 // Of a peer that was never used.

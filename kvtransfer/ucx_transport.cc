@@ -25,7 +25,7 @@ constexpr size_t kPage = 4096;
 
 status UcxTransport::start() {
   if (watch_.fd() < 0) return error(Errc::kIo, "the system gives no epoll descriptor");
-  const SplitTls tls = split_tls(options_.tls);
+  BATON_TRY(const SplitTls tls, split_tls(options_.tls));
   Address address;
   if (!tls.shared_memory.empty()) {
     BATON_TRY(shm_, UcxWorker::create({tls.shared_memory, "all", "", options_.name, true}));
@@ -71,6 +71,8 @@ UcxTransport::~UcxTransport() {
   }
   for (auto& [id, peer] : peers_) {
     if (peer->rkey != nullptr) ucp_rkey_destroy(peer->rkey);
+    // UCX 1.13 ends the process if a worker ends with a request that its owner still holds.
+    if (peer->close_request != nullptr) ucp_request_free(peer->close_request);
   }
   net_.reset();  // which may still call back
   shm_.reset();

@@ -43,7 +43,8 @@ struct Peer {
   Token token{};
   MemoryRegion region;
   ucp_ep* ep = nullptr;
-  ucp_rkey* rkey = nullptr;  // over shared memory
+  ucp_rkey* rkey = nullptr;       // over shared memory
+  void* close_request = nullptr;  // UCX's, while ep is being closed
   bool shared_memory = false;
   bool lost = false, closing = false, ep_closed = false, told_closed = false;
   size_t copies = 0;  // reads over shared memory that did not end at once
@@ -108,6 +109,7 @@ class UcxTransport final : public Transport {
   status start_network(const std::string& tls);
   status open(Peer& peer, UcxWorker& worker, const std::string& address, bool shared_memory);
   status reach(Peer& peer, const Endpoint& remote);
+  bool is_mapped(const Peer& peer) const;
   std::string transport_of(const Peer& peer) const;
   void discard_ep(Peer& peer);
   void close_ep(Peer& peer);

@@ -92,12 +92,6 @@ result<ucp_context*> open_context(const UcxWorkerOptions& options) {
   return context;
 }
 
-bool is_shared_memory(std::string_view tl) {
-  static constexpr std::array<std::string_view, 8> kNames = {"posix", "sysv", "cma", "xpmem",
-                                                             "knem",  "shm",  "sm",  "mm"};
-  return std::ranges::find(kNames, tl) != kNames.end();
-}
-
 }  // namespace
 
 result<std::unique_ptr<UcxWorker>> UcxWorker::create(const UcxWorkerOptions& options) {
@@ -187,19 +181,29 @@ std::vector<std::string> transports_of(ucp_ep* ep) {
   return transports;
 }
 
-SplitTls split_tls(std::string_view tls) {
-  if (tls == "all") return {"posix,sysv,cma", "^shm"};
+// Of what copies between processes of one host only posix and sysv are used: over cma, UCX 1.13
+// never ends a read of a process that died, and then asserts when its worker is destroyed.
+result<SplitTls> split_tls(std::string_view tls) {
+  if (tls == "all") return SplitTls{"posix,sysv", "^shm"};
   SplitTls split;
   const auto add = [](std::string& list, std::string_view tl) {
     if (!list.empty()) list += ',';
     list += tl;
   };
-  while (!tls.empty()) {
-    const size_t comma = std::min(tls.find(','), tls.size());
-    const std::string_view tl = tls.substr(0, comma);
-    if (!tl.empty() && tl != "self")
-      add(is_shared_memory(tl) ? split.shared_memory : split.network, tl);
-    tls.remove_prefix(std::min(comma + 1, tls.size()));
+  for (std::string_view rest = tls; !rest.empty();) {
+    const size_t comma = std::min(rest.find(','), rest.size());
+    const std::string_view tl = rest.substr(0, comma);
+    rest.remove_prefix(std::min(comma + 1, rest.size()));
+    if (tl == "posix" || tl == "sysv") {
+      add(split.shared_memory, tl);
+    } else if (tl == "shm") {
+      split.shared_memory = "posix,sysv";
+    } else if (tl.empty() || tl.front() == '^' || tl == "cma" || tl == "xpmem" || tl == "knem") {
+      return error(Errc::kUnsupported,
+                   fmt::format("UCX transports '{}': '{}' is not offered", tls, tl));
+    } else {
+      add(split.network, tl);
+    }
   }
   return split;
 }

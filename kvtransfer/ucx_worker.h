@@ -58,10 +58,10 @@ class UcxWorker {
 // The transports of an endpoint's lanes, in UCX's order and words ("posix", "tcp", ...).
 std::vector<std::string> transports_of(ucp_ep* ep);
 
-// A list as in UCX_TLS, split into what shares memory and what crosses hosts; either may be empty.
+// UcxOptions::tls, split into what shares memory and what crosses hosts; either may be empty.
 struct SplitTls {
   std::string shared_memory, network;
 };
-SplitTls split_tls(std::string_view tls);
+result<SplitTls> split_tls(std::string_view tls);
 
 }  // namespace baton::kvtransfer

@@ -181,7 +181,9 @@ TEST_P(TransportTest, CloseEndsPendingReadsAndSaysSo) {
             static_cast<size_t>(pending));
   EXPECT_EQ(a_.events.size(), 1u);
   EXPECT_FALSE(a_.transport->notify(a_.peer, bytes(1, 0)));
-  // The other side still works, and the two can meet again.
+  // They can meet again.
+  b_.transport->close(b_.peer);
+  b_.peer = *b_.transport->connect(a_.transport->endpoint(), "a");
   a_.peer = *a_.transport->connect(b_.transport->endpoint(), "b");
   ASSERT_TRUE(a_.transport->notify(a_.peer, bytes(20, 1)));
   EXPECT_EQ(b_gets(1).size(), 1u);

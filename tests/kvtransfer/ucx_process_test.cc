@@ -11,6 +11,7 @@
 
 #include "common/base/log.h"
 #include "kvtransfer/codec.h"
+#include "kvtransfer/ucx_transport.h"
 #include "tests/kvtransfer/peer_process.h"
 #include "tests/kvtransfer/real_worker.h"
 
@@ -92,6 +93,7 @@ class UcxProcessTest : public ::testing::TestWithParam<const char*> {
         peer_(GetParam(), "2") {
     const result<Hello> theirs = decode_hello(from_hex(peer_.hear()));
     EXPECT_TRUE(theirs) << theirs.error().message;
+    peer_endpoint_ = theirs->ranks[0].endpoint;
     peer_.say(to_hex(encode(worker_.driver().hello())));
     EXPECT_TRUE(worker_.driver().add_peer(*theirs, Clock::now()));
     EXPECT_TRUE(until([this] { return !worker_.up_.empty(); }));
@@ -116,6 +118,7 @@ class UcxProcessTest : public ::testing::TestWithParam<const char*> {
   const size_t files_before_ = shared_memory_files();
   RealWorker worker_;
   Peer peer_;
+  Endpoint peer_endpoint_;
 };
 
 TEST_P(UcxProcessTest, HandsOverBothWays) {
@@ -196,6 +199,26 @@ TEST_P(UcxProcessTest, AStoppedSourceIsGivenUpInTime) {
   until([] { return false; }, milliseconds(300));
   EXPECT_FALSE(worker_.joined_.contains(1));
   expect_nothing_held();
+}
+
+TEST_P(UcxProcessTest, WhatAStoppedPeerDoesNotTakeIsBounded) {
+  UcxOptions options;
+  options.tls = GetParam();
+  options.max_queued_sends = 100;
+  const std::unique_ptr<Transport> transport = *make_ucx_transport(options);
+  ASSERT_TRUE(transport->allocate(1u << 20));
+  const PeerId peer = *transport->connect(peer_endpoint_, "peer");
+  peer_.kill(SIGSTOP);
+  const std::vector<std::byte> payload(10000);
+  status sent;
+  for (int i = 0; i < 20000 && sent; ++i) sent = transport->notify(peer, payload);
+  ASSERT_FALSE(sent);
+  EXPECT_EQ(sent.error().code, Errc::kResourceExhausted);
+  peer_.kill(SIGKILL);
+  transport->close(peer);
+  std::vector<TransportEvent> events;
+  for (int i = 0; i < 1000; ++i) transport->poll(events);
+  EXPECT_EQ(events.back().kind, TransportEvent::Kind::kClosed);
 }
 
 INSTANTIATE_TEST_SUITE_P(Transports, UcxProcessTest, ::testing::Values("shm", "tcp"),
