@@ -1,0 +1,176 @@
+// The dispatcher, event by event: what fails is served anew or goes on.
+#include "tests/router/dispatch/dispatcher_fixture.h"
+
+namespace baton::router {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+TEST_F(DispatcherTest, LostBeforeATokenIsServedAnewFromScratch) {
+  join_pair();
+  submit(3, 2);
+  take_spec();
+  grant(kDecode);
+  const proto::RequestSpec first = spec_;
+  join(kPrefill2, proto::ROLE_PREFILL);
+  pair(kDecode, {kPrefill, kPrefill2});
+  actions_.clear();
+  dispatcher_.worker_lost(kPrefill, now_, actions_);
+  EXPECT_THAT(sent(), testing::Contains("cancel@21"));
+  EXPECT_THAT(sent(), testing::Contains("reserve@21"));
+  take_spec();
+  EXPECT_EQ(spec_.request(), first.request());
+  EXPECT_EQ(spec_.generation(), first.generation() + 1);
+  EXPECT_EQ(spec_.choices(), 2u);
+  EXPECT_EQ(spec_.tokens_size(), 3);
+  grant(kDecode);
+  token_of(first, kDecode, 0, 77);  // of the old generation
+  EXPECT_THAT(delivered(), IsEmpty());
+  EXPECT_EQ(dispatcher_.stale_events(), 1u);
+}
+
+TEST_F(DispatcherTest, LostInMidAnswerGoesOnBehindWhatWasDelivered) {
+  join(kMixed, proto::ROLE_MIXED);
+  submit(4, 2);
+  take_spec();
+  const proto::RequestSpec first = spec_;
+  token(kMixed, 0, 50, 0);
+  token(kMixed, 1, 51, 0);
+  token(kMixed, 3, 53, 0);  // not delivered: 2 is missing
+  actions_.clear();
+  dispatcher_.worker_lost(kMixed, now_, actions_);
+  EXPECT_EQ(dispatcher_.num_legs(), 2u);
+  join(WorkerId{32}, proto::ROLE_MIXED);
+  std::vector<proto::RequestSpec> specs;
+  for (const Send& send : actions_.sends) specs.push_back(send.frame.submit().spec());
+  ASSERT_EQ(specs.size(), 2u);
+  EXPECT_THAT(specs[0].tokens(), ElementsAre(1, 2, 3, 50, 51));
+  EXPECT_EQ(specs[0].prompt_tokens(), 3u);
+  EXPECT_EQ(specs[0].choices(), 1u);
+  EXPECT_EQ(specs[0].first_choice(), 0u);
+  EXPECT_THAT(specs[1].tokens(), ElementsAre(1, 2, 3));
+  EXPECT_EQ(specs[1].first_choice(), 1u);
+  EXPECT_NE(specs[0].request(), specs[1].request());
+  actions_.clear();
+  token_of(specs[0], WorkerId{32}, 2, 52, 0);
+  token_of(specs[0], WorkerId{32}, 3, 53, 0);
+  EXPECT_THAT(delivered(0), ElementsAre(52, 53));
+}
+
+TEST_F(DispatcherTest, PrefillMayGoOnceDecodeHasItAll) {
+  join_pair();
+  submit(3);
+  take_spec();
+  grant(kDecode);
+  token(kPrefill, 0, 50);
+  handed_off(kDecode);
+  actions_.clear();
+  dispatcher_.worker_lost(kPrefill, now_, actions_);
+  for (const std::string& frame : sent()) EXPECT_EQ(frame, "peers@21");
+  token(kDecode, 1, 51);
+  token(kDecode, 2, 52);
+  finished(kDecode, 3);
+  ASSERT_TRUE(ended());
+  EXPECT_FALSE(ended()->error);
+  EXPECT_EQ(ended()->trail.retries, 0u);
+  EXPECT_EQ(ended()->trail.kv_bytes, 640u);
+  EXPECT_EQ(ended()->trail.kv_transport, "posix");
+}
+
+TEST_F(DispatcherTest, AWorkerLostBetweenTheLastTokenAndItsEndCostsNothing) {
+  join(kMixed, proto::ROLE_MIXED);
+  submit(4);
+  take_spec();
+  token(kMixed, 0, 50);
+  token(kMixed, 1, 99);  // an end token
+  dispatcher_.worker_lost(kMixed, now_, actions_);
+  ASSERT_TRUE(ended());
+  EXPECT_FALSE(ended()->error);
+
+  actions_.clear();
+  join(kMixed, proto::ROLE_MIXED);
+  submit(2);
+  take_spec();
+  token(kMixed, 0, 50);
+  token(kMixed, 1, 51);  // max_tokens
+  dispatcher_.worker_lost(kMixed, now_, actions_);
+  ASSERT_TRUE(ended());
+  EXPECT_FALSE(ended()->error);
+}
+
+TEST_F(DispatcherTest, RetriesAreBounded) {
+  join(kMixed, proto::ROLE_MIXED);
+  submit();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_FALSE(ended());
+    take_spec();
+    failed(kMixed, Errc::kInternal, true);
+  }
+  ASSERT_TRUE(ended());
+  EXPECT_EQ(ended()->error->code, Errc::kUnavailable);
+  EXPECT_THAT(ended()->error->message, HasSubstr("3 times, at last because it broke"));
+  EXPECT_EQ(ended()->trail.retries, 2u);
+}
+
+TEST_F(DispatcherTest, AFailureThatIsNotRetryableEndsTheRequest) {
+  join(kMixed, proto::ROLE_MIXED);
+  submit();
+  take_spec();
+  failed(kMixed, Errc::kInvalidArgument, false);
+  ASSERT_TRUE(ended());
+  EXPECT_EQ(ended()->error->code, Errc::kInvalidArgument);
+}
+
+TEST_F(DispatcherTest, AFailureAvoidsTheWorkerThatMadeIt) {
+  join(kMixed, proto::ROLE_MIXED);
+  join(WorkerId{32}, proto::ROLE_MIXED);
+  actions_.clear();
+  submit();
+  const WorkerId first = actions_.sends[0].to;
+  take_spec();
+  failed(first, Errc::kInternal, true);
+  EXPECT_NE(actions_.sends.back().to, first);
+}
+
+TEST_F(DispatcherTest, WantOfRoomAtPrefillIsNoFailure) {
+  join_pair();
+  submit();
+  for (int i = 0; i < 5; ++i) {
+    take_spec();
+    grant(kDecode);
+    failed(kPrefill, Errc::kResourceExhausted, true);
+    EXPECT_FALSE(ended());
+    EXPECT_THAT(sent(), testing::Contains("cancel@21"));
+    pass(milliseconds(20));
+  }
+  EXPECT_EQ(dispatcher_.refusals(), 5u);
+}
+
+TEST_F(DispatcherTest, APreemptedChoiceGoesOnWithoutTheOthersNoticing) {
+  join_pair();
+  submit(4, 2);
+  take_spec();
+  grant(kDecode);
+  const proto::RequestSpec whole = spec_;
+  token(kPrefill, 0, 50, 0);
+  token(kPrefill, 0, 60, 1);
+  token(kDecode, 1, 61, 1);
+  preempted(kDecode, 2, 1);
+  EXPECT_THAT(sent(), ElementsAre("reserve@21"));
+  take_spec();
+  EXPECT_NE(spec_.request(), whole.request());
+  EXPECT_THAT(spec_.tokens(), ElementsAre(1, 2, 3, 60, 61));
+  EXPECT_EQ(spec_.first_choice(), 1u);
+  grant(kDecode);
+  actions_.clear();
+  token_of(whole, kDecode, 1, 51, 0);
+  token_of(spec_, kPrefill, 2, 62, 1);
+  token_of(whole, kDecode, 2, 99, 1);  // no longer its to say
+  EXPECT_THAT(delivered(0), ElementsAre(51));
+  EXPECT_THAT(delivered(1), ElementsAre(62));
+}
+
+}  // namespace
+}  // namespace baton::router
