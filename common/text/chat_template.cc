@@ -31,6 +31,11 @@ result<Value> message_value(const ChatMessage& message) {
 
 result<jinja::Variables> variables_of(std::span<const ChatMessage> messages,
                                       const ChatOptions& options) {
+  constexpr size_t kMaxVariables = 1000;  // names are looked for one by one
+  if (options.variables.size() > kMaxVariables) {
+    return error(Errc::kInvalidArgument,
+                 fmt::format("more than {} template variables", kMaxVariables));
+  }
   std::vector<Value> list;
   list.reserve(messages.size());
   for (const ChatMessage& message : messages) {

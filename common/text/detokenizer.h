@@ -13,7 +13,8 @@ namespace baton::text {
 
 // The text of one choice, token by token. What it has given out is final: never half a character,
 // and U+FFFD for bytes that no later token can make a character of, as a lossy decoder of the
-// whole would write it. Holds back at most three bytes. One thread at a time.
+// whole would write it. Holds back at most three bytes. A space that SentencePiece wrote in front
+// stays: the text goes on behind a prompt. One thread at a time.
 class StreamDetokenizer {
  public:
   explicit StreamDetokenizer(Tokenizer tokenizer, bool skip_special = true)

@@ -49,10 +49,14 @@ std::optional<Family> family_of(std::string_view pre) {
   const Family qwen2{{kQwen2Pattern}, true};
   const Family tekken{{kTekkenPattern}, false, true, true};
   static const std::map<std::string_view, Family> kFamilies = {
-      {"default", gpt2},     {"gpt-2", gpt2},    {"gpt2", gpt2},        {"mpt", gpt2},
-      {"olmo", gpt2},        {"smollm", digits}, {"starcoder", digits}, {"refact", digits},
-      {"command-r", digits}, {"llama3", llama3}, {"llama-v3", llama3},  {"llama-bpe", llama3},
-      {"qwen2", qwen2},      {"tekken", tekken},
+      {"default", gpt2},     {"gpt-2", gpt2},
+      {"gpt2", gpt2},        {"mpt", gpt2},
+      {"olmo", gpt2},        {"smollm", digits},
+      {"starcoder", digits}, {"refact", digits},
+      {"command-r", digits}, {"llama3", llama3},
+      {"llama-v3", llama3},  {"llama-bpe", llama3},
+      {"qwen2", qwen2},      {"deepseek-r1-qwen", qwen2},
+      {"tekken", tekken},
   };
   const auto found = kFamilies.find(pre);
   return found == kFamilies.end() ? std::nullopt : std::optional(found->second);
@@ -74,9 +78,9 @@ class GgufLoader {
       BATON_CHECK_OK(sentencepiece());
     } else {
       return unsupported("tokenizer.ggml.model",
-                           fmt::format("is '{}', a kind of tokenizer that is not supported "
-                                       "(gpt2 and llama are)",
-                                       formats::printable(model)));
+                         fmt::format("is '{}', a kind of tokenizer that is not supported "
+                                     "(gpt2 and llama are)",
+                                     formats::printable(model)));
     }
     add_special_tokens();
     BATON_CHECK_OK(read_ends());
@@ -126,8 +130,8 @@ class GgufLoader {
     const auto family = family_of(pre);
     if (!family) {
       return unsupported("tokenizer.ggml.pre",
-                           fmt::format("is '{}', a way to split text that is not supported",
-                                       formats::printable(pre)));
+                         fmt::format("is '{}', a way to split text that is not supported",
+                                     formats::printable(pre)));
     }
     for (std::string_view pattern : family->patterns) {
       BATON_TRY(Regex regex, Regex::compile(pattern));
@@ -221,7 +225,7 @@ class GgufLoader {
   }
 
   void merges_of_scores() {
-    constexpr size_t kMaxMergedBytes = 1024;  // each cut is tried; real pieces have 16 characters
+    constexpr size_t kMaxMergedBytes = 256;  // each cut is tried; real pieces have 16 characters
     std::unordered_map<std::string_view, TokenId> ids;
     std::vector<TokenId> by_score;
     for (size_t id = 0; id < out_.tokens.size(); ++id) {
