@@ -12,6 +12,17 @@ find_package(prometheus-cpp REQUIRED)
 find_package(hwy REQUIRED)
 if(NOT TARGET ucx::ucp)
   find_package(ucx REQUIRED)
+  # Ubuntu 24.04's package points its targets at a directory that is not there.
+  get_target_property(ucx_include ucx::ucp INTERFACE_INCLUDE_DIRECTORIES)
+  if(NOT EXISTS "${ucx_include}/ucp/api/ucp.h")
+    find_path(UCX_INCLUDE_DIR ucp/api/ucp.h REQUIRED)
+    foreach(library ucs uct ucp)
+      find_library(UCX_LIBRARY_${library} ${library} REQUIRED)
+      set_target_properties(ucx::${library} PROPERTIES
+        IMPORTED_LOCATION "${UCX_LIBRARY_${library}}"
+        INTERFACE_INCLUDE_DIRECTORIES "${UCX_INCLUDE_DIR}")
+    endforeach()
+  endif()
 endif()
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
