@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <vector>
 
 #include "common/device/tensor.h"
 
@@ -27,6 +28,26 @@ TEST(CpuDevice, AllocatesAlignedMemory) {
     if (bytes > 0) std::memset(buffer->data(), 1, bytes);
     Buffer moved = std::move(*buffer);
     EXPECT_EQ(moved.bytes(), bytes);
+  }
+}
+
+TEST(CpuDevice, BuffersOfAllSizesAreDistinctAndOutliveTheDevice) {
+  auto device = make_cpu_device(1);
+  std::vector<Buffer> buffers;
+  for (size_t i = 0; i < 120; ++i) {
+    const size_t bytes = (size_t{10} << 10) << (i % 11);  // 10 KB to 10 MB
+    auto buffer = device->allocate(bytes);
+    ASSERT_TRUE(buffer);
+    ASSERT_EQ(reinterpret_cast<uintptr_t>(buffer->data()) % 64, 0u);
+    std::memset(buffer->data(), static_cast<int>(i), bytes);
+    buffers.push_back(std::move(*buffer));
+    if (i % 3 == 0) buffers[i / 2] = Buffer();
+  }
+  device.reset();
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    if (buffers[i].data() == nullptr) continue;
+    EXPECT_EQ(buffers[i].data()[0], std::byte(i));
+    EXPECT_EQ(buffers[i].data()[buffers[i].bytes() - 1], std::byte(i));
   }
 }
 

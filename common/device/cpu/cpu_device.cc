@@ -20,7 +20,7 @@ class CpuDevice final : public Device {
   const DeviceInfo& info() const override { return info_; }
 
   result<Buffer> allocate(size_t bytes) override {
-    Buffer buffer = allocate_host(bytes);
+    Buffer buffer = arena_.allocate(bytes);
     if (buffer.data() == nullptr) {
       return error(Errc::kResourceExhausted,
                    "cpu device: cannot allocate " + std::to_string(bytes) + " bytes");
@@ -36,6 +36,7 @@ class CpuDevice final : public Device {
 
  private:
   DeviceInfo info_;
+  HostArena arena_;
   ThreadPool pool_;
 };
 

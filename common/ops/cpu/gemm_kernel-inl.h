@@ -18,7 +18,7 @@ HWY_BEFORE_NAMESPACE();
 namespace baton::ops::HWY_NAMESPACE {
 namespace {
 
-// The right-hand side comes in panels of 32 columns, computed as halves of 16. A bf16 row of a
+// The right-hand side comes in panels of 32 columns; the last may be half a panel. A bf16 row of a
 // panel is one cache line, so that few activations stream the weights in one line after the other.
 constexpr size_t kHalf = kVirtualLanes;
 
@@ -45,17 +45,13 @@ struct GemmArgs {
   size_t prefetch_step;
 };
 
-// Rows that a kernel takes at most: as many as have their sums in registers.
+// Rows that a kernel takes at most: as many as have their sums, the weights and an activation in
+// registers.
 #if HWY_MAX_BYTES == 64
-constexpr int kMaxRows = 12;
-constexpr int kMaxWideRows = kMaxRows;
+constexpr int kMaxRows = 8;
 #else
-constexpr int kMaxRows = 6;
-constexpr int kMaxWideRows = 2;
+constexpr int kMaxRows = 3;
 #endif
-
-// Halves that a kernel for `rows` rows takes at a time.
-constexpr int halves_for(int rows) { return rows <= kMaxWideRows ? 2 : 1; }
 
 // 16 columns of one row. bf16 on narrow vectors comes as (even columns, odd columns) of each 2 *
 // kLanes, which costs a shift and a mask; finish_half puts them in order.
@@ -151,13 +147,15 @@ HWY_NOINLINE void gemm_block(const GemmArgs& g, size_t half) {
         static_cast<const W*>(g.segments[s].b) + half / 2 * g.panel_stride + half % 2 * kHalf;
     const size_t k_end = g.segments[s].k;
     for (size_t k = 0; k < k_end; ++k, b += g.row_stride, ahead += g.prefetch_step) {
-      if constexpr (kRows > 2) __builtin_prefetch(ahead, 0, 2);
+      if constexpr (kRows > 1) __builtin_prefetch(ahead, 0, 2);
       HWY_UNROLL(16)
       for (int h = 0; h < kHalves; ++h) {
         VecF v[kParts];
         load_half(b + h * kHalf, v);
         HWY_UNROLL(16)
         for (int r = 0; r < kRows; ++r) {
+          // Loaded again for each half: kept in registers, they would push sums out.
+          if (h > 0) asm("" : "+r"(a[r]));
           const VecF x = hn::Set(d, a[r][k]);
           HWY_UNROLL(16)
           for (size_t i = 0; i < kParts; ++i) acc[r][h][i] = hn::MulAdd(x, v[i], acc[r][h][i]);
@@ -180,16 +178,15 @@ HWY_NOINLINE void gemm_block(const GemmArgs& g, size_t half) {
 
 using GemmBlock = void (*)(const GemmArgs&, size_t half);
 
-// Kernels for 1 to kMaxRows rows: `pair` takes halves_for(rows) halves, `single` takes one.
+// Kernels for 1 to kMaxRows rows of a whole panel and of half a panel.
 struct GemmBlocks {
-  GemmBlock pair[kMaxRows + 1];
-  GemmBlock single[kMaxRows + 1];
+  GemmBlock whole[kMaxRows + 1];
+  GemmBlock half[kMaxRows + 1];
 };
 
 template <class W, int... kRows>
 constexpr GemmBlocks make_gemm_blocks(std::integer_sequence<int, kRows...>) {
-  return {{nullptr, &gemm_block<kRows + 1, halves_for(kRows + 1), W>...},
-          {nullptr, &gemm_block<kRows + 1, 1, W>...}};
+  return {{nullptr, &gemm_block<kRows + 1, 2, W>...}, {nullptr, &gemm_block<kRows + 1, 1, W>...}};
 }
 
 template <class W>
@@ -198,10 +195,9 @@ constexpr GemmBlocks kGemmBlocks = make_gemm_blocks<W>(std::make_integer_sequenc
 // Rows [0, rows) times halves [begin, end); 1 <= rows <= kMaxRows, begin is even.
 template <class W>
 HWY_INLINE void gemm_rows(const GemmArgs& g, int rows, size_t begin, size_t end) {
-  const size_t step = static_cast<size_t>(halves_for(rows));
   size_t h = begin;
-  for (; h + step <= end; h += step) kGemmBlocks<W>.pair[rows](g, h);
-  if (h < end) kGemmBlocks<W>.single[rows](g, h);
+  for (; h + 2 <= end; h += 2) kGemmBlocks<W>.whole[rows](g, h);
+  if (h < end) kGemmBlocks<W>.half[rows](g, h);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include "hwy/foreach_target.h"  // must come before highway.h
 
 #include <algorithm>
+#include <cassert>
 
 #include "common/ops/cpu/functions.h"
 #include "common/ops/cpu/gemm_kernel-inl.h"
@@ -27,6 +28,8 @@ struct MatmulTile {
   int64_t panel_begin, panel_end;
 };
 
+constexpr int64_t kMaxBlockRows = 256;
+
 }  // namespace baton::ops
 #endif
 
@@ -34,71 +37,44 @@ HWY_BEFORE_NAMESPACE();
 namespace baton::ops::HWY_NAMESPACE {
 namespace {
 
-// Up to kMaxRows rows from `row` on.
-template <class W>
-class RowGroup {
- public:
-  RowGroup(const MatmulJob& job, int64_t row, int64_t rows) : rows_(static_cast<int>(rows)) {
-    for (int r = 0; r < rows_; ++r) {
-      a_[r] = job.x.row<float>(row + r);
-      out_[r] = job.out.row<float>(row + r);
-    }
-    k_ = static_cast<size_t>(job.w.k());
-    all_ = {job.w.panel<W>(0), k_};
-    args_ = {.a = a_,
-             .segments = &all_,
-             .num_segments = 1,
-             .row_stride = kPanel,
-             .panel_stride = k_ * kPanel,
-             .out = out_,
-             .columns = static_cast<size_t>(job.w.n()),
-             .bias = job.bias,
-             .accumulate = job.accumulate,
-             .prefetch = nullptr,
-             .prefetch_step = 0};
-  }
-
-  void multiply(int64_t half_begin, int64_t half_end) {
-    gemm_rows<W>(args_, rows_, static_cast<size_t>(half_begin), static_cast<size_t>(half_end));
-  }
-  // Has multiply() bring in the `part`-th of `parts` of a panel.
-  void prefetch(const W* panel, int64_t part, int64_t parts) {
-    const size_t bytes = k_ * kPanel * sizeof(W);
-    args_.prefetch = reinterpret_cast<const std::byte*>(panel) + bytes * part / parts;
-    args_.prefetch_step = kPanel * sizeof(W) / parts;
-  }
-
- private:
-  int rows_;
-  size_t k_;
-  Segment all_;
-  const float* a_[kMaxRows];
-  float* out_[kMaxRows];
-  GemmArgs args_;
-};
-
-// Few rows: all panels in one go, as fast as memory brings them.
-// More: groups of nearly equal size pass over a panel while it is in cache, and each pass brings
-// in its part of the next panel.
+// The rows in groups of nearly equal size. All of them pass over a panel while it is in cache, and
+// each brings in its part of the next panel meanwhile.
 template <class W>
 void matmul_tile_of(const MatmulJob& job, const MatmulTile& t) {
   const int64_t rows = t.row_end - t.row_begin;
-  const int64_t last_half = std::min(2 * t.panel_end, (job.w.n() + 15) / 16);
-  if (rows <= kMaxWideRows) {
-    RowGroup<W>(job, t.row_begin, rows).multiply(2 * t.panel_begin, last_half);
-    return;
+  assert(rows <= kMaxBlockRows);
+  const float* a[kMaxBlockRows];
+  float* out[kMaxBlockRows];
+  for (int64_t r = 0; r < rows; ++r) {
+    a[r] = job.x.row<float>(t.row_begin + r);
+    out[r] = job.out.row<float>(t.row_begin + r);
   }
   const int64_t groups = (rows + kMaxRows - 1) / kMaxRows;
-  const int64_t step = halves_for(kMaxRows), passes = 2 / step * groups;
+  const int64_t small = rows / groups, large = rows % groups;  // the first `large` have one more
+  const auto k = static_cast<size_t>(job.w.k());
+  const size_t panel_bytes = k * kPanel * sizeof(W);
+  const size_t prefetch_bytes = panel_bytes / static_cast<size_t>(groups);  // by each pass
+  const Segment all = {job.w.panel<W>(0), k};
+  GemmArgs args = {.segments = &all,
+                   .num_segments = 1,
+                   .row_stride = kPanel,
+                   .panel_stride = k * kPanel,
+                   .columns = static_cast<size_t>(job.w.n()),
+                   .bias = job.bias,
+                   .accumulate = job.accumulate};
+  const size_t halves = (args.columns + kHalf - 1) / kHalf;
   for (int64_t p = t.panel_begin; p < t.panel_end; ++p) {
-    int64_t pass = 0;
-    for (int64_t h = 2 * p; h < std::min(2 * p + 2, last_half); h += step) {
-      for (int64_t g = 0; g < groups; ++g, ++pass) {
-        const int64_t begin = rows * g / groups, end = rows * (g + 1) / groups;
-        RowGroup<W> group(job, t.row_begin + begin, end - begin);
-        if (p + 1 < t.panel_end) group.prefetch(job.w.panel<W>(p + 1), pass, passes);
-        group.multiply(h, std::min(h + step, last_half));
-      }
+    const bool last = p + 1 == t.panel_end;
+    const auto* next = reinterpret_cast<const std::byte*>(job.w.panel<W>(p) + k * kPanel);
+    args.prefetch_step = last ? 0 : prefetch_bytes / k + 1;
+    const size_t half = static_cast<size_t>(2 * p), half_end = std::min(half + 2, halves);
+    for (int64_t g = 0, row = 0; g < groups; ++g, next += prefetch_bytes) {
+      const int64_t count = g < large ? small + 1 : small;
+      args.a = a + row;
+      args.out = out + row;
+      args.prefetch = last ? nullptr : next;
+      gemm_rows<W>(args, static_cast<int>(count), half, half_end);
+      row += count;
     }
   }
 }
@@ -122,7 +98,8 @@ namespace {
 HWY_EXPORT(matmul_tile);
 
 constexpr int64_t kRowBlockBytes = 384 << 10;  // activations that stay in L2 beside a panel
-constexpr int64_t kTasksPerThread = 6;         // evens out threads that are disturbed
+constexpr int64_t kMinBlockRows = 24;
+constexpr int64_t kTasksPerThread = 6;  // evens out threads that are disturbed
 
 // How the output is cut: row blocks by cache, column chunks by threads; never over k.
 struct MatmulGrid {
@@ -130,7 +107,7 @@ struct MatmulGrid {
 };
 
 MatmulGrid make_grid(int64_t rows, int64_t k, int64_t panels, int64_t threads) {
-  const int64_t block_rows = std::max<int64_t>(kRowBlockBytes / (4 * k), 24);
+  const int64_t block_rows = std::clamp(kRowBlockBytes / (4 * k), kMinBlockRows, kMaxBlockRows);
   const int64_t row_blocks = (rows + block_rows - 1) / block_rows;
   if (threads == 1) return {row_blocks, 1};
   const int64_t wanted = (kTasksPerThread * threads + row_blocks - 1) / row_blocks;
