@@ -198,7 +198,10 @@ class HttpConnection final : public Connection,
     if (exchange->complete() && !exchange->streaming()) {
       co_return co_await write_reply(*exchange, keep, with_body);
     }
-    exchange->on_ready([this] { wake_.cancel(); });
+    exchange->on_ready([this, raw = exchange.get()] {
+      // A write to a client that reads too slowly would be waited for in vain.
+      raw->gone() == Exchange::Gone::kTooSlow ? close() : void(wake_.cancel());
+    });
     watch(exchange);
     const bool kept = co_await write_answer(exchange, keep, with_body, chunked);
     exchange->on_ready(nullptr);

@@ -140,10 +140,14 @@ void RouterMetrics::refresh(const Cluster& cluster) {
                {{"role", labels.first}, {"state", labels.second}})
         .Set(count);
   }
-  metrics_.gauge("baton_router_worker_refusals", "Reservations that workers refused, since start.")
-      .Set(static_cast<double>(dispatcher.refusals()));
-  metrics_.gauge("baton_router_stale_events", "Messages of workers that were dropped, since start.")
-      .Set(static_cast<double>(dispatcher.stale_events()));
+  const auto count = [&](const char* name, const char* help, uint64_t now, uint64_t& told) {
+    metrics_.counter(name, help).Increment(static_cast<double>(now - std::exchange(told, now)));
+  };
+  count("baton_router_worker_refusals_total",
+        "Reservations and prompts that workers had no room for.", dispatcher.refusals(),
+        refusals_told_);
+  count("baton_router_stale_events_total", "Messages of workers that were dropped as out of date.",
+        dispatcher.stale_events(), stale_events_told_);
 }
 
 std::string RouterMetrics::expose(const Cluster& cluster) {

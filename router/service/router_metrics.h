@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
@@ -55,6 +56,7 @@ class RouterMetrics {
 
   Metrics metrics_;
   std::map<std::string, ModelMetrics> models_;
+  uint64_t refusals_told_ = 0, stale_events_told_ = 0;
 };
 
 }  // namespace baton::router

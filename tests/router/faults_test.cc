@@ -97,7 +97,7 @@ TEST_F(FaultsTest, RefusalsAreWaitedOut) {
   const HttpAnswer answer = ask(post("/v1/completions", kBody + "}"));
   EXPECT_EQ(answer.status, 200) << answer.body;
   EXPECT_EQ(text_of(answer.body), expected());
-  EXPECT_EQ(metric("baton_router_worker_refusals"), "baton_router_worker_refusals 3");
+  EXPECT_EQ(metric("baton_router_worker_refusals_total"), "baton_router_worker_refusals_total 3");
 }
 
 TEST_F(FaultsTest, FailuresAreRetriedAndThenToldOnce) {

@@ -1,0 +1,145 @@
+#include "router/dispatch/placement.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "tests/router/dispatch/dispatcher_fixture.h"
+
+namespace baton::router {
+namespace {
+
+class PlacementTest : public testing::Test {
+ protected:
+  void add(WorkerId id, proto::Role role, std::vector<WorkerId> paired = {},
+           uint64_t queued_tokens = 0, uint32_t running = 0) {
+    ASSERT_TRUE(pool_.add(make_hello(id, role), "host:1"));
+    load(id, std::move(paired), queued_tokens, running);
+  }
+  void load(WorkerId id, std::vector<WorkerId> paired, uint64_t queued_tokens, uint32_t running,
+            uint32_t free_blocks = 100) {
+    proto::Load load;
+    load.set_free_blocks(free_blocks);
+    load.set_total_blocks(100);
+    load.set_queued_tokens(queued_tokens);
+    load.set_running(running);
+    for (const WorkerId other : paired) load.add_paired(other.value);
+    ASSERT_TRUE(pool_.update(id, std::move(load)));
+  }
+  std::optional<Placement> pick(uint64_t turn = 0, uint32_t choices = 1, WorkerId avoid = {}) {
+    return place(pool_,
+                 {.model = "m", .choices = choices, .avoid = avoid, .now = now_, .turn = turn});
+  }
+
+  WorkerPool pool_;
+  TimePoint now_{seconds(100)};
+};
+
+TEST_F(PlacementTest, TakesTheShorterPromptQueueAndTheEmptierBatch) {
+  add(kPrefill, proto::ROLE_PREFILL, {}, 5000);
+  add(kPrefill2, proto::ROLE_PREFILL, {}, 100);
+  add(kDecode, proto::ROLE_DECODE, {kPrefill, kPrefill2}, 0, 1);
+  add(kDecode2, proto::ROLE_DECODE, {kPrefill, kPrefill2}, 0, 3);
+  for (uint64_t turn = 0; turn < 4; ++turn) {
+    EXPECT_EQ(pick(turn)->prefill, kPrefill2);
+    EXPECT_EQ(pick(turn)->decode, kDecode);
+  }
+}
+
+TEST_F(PlacementTest, OnlyPairsCount) {
+  add(kPrefill, proto::ROLE_PREFILL);
+  add(kPrefill2, proto::ROLE_PREFILL, {}, 100'000);
+  add(kDecode, proto::ROLE_DECODE, {kPrefill2});
+  EXPECT_EQ(pick()->prefill, kPrefill2);
+}
+
+TEST_F(PlacementTest, EqualsTakeTurns) {
+  add(kPrefill, proto::ROLE_PREFILL);
+  add(kPrefill2, proto::ROLE_PREFILL);
+  add(kDecode, proto::ROLE_DECODE, {kPrefill, kPrefill2});
+  add(kDecode2, proto::ROLE_DECODE, {kPrefill, kPrefill2});
+  std::set<std::pair<WorkerId, WorkerId>> seen;
+  for (uint64_t turn = 0; turn < 4; ++turn) seen.emplace(pick(turn)->prefill, pick(turn)->decode);
+  EXPECT_EQ(seen.size(), 4u);
+}
+
+TEST_F(PlacementTest, MixedAndPairsCompete) {
+  add(kMixed, proto::ROLE_MIXED, {}, 0, 3);
+  add(kPrefill, proto::ROLE_PREFILL);
+  add(kDecode, proto::ROLE_DECODE, {kPrefill});
+  EXPECT_EQ(pick()->decode, kDecode);
+  load(kMixed, {}, 0, 0);
+  load(kDecode, {kPrefill}, 0, 4);
+  EXPECT_TRUE(pick()->mixed());
+}
+
+TEST_F(PlacementTest, BlocksInUseCountAsLoad) {
+  add(kMixed, proto::ROLE_MIXED);
+  add(WorkerId(32), proto::ROLE_MIXED);
+  load(kMixed, {}, 0, 1, /*free_blocks=*/5);
+  load(WorkerId(32), {}, 0, 2, /*free_blocks=*/90);
+  EXPECT_EQ(pick()->decode, WorkerId(32));
+}
+
+TEST_F(PlacementTest, WhoIsFullDrainingOrOfAnotherModelIsLeftOut) {
+  add(kMixed, proto::ROLE_MIXED);
+  EXPECT_TRUE(pick());
+  pool_.find(kMixed)->full_until = now_ + seconds(1);
+  EXPECT_FALSE(pick());
+  now_ += seconds(1);
+  EXPECT_TRUE(pick());
+  pool_.find(kMixed)->placed_sequences = 8;  // two batches of 4
+  EXPECT_FALSE(pick());
+  pool_.find(kMixed)->placed_sequences = 6;
+  EXPECT_TRUE(pick(0, 2));
+  EXPECT_FALSE(pick(0, 3));
+  proto::Load load;
+  load.set_draining(true);
+  pool_.update(kMixed, std::move(load));
+  EXPECT_FALSE(pick());
+  EXPECT_FALSE(pool_.servable("m"));
+}
+
+TEST_F(PlacementTest, AvoidedIsBetterThanNone) {
+  add(kMixed, proto::ROLE_MIXED);
+  EXPECT_EQ(pick(0, 1, kMixed)->decode, kMixed);
+  add(WorkerId(32), proto::ROLE_MIXED, {}, 100'000, 3);
+  EXPECT_EQ(pick(0, 1, kMixed)->decode, WorkerId(32));
+}
+
+TEST_F(PlacementTest, CapacityIsTheLeastOfTheWorkersAndIsRemembered) {
+  EXPECT_FALSE(pool_.capacity("m"));
+  proto::WorkerHello hello = make_hello(kMixed, proto::ROLE_MIXED);
+  ASSERT_TRUE(pool_.add(hello, ""));
+  hello = make_hello(WorkerId(32), proto::ROLE_MIXED);
+  hello.set_total_blocks(10);  // 160 tokens
+  hello.set_vocab_size(256);
+  ASSERT_TRUE(pool_.add(hello, ""));
+  EXPECT_EQ(pool_.capacity("m")->max_context, 160u);
+  EXPECT_EQ(pool_.capacity("m")->vocab_size, 256u);
+  pool_.remove(WorkerId(32));
+  EXPECT_EQ(pool_.capacity("m")->max_context, 1000u);
+  pool_.remove(kMixed);
+  EXPECT_EQ(pool_.capacity("m")->max_context, 1000u);
+}
+
+TEST_F(PlacementTest, HellosThatCannotBeAreRefused) {
+  const auto refused = [&](auto change) {
+    proto::WorkerHello hello = make_hello(kMixed, proto::ROLE_MIXED);
+    change(hello);
+    return !pool_.add(hello, "");
+  };
+  EXPECT_TRUE(refused([](auto& h) { h.set_protocol_min(2), h.set_protocol_max(3); }));
+  EXPECT_TRUE(refused([](auto& h) { h.set_protocol_max(0); }));
+  EXPECT_TRUE(refused([](auto& h) { h.set_worker(0); }));
+  EXPECT_TRUE(refused([](auto& h) { h.set_name("a\nb"); }));
+  EXPECT_TRUE(refused([](auto& h) { h.set_name(std::string(200, 'a')); }));
+  EXPECT_TRUE(refused([](auto& h) { h.set_role(proto::ROLE_UNSPECIFIED); }));
+  EXPECT_TRUE(refused([](auto& h) { h.set_block_tokens(0); }));
+  EXPECT_TRUE(refused([](auto& h) { h.set_max_sequences(0); }));
+  EXPECT_FALSE(refused([](auto&) {}));
+  EXPECT_TRUE(refused([](auto&) {}));  // twice
+}
+
+}  // namespace
+}  // namespace baton::router
