@@ -26,6 +26,7 @@ struct MatmulJob {
 struct MatmulTile {
   int64_t row_begin, row_end;
   int64_t panel_begin, panel_end;
+  int64_t panel_after;  // where this thread is likely to go on; -1 if nowhere
 };
 
 constexpr int64_t kMaxBlockRows = 256;
@@ -64,15 +65,15 @@ void matmul_tile_of(const MatmulJob& job, const MatmulTile& t) {
                    .accumulate = job.accumulate};
   const size_t halves = (args.columns + kHalf - 1) / kHalf;
   for (int64_t p = t.panel_begin; p < t.panel_end; ++p) {
-    const bool last = p + 1 == t.panel_end;
-    const auto* next = reinterpret_cast<const std::byte*>(job.w.panel<W>(p) + k * kPanel);
-    args.prefetch_step = last ? 0 : prefetch_bytes / k + 1;
+    const int64_t after = p + 1 < t.panel_end ? p + 1 : t.panel_after;
+    const auto* next = reinterpret_cast<const std::byte*>(job.w.panel<W>(std::max(after, p)));
+    args.prefetch_step = (prefetch_bytes + k - 1) / k;
     const size_t half = static_cast<size_t>(2 * p), half_end = std::min(half + 2, halves);
     for (int64_t g = 0, row = 0; g < groups; ++g, next += prefetch_bytes) {
       const int64_t count = g < large ? small + 1 : small;
       args.a = a + row;
       args.out = out + row;
-      args.prefetch = last ? nullptr : next;
+      args.prefetch = next;
       gemm_rows<W>(args, static_cast<int>(count), half, half_end);
       row += count;
     }
@@ -99,7 +100,7 @@ HWY_EXPORT(matmul_tile);
 
 constexpr int64_t kRowBlockBytes = 384 << 10;  // activations that stay in L2 beside a panel
 constexpr int64_t kMinBlockRows = 24;
-constexpr int64_t kTasksPerThread = 6;  // evens out threads that are disturbed
+constexpr int64_t kTasksPerThread = 3;  // evens out threads that are disturbed
 
 // How the output is cut: row blocks by cache, column chunks by threads; never over k.
 struct MatmulGrid {
@@ -129,10 +130,12 @@ void cpu_matmul(Stream& stream, const Tensor& x, const PackedMatrix& w, const fl
   pool.parallel_for(static_cast<size_t>(grid.row_blocks * grid.chunks), [&](size_t i, unsigned) {
     const int64_t r = static_cast<int64_t>(i) / grid.chunks;
     const int64_t c = static_cast<int64_t>(i) % grid.chunks;
+    const int64_t after = c + pool.size();  // chunks are claimed in turn
     tile(job, {.row_begin = x.rows * r / grid.row_blocks,
                .row_end = x.rows * (r + 1) / grid.row_blocks,
                .panel_begin = panels * c / grid.chunks,
-               .panel_end = panels * (c + 1) / grid.chunks});
+               .panel_end = panels * (c + 1) / grid.chunks,
+               .panel_after = after < grid.chunks ? panels * after / grid.chunks : -1});
   });
 }
 
