@@ -29,12 +29,26 @@ HWY_BEFORE_NAMESPACE();
 namespace baton::ops::HWY_NAMESPACE {
 namespace {
 
+// Tokens of the tile at `first` that a row of the item sees: those up to its own position.
+uint32_t tokens_seen(const AttentionArgs& args, const AttentionItem& item, uint32_t row,
+                     uint32_t first) {
+  const uint32_t seen = args.sequences[item.sequence].position + row + 1;
+  return seen <= first ? 0 : std::min(seen - first, kAttentionTile);
+}
+
+KvTile item_tile(const AttentionArgs& args, const AttentionItem& item, uint32_t index) {
+  const uint32_t first = index * kAttentionTile;
+  return {args.kv, args.sequences[item.sequence], item.kv_head, first,
+          tokens_seen(args, item, item.row_end - 1, first)};
+}
+
 // One item in work: its scratch and what it knows of its queries. A query is one row's one head;
 // queries of a row are neighbours.
 template <class T>
 struct ItemRun {
   const AttentionArgs& args;
   const AttentionItem& item;
+  const AttentionItem* after;  // what this thread is likely to do next, or null
   const RecordMap& records;
   const SequenceRows& seq = args.sequences[item.sequence];
   uint32_t head_dim = args.kv.head_dim;
@@ -61,35 +75,36 @@ struct ItemRun {
     std::fill(states, states + state_floats, 0.0f);
   }
 
-  // Tokens of the tile at `first` that the query sees: those up to its own row's position.
-  uint32_t valid(uint32_t query, uint32_t first) const {
-    const uint32_t seen = seq.position + item.row_begin + query / group + 1;
-    return seen <= first ? 0 : std::min(seen - first, kAttentionTile);
-  }
-
   float* record(uint32_t query, uint32_t tile, int slot) const {
     if (records.base == nullptr) return partials + static_cast<size_t>(slot) * (head_dim + 2);
     return records.at(query / group, query % group, tile);
   }
 
-  KvTile kv_tile(uint32_t index) const {
-    const uint32_t first = index * kAttentionTile;
-    return {args.kv, seq, item.kv_head, first,
-            index < item.tile_end ? valid(queries - 1, first) : 0};
+  // Tokens of the tile at `first` that the query sees.
+  uint32_t seen(uint32_t query, uint32_t first) const {
+    return tokens_seen(args, item, item.row_begin + query / group, first);
+  }
+
+  // What comes after tile `index`: its keys are brought into cache meanwhile.
+  KvTile next_tile(uint32_t index) const {
+    if (index + 1 < item.tile_end) return item_tile(args, item, index + 1);
+    if (after != nullptr) return item_tile(args, *after, after->tile_begin);
+    return {args.kv, seq, item.kv_head, 0, 0};
   }
 
   void all_tiles() {
-    const KvTile first = kv_tile(item.tile_begin);
+    const KvTile first = item_tile(args, item, item.tile_begin);
     for (uint32_t t = 0; t < first.tokens; t += 16) prefetch_tokens(first, kKeyPlane, t);
     for (uint32_t t = item.tile_begin; t < item.tile_end; ++t) one_tile(t);
   }
 
   void one_tile(uint32_t index) {
-    const KvTile tile = kv_tile(index);
+    const KvTile tile = item_tile(args, item, index);
     expand_keys(tile, keys);
     uint32_t q = 0;
-    while (valid(q, tile.first) == 0) ++q;
-    for (KvTile next = kv_tile(index + 1); q < queries; next.tokens = 0) {
+    while (seen(q, tile.first) == 0) ++q;
+    // The first group brings in what comes next; the others have nothing left to bring.
+    for (KvTile next = next_tile(index); q < queries; next.tokens = 0) {
       q = some_queries(tile, index, q, next);
     }
   }
@@ -101,7 +116,7 @@ struct ItemRun {
     for (; query < queries && g.count < kMaxRows; ++query, ++g.count) {
       const uint32_t row = seq.first_row + item.row_begin + query / group;
       g.q[g.count] = args.q.row<float>(row) + (item.kv_head * group + query % group) * head_dim;
-      g.seen[g.count] = valid(query, tile.first);
+      g.seen[g.count] = seen(query, tile.first);
       g.records[g.count] = record(query, index, g.count);
     }
     attend<T>(tile, keys, g, args.scale, next, scores);
@@ -125,20 +140,21 @@ struct ItemRun {
 };
 
 template <class T>
-void run_item(const AttentionArgs& args, const AttentionItem& item, const RecordMap& records,
-              device::Scratch& scratch) {
-  ItemRun<T> run{.args = args, .item = item, .records = records};
+void run_item(const AttentionArgs& args, const AttentionItem& item, const AttentionItem* after,
+              const RecordMap& records, device::Scratch& scratch) {
+  ItemRun<T> run{.args = args, .item = item, .after = after, .records = records};
   run.take_scratch(scratch);
   run.all_tiles();
   if (records.base == nullptr) run.finish();
 }
 
-void attention_item(const AttentionArgs& args, const AttentionItem& item, const RecordMap& records,
+void attention_item(const AttentionArgs& args, const AttentionItem& item,
+                    const AttentionItem* after, const RecordMap& records,
                     device::Scratch& scratch) {
   if (args.kv.dtype == DType::kBF16) {
-    run_item<uint16_t>(args, item, records, scratch);
+    run_item<uint16_t>(args, item, after, records, scratch);
   } else {
-    run_item<float>(args, item, records, scratch);
+    run_item<float>(args, item, after, records, scratch);
   }
 }
 
@@ -213,7 +229,9 @@ void cpu_attention(Stream& stream, const AttentionArgs& args) {
   float* records = cpu.shared_scratch(1).get<float>(plan.num_records() * record);
   const auto run = HWY_DYNAMIC_DISPATCH(attention_item);
   pool.parallel_for(count, [&](size_t i, unsigned thread) {
-    run(args, items[i], split_records(args, items[i], records), cpu.scratch(thread));
+    const size_t after = i + pool.size();  // items are claimed in turn
+    run(args, items[i], after < count ? &items[after] : nullptr,
+        split_records(args, items[i], records), cpu.scratch(thread));
   });
   if (plan.num_records() == 0) return;
   for (size_t i = 0; i < count; ++i) {
@@ -247,7 +265,7 @@ void cpu_attention_partials(Stream& stream, const AttentionArgs& args,
                            .row_stride = static_cast<size_t>(out.row_stride),
                            .head_stride = head_stride,
                            .tile_stride = record};
-    run(args, item, map, cpu.scratch(thread));
+    run(args, item, nullptr, map, cpu.scratch(thread));
   });
 }
 

@@ -107,27 +107,24 @@ HWY_NOINLINE void expand_keys(const KvTile& tile, T* HWY_RESTRICT keys) {
   }
 }
 
-// s[0..valid) becomes exp(scale * s - max), up to the next multiple of 16 it becomes 0.
+// s[0..valid) becomes exp(scale * s - max), up to the next multiple of 16 it becomes 0. `max` is of
+// scale * s: rounding keeps the order, so it is scale times the largest s.
 HWY_NOINLINE void softmax_row(float* HWY_RESTRICT s, uint32_t valid, float scale, float* max,
                               float* sum) {
   const F32 d;
   const uint32_t padded = (valid + 15) / 16 * 16;
   std::fill(s + valid, s + padded, -std::numeric_limits<float>::infinity());
-  const VecF factor = hn::Set(d, scale);
   VecF highest = hn::Set(d, -std::numeric_limits<float>::infinity());
-  for (uint32_t i = 0; i < padded; i += kLanes) {
-    const VecF v = hn::Mul(hn::LoadU(d, s + i), factor);
-    hn::StoreU(v, d, s + i);
-    highest = hn::Max(highest, v);
-  }
-  *max = hn::GetLane(hn::MaxOfLanes(d, highest));
-  const VecF m = hn::Set(d, *max);
+  for (uint32_t i = 0; i < padded; i += kLanes) highest = hn::Max(highest, hn::LoadU(d, s + i));
+  *max = hn::GetLane(hn::MaxOfLanes(d, highest)) * scale;
+  const VecF m = hn::Set(d, *max), factor = hn::Set(d, scale);
   VecF part[kParts];
   for (VecF& p : part) p = hn::Zero(d);
   for (uint32_t i = 0; i < padded; i += kVirtualLanes) {
     for (size_t p = 0; p < kParts; ++p) {
-      const VecF e = exp_f32(hn::Sub(hn::LoadU(d, s + i + p * kLanes), m));
-      hn::StoreU(e, d, s + i + p * kLanes);
+      float* at = s + i + p * kLanes;
+      const VecF e = exp_f32(hn::Sub(hn::Mul(hn::LoadU(d, at), factor), m));
+      hn::StoreU(e, d, at);
       part[p] = hn::Add(part[p], e);
     }
   }
