@@ -60,7 +60,7 @@ class NodeTest : public ::testing::Test {
     config.chunk_tokens = 32;
     config.preempt_every = preempt_every;
     auto worker = Worker::start(io_, config);
-    EXPECT_TRUE(worker) << worker.error().message;
+    if (!worker) throw std::runtime_error(worker.error().message);
     members_.push_back(std::make_unique<Member>());
     Member& m = *members_.back();
     m.worker = std::move(*worker);

@@ -102,7 +102,10 @@ struct ItemRun {
     const KvTile tile = item_tile(args, item, index);
     expand_keys(tile, keys);
     uint32_t q = 0;
-    while (seen(q, tile.first) == 0) ++q;
+    for (; seen(q, tile.first) == 0; ++q) {
+      // Nothing of this tile is for the query: an empty record, whatever lay there before.
+      if (records.base != nullptr) record(q, index, 0)[head_dim + 1] = 0.0f;
+    }
     // The first group brings in what comes next; the others have nothing left to bring.
     for (KvTile next = next_tile(index); q < queries; next.tokens = 0) {
       q = some_queries(tile, index, q, next);
