@@ -159,6 +159,24 @@ TEST(Attention, BlockSizeAndCompanyDoNotShow) {
   }
 }
 
+TEST(Attention, NaNShowsInItsOwnRowAlone) {
+  const CacheShape shape = {3, 1, 32, 16, DType::kBF16};
+  Random random(10);
+  const Ops ops = cpu_ops();
+  Cpu cpu(1);
+  Cache cache(random, shape, {40});
+  cache.fill(random, 0, 40);
+  MatrixF q = random_matrix(random, 40, shape.heads * shape.head_dim);
+  const MatrixF expected = in_chunks(ops, cpu, shape, cache, 0, q, {40});
+  q.at(20, 32) = std::nanf("");  // of row 20, head 1
+  MatrixF out = in_chunks(ops, cpu, shape, cache, 0, q, {40});
+  for (int64_t c = 32; c < 64; ++c) {
+    EXPECT_TRUE(std::isnan(out.at(20, c)));
+    out.at(20, c) = expected.data[20 * q.cols + c];
+  }
+  expect_same_bits(out.data.data(), expected.data.data(), out.data.size(), "the others");
+}
+
 TEST(Attention, MergedPartialsEqualAttentionBitForBit) {
   const CacheShape shape = {6, 3, 48, 64, DType::kBF16};
   Random random(9);
