@@ -2,10 +2,10 @@
 """Measures Baton on this CPU against llama.cpp with the same weights, and as a server; writes
 docs/benchmarks.md. Takes some twenty minutes; leave the machine alone meanwhile.
 
-    scripts/bench_cpu.py [--threads N] [--rounds N] [--skip-served] [--output FILE]
+    scripts/bench_cpu.py [--threads N] [--rounds N] [--only HALF] [--build DIR] [--output FILE]
 
-Needs build/release (scripts/build.sh). llama.cpp comes with llama-cpp-python, which builds it from
-its source into a virtual environment of its own the first time.
+Needs the release preset (scripts/build.sh). llama.cpp comes with llama-cpp-python, which builds it
+from its source into a virtual environment of its own the first time.
 """
 
 import argparse
@@ -25,7 +25,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken")
-    parser.add_argument("--skip-served", action="store_true", help="only the engines")
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
+    parser.add_argument("--only", choices=["engines", "served"], help="measure just this half")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs/benchmarks.md")
     return parser.parse_args()
 
@@ -49,14 +50,19 @@ def main() -> None:
     enter_venv()
     from bench import engines, machine, report, served, weights
 
+    binaries = options.build.resolve() / "bin"
     model = weights.bf16_model(ROOT)
     results = {
         "machine": machine.describe(ROOT),
         "command": " ".join(["scripts/bench_cpu.py", *sys.argv[1:]]),
         "rounds": options.rounds,
-        "engines": engines.compare(ROOT, model, options.threads, options.rounds),
-        "served": [] if options.skip_served else served.measure(ROOT, model, options.threads),
+        "engines": [],
+        "served": [],
     }
+    if options.only != "served":
+        results["engines"] = engines.compare(binaries, model, options.threads, options.rounds)
+    if options.only != "engines":
+        results["served"] = served.measure(binaries, model, options.threads)
     (ROOT / "build/bench_cpu.json").write_text(json.dumps(results, indent=1))
     options.output.write_text(report.markdown(results))
     print(options.output.read_text())

@@ -4,6 +4,7 @@
 scripts/make_config_page.py [BATON]
 """
 
+import os
 import pathlib
 import re
 import subprocess
@@ -58,7 +59,9 @@ This page is written by `scripts/make_config_page.py`.
 
 
 def run(baton: str, *args: str) -> str:
-    return subprocess.run([baton, *args], capture_output=True, text=True, check=True).stdout
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("BATON_")}
+    command = [baton, *args]
+    return subprocess.run(command, env=plain, capture_output=True, text=True, check=True).stdout
 
 
 def section(baton: str, command: str, about: str) -> str:

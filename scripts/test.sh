@@ -39,10 +39,14 @@ case "$preset" in
   asan) export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=1} UBSAN_OPTIONS=print_stacktrace=1 ;;
   tsan) export UCX_MEM_EVENTS=n ;;
 esac
-[ "$preset" = release ] || export UCX_HANDLE_ERRORS=none BATON_TEST_PATIENCE=6
 
 ctest_options=(--test-dir "build/$preset" --output-on-failure --parallel "$(nproc)")
 pytest_options=()
+if [ "$preset" != release ]; then
+  export UCX_HANDLE_ERRORS=none BATON_TEST_PATIENCE=6
+  ctest_options+=(--timeout 720)
+  pytest_options+=(-o timeout=1080)
+fi
 [ -z "$only" ] || ctest_options+=(-R "$only") pytest_options+=(-k "$only")
 if $fast; then
   ctest_options+=(-LE slow)

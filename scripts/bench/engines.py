@@ -14,17 +14,17 @@ FIGURES = {
 }
 
 
-def compare(root: pathlib.Path, model: pathlib.Path, threads: int, rounds: int) -> list[dict]:
+def compare(binaries: pathlib.Path, model: pathlib.Path, threads: int, rounds: int) -> list[dict]:
     ours_command = [
-        root / "build/release/bin/engine_bench", "--model", model, "--threads", str(threads),
+        binaries / "engine_bench", "--model", model, "--threads", str(threads),
         "--prefill", "512", "--decode-batch", "1,16", "--context", "512", "--runs", "1",
     ]  # fmt: skip
     their_command = [sys.executable, "-m", "bench.llama", model, str(threads)]
     ours, theirs = [], []
     for number in range(rounds):
         print(f"engines: round {number + 1} of {rounds}", file=sys.stderr)
-        ours.append(run(ours_command, root))
-        theirs.append(run(their_command, root / "scripts"))
+        ours.append(run(ours_command))
+        theirs.append(run(their_command))
     return [
         {
             "what": what,
@@ -38,9 +38,10 @@ def compare(root: pathlib.Path, model: pathlib.Path, threads: int, rounds: int) 
     ]
 
 
-def run(command: list, folder: pathlib.Path) -> dict:
+def run(command: list) -> dict:
+    scripts = pathlib.Path(__file__).resolve().parents[1]  # where `-m bench.llama` is found
     shown = subprocess.run(
-        [str(part) for part in command], cwd=folder, stdout=subprocess.PIPE, text=True, check=True
+        [str(part) for part in command], cwd=scripts, stdout=subprocess.PIPE, text=True, check=True
     )
     return json.loads(shown.stdout.splitlines()[-1])
 

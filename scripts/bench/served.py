@@ -18,7 +18,7 @@ CONCURRENCIES = (1, 8, 16)
 VOCAB = 49_000
 
 
-def measure(root: pathlib.Path, model: pathlib.Path, threads: int) -> list[dict]:
+def measure(binaries: pathlib.Path, model: pathlib.Path, threads: int) -> list[dict]:
     setups = {
         f"1 mixed worker on {threads} threads": ["--mixed", "1", "--threads-per-worker", threads],
         "1 prefill + 1 decode worker, 1 thread each": [
@@ -27,7 +27,7 @@ def measure(root: pathlib.Path, model: pathlib.Path, threads: int) -> list[dict]
     }  # fmt: skip
     found = []
     for name, flags in setups.items():
-        with Server(root, model, flags) as server:
+        with Server(binaries, model, flags) as server:
             # Memory is touched and pairs have met before anything counts.
             run(server, count=2, at_once=2, seed=1)
             for at_once in CONCURRENCIES:
@@ -59,8 +59,8 @@ def summary(requests: list[load.Request], seconds: float) -> dict[str, float]:
 
 
 class Server:
-    def __init__(self, root: pathlib.Path, model: pathlib.Path, flags: list):
-        command = [root / "build/release/bin/baton", "up", "--model", model, "--port", "0", *flags]
+    def __init__(self, binaries: pathlib.Path, model: pathlib.Path, flags: list):
+        command = [binaries / "baton", "up", "--model", model, "--port", "0", *flags]
         self.popen = subprocess.Popen(
             [str(part) for part in command], stderr=subprocess.PIPE, text=True
         )

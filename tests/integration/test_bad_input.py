@@ -144,7 +144,7 @@ def test_hundreds_of_idle_connections_harm_nobody(split):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * harness.PATIENCE)
 def test_slow_headers_are_cut_off(split):
     with connect(split, seconds=90) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\n")

@@ -135,7 +135,7 @@ SETUPS = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(400 * harness.PATIENCE)
 @pytest.mark.parametrize("setup", SETUPS)
 def test_nothing_is_held_after_the_storm(start_cluster, medium, setup):
     cluster = start_cluster(medium, chunk_tokens=64, **SETUPS[setup])
