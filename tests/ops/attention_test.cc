@@ -113,7 +113,7 @@ TEST(Attention, ChunksThreadsAndDecodeGiveTheSameBits) {
   const MatrixF whole = in_chunks(ops, one, shape, cache, 0, q, {length});
   for (const unsigned threads : {1u, 2u, 3u}) {
     Cpu cpu(threads);
-    for (const uint32_t size : {1u, 16u, 64u, 250u, length}) {
+    for (const uint32_t size : {1u, 5u, 9u, 16u, 64u, 250u, length}) {
       const MatrixF out = in_chunks(ops, cpu, shape, cache, 0, q, equal_chunks(length, size));
       expect_same_bits(out.data.data(), whole.data.data(), whole.data.size(),
                        "chunks of " + std::to_string(size));
