@@ -19,6 +19,8 @@ namespace {
 
 using boost::asio::ip::tcp;
 
+constexpr TokenId kMissing = -1;
+
 // What a router has heard of one request.
 struct Heard {
   std::map<uint32_t, std::vector<TokenId>> tokens;  // by choice
@@ -106,9 +108,11 @@ class NodeTest : public ::testing::Test {
       heard_[f.finished().request()].finished[f.finished().choice()] = f.finished();
     }
     for (const auto& t : f.tokens().tokens()) {
+      // Prefill's and decode's come over two connections: by index, each once.
       auto& tokens = heard_[t.request()].tokens[t.choice()];
-      EXPECT_EQ(t.index(), tokens.size()) << "request " << t.request();
-      tokens.push_back(t.token());
+      if (tokens.size() <= t.index()) tokens.resize(t.index() + 1, kMissing);
+      EXPECT_EQ(tokens[t.index()], kMissing) << "request " << t.request();
+      tokens[t.index()] = t.token();
     }
   }
 
