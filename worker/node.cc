@@ -280,7 +280,11 @@ void Node::cancel(RouterId router, const proto::Cancel& cancel) {
 }
 
 void Node::router_lost(RouterId router) {
-  LOG_WARN("router {} is gone; its requests end", router.value);
+  if (prefill_->idle() && decode_->idle()) {
+    LOG_INFO("router {} is gone", router.value);
+  } else {
+    LOG_WARN("router {} is gone; its requests end", router.value);
+  }
   pairing_.forget_router(router);
   prefill_->cancel_router(router, Clock::now());
   decode_->cancel_router(router, Clock::now());
@@ -366,7 +370,7 @@ void Node::peer_up(WorkerId worker, std::string_view transport) {
 }
 
 void Node::peer_lost(WorkerId worker, const Error& why) {
-  LOG_WARN("worker {:x} is lost: {}", worker.value, why.message);
+  LOG_INFO("worker {:x} is lost: {}", worker.value, why.message);
   pairing_.repair(worker);
 }
 

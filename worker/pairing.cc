@@ -91,7 +91,7 @@ void Pairing::dial(const std::string& address) {
            [this, weak](const Error& why) {
              const auto p = weak.lock();
              if (!p || p->worker == WorkerId()) return;
-             LOG_WARN("lost peer: {}", why.message);
+             LOG_INFO("lost peer: {}", why.message);
              handlers_.on_lost(std::exchange(p->worker, WorkerId()));
            }});
 }
