@@ -90,7 +90,8 @@ void Bpe::encode(std::string_view piece, Scratch& scratch, std::vector<TokenId>&
       return;
     }
   }
-  auto& [symbols, heap] = scratch;
+  auto& symbols = scratch.symbols;
+  auto& heap = scratch.heap;
   start(piece, symbols);
   heap.clear();
   for (size_t i = 1; i < symbols.size(); ++i) {

@@ -11,6 +11,8 @@
 namespace baton::text::jinja {
 namespace {
 
+using NamedValue = std::pair<std::string, Value>;
+
 // Names and the scope around them. Macros keep a weak reference to where they were defined.
 struct Scope : std::enable_shared_from_this<Scope> {
   explicit Scope(Scope* p) : parent(p) {}
@@ -249,9 +251,8 @@ class Interpreter {
       const auto& [name, fallback] = macro.parameters[i];
       if (i < arguments.positional.size()) {
         scope->set(name, arguments.positional[i]);
-      } else if (const bool given = std::ranges::any_of(
-                     arguments.named, [&name](const auto& a) { return a.first == name; });
-                 !given) {
+      } else if (std::ranges::find(arguments.named, name, &NamedValue::first) ==
+                 arguments.named.end()) {
         Value value = Value::undefined(fmt::format("parameter '{}' was not provided", name));
         if (fallback) {
           BATON_TRY(value, eval(*fallback, *scope));
@@ -369,6 +370,7 @@ class Interpreter {
     BATON_TRY(const Value value, eval(*node.operand, scope));
     if (node.op == Unary::Op::kNot) return Value(!value.truthy());
     if (node.op == Unary::Op::kMinus) return negate(value);
+    if (value.is_bool()) return Value(value.as_int());
     if (value.is_number()) return value;
     return error(Errc::kInvalidArgument,
                  fmt::format("'+' does not go with '{}'", value.type_name()));

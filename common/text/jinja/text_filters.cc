@@ -166,6 +166,7 @@ std::optional<int64_t> truncated(double v) {
 result<Value> int_filter(Runtime&, const Value& subject, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("int", arguments, {"default", "base"}));
   BATON_TRY(const int64_t base, int_argument(given[1], "base of int", 10));
+  if (subject.is_undefined()) return error(Errc::kInvalidArgument, subject.undefined_reason());
   if (base < 2 || base > 36) return error(Errc::kInvalidArgument, "base of int is out of range");
   std::optional<int64_t> out;
   if (subject.is_float()) out = truncated(subject.as_double());
@@ -183,6 +184,7 @@ result<Value> int_filter(Runtime&, const Value& subject, const Arguments& argume
 
 result<Value> float_filter(Runtime&, const Value& subject, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("float", arguments, {"default"}));
+  if (subject.is_undefined()) return error(Errc::kInvalidArgument, subject.undefined_reason());
   if (subject.is_number()) return Value(subject.as_double());
   if (subject.is_string()) {
     if (const auto v = parse_float(subject.as_string())) return Value(*v);
