@@ -93,6 +93,7 @@ class Hub final : public LoopbackHub {
   const Endpoint& endpoint(uint32_t id) { return nodes_.at(id).endpoint; }
   result<PeerId> connect(uint32_t id, const Endpoint& remote);
   result<bool> get(uint32_t id, PeerId peer, std::span<const GetOp> ops, uint64_t cookie);
+  std::span<const std::byte> mapped(uint32_t id, PeerId peer);
   status notify(uint32_t id, PeerId peer, std::span<const std::byte> payload);
   void close(uint32_t id, PeerId peer);
   bool poll(uint32_t id, std::vector<TransportEvent>& events);
@@ -152,6 +153,7 @@ class LoopbackTransport final : public Transport {
   result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie) override {
     return hub_.get(id_, peer, ops, cookie);
   }
+  std::span<const std::byte> mapped(PeerId peer) const override { return hub_.mapped(id_, peer); }
   status notify(PeerId peer, std::span<const std::byte> payload) override {
     return hub_.notify(id_, peer, payload);
   }
@@ -229,6 +231,15 @@ result<bool> Hub::get(uint32_t id, PeerId peer, std::span<const GetOp> ops, uint
   }
   later(up_to(faults_.get_delay), {id, {Kind::kGetDone, peer, cookie}, std::move(get)});
   return false;
+}
+
+std::span<const std::byte> Hub::mapped(uint32_t id, PeerId peer) {
+  const std::lock_guard lock(mutex_);
+  const auto& links = nodes_.at(id).links;
+  const auto link = links.find(peer);
+  if (!faults_.mapped || link == links.end()) return {};
+  const Node& remote = nodes_.at(link->second.remote);
+  return {remote.memory.get(), remote.endpoint.region.bytes};
 }
 
 status Hub::notify(uint32_t id, PeerId peer, std::span<const std::byte> payload) {

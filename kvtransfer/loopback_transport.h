@@ -16,6 +16,7 @@ struct LoopbackFaults {
   double fail_get = 0;
   double corrupt_get = 0;    // one byte of it is changed
   Duration message_delay{};  // each waits a random time up to this: messages overtake each other
+  bool mapped = false;       // peers' memory can be read directly, and then nothing befalls it
   Duration get_delay{};      // likewise; the bytes are copied when it ends, whatever they are then
 };
 

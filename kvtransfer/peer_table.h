@@ -16,6 +16,7 @@ namespace baton::kvtransfer {
 struct Peer {
   WorkerId worker;
   PeerId connection;
+  bool alike = false;  // its layout lies as ours
   Pairing pairing;
   std::string transport;           // in force
   bool up = false;                 // it has sent something: it knows us, and may be sent to

@@ -64,12 +64,12 @@ void copy_heads(const kvcache::KvLayout& source, const kvcache::KvLayout& sink, 
   }
 }
 
+}  // namespace
+
 bool lie_alike(const kvcache::KvLayout& a, const kvcache::KvLayout& b) {
   return a.block_tokens == b.block_tokens && a.head_begin == b.head_begin &&
          a.num_heads() == b.num_heads();
 }
-
-}  // namespace
 
 void plan_transfer(const kvcache::KvLayout& source, BlockRun source_blocks,
                    const kvcache::KvLayout& sink, BlockRun sink_blocks, const KvRange& range,

@@ -30,6 +30,9 @@ struct KvRange {
   friend bool operator==(const KvRange&, const KvRange&) = default;
 };
 
+// Whether a block is the same bytes on both sides, of layouts that may be planned between.
+bool lie_alike(const kvcache::KvLayout& a, const kvcache::KvLayout& b);
+
 // Appends to `segments` the copies that bring `range` from the source's blocks into the sink's:
 // every vector of a head that both hold, once, each at its place. Neighbours are merged. The
 // layouts agree in layers, planes, vector_bytes and total_heads (compat.h); block_tokens and head

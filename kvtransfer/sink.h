@@ -61,8 +61,9 @@ struct StartRead {
   WorkerId source;
   std::vector<Segment> segments;
   KvRange range;
-  std::vector<BlockId> blocks;  // that hold the range, in sequence order
-  uint32_t first_token = 0;     // position of blocks[0]'s token 0
+  std::vector<BlockId> source_blocks;  // that hold the range there, from its first token on
+  std::vector<BlockId> blocks;         // that hold the range here, in sequence order
+  uint32_t first_token = 0;            // position of blocks[0]'s token 0
   uint64_t announced_digest = 0;
   TimePoint announced;
 };

@@ -58,9 +58,10 @@ void Sink::start(Handoff& h, Peer& peer, const Read& read, SinkActions& actions)
   const uint32_t end = config_.layout.blocks_for(action.range.token_end - h.info.first_token);
   action.blocks.assign(h.info.blocks.begin() + first, h.info.blocks.begin() + end);
   action.first_token = h.info.first_token + first * block_tokens;
-  plan_transfer(peer.layout,
-                {h.reads.source_blocks(read.block_begin, read.block_end), action.range.token_begin},
-                config_.layout, {action.blocks, action.first_token}, action.range, action.segments);
+  const auto source_blocks = h.reads.source_blocks(read.block_begin, read.block_end);
+  action.source_blocks.assign(source_blocks.begin(), source_blocks.end());
+  plan_transfer(peer.layout, {source_blocks, action.range.token_begin}, config_.layout,
+                {action.blocks, action.first_token}, action.range, action.segments);
   uint64_t bytes = 0;
   for (const Segment& segment : action.segments) bytes += segment.bytes;
 

@@ -63,6 +63,10 @@ class Transport {
   // event follows and local memory is not touched any more.
   virtual result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie) = 0;
 
+  // The peer's region as it can be read here directly, for a reader that wants to do more than
+  // copy; its owner may change it at any time. Valid until kClosed; empty if there is no such way.
+  virtual std::span<const std::byte> mapped(PeerId peer) const = 0;
+
   // Sends a message of at most kMaxMessageBytes; copied before this returns. kResourceExhausted:
   // the peer does not take what is already queued, treat it as lost.
   virtual status notify(PeerId peer, std::span<const std::byte> payload) = 0;

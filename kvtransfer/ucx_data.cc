@@ -21,12 +21,6 @@ Error failed(const Peer& peer, ucs_status_t s) {
   return error(Errc::kUnavailable, fmt::format("{}: {}", peer.name, ucs_status_string(s)));
 }
 
-void on_copied(void* request, ucs_status_t s, void* user_data) {
-  ucp_request_free(request);
-  auto& copy = *static_cast<Copy*>(user_data);
-  copy.peer->owner->copied(copy, s == UCS_OK);
-}
-
 void on_sent(void* request, ucs_status_t, void* user_data) {
   ucp_request_free(request);
   auto& sending = *static_cast<Sending*>(user_data);
@@ -113,48 +107,9 @@ result<bool> UcxTransport::get(PeerId id, std::span<const GetOp> ops, uint64_t c
                                op.remote_offset, peer->name));
     }
   }
-  return peer->shared_memory ? copy(*peer, ops, cookie) : ask(*peer, ops, cookie);
-}
-
-result<bool> UcxTransport::copy(Peer& peer, std::span<const GetOp> ops, uint64_t cookie) {
-  auto copy = std::make_unique<Copy>(Copy{&peer, cookie});
-  ucp_request_param_t param{};
-  param.op_attr_mask =
-      UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMH;
-  param.cb.send = on_copied;
-  param.user_data = copy.get();
-  param.memh = shm_->memory();
-  ucs_status_t s = UCS_OK;
-  for (const GetOp& op : ops) {
-    const ucs_status_ptr_t request = ucp_get_nbx(
-        peer.ep, op.local, op.bytes, peer.region.base + op.remote_offset, peer.rkey, &param);
-    if (UCS_PTR_IS_ERR(request)) {
-      s = UCS_PTR_STATUS(request);
-      break;
-    }
-    if (request != nullptr) ++copy->parts;
-  }
-  if (copy->parts > 0) {
-    copy->failed = s != UCS_OK;
-    ++peer.copies;
-    (void)copy.release();  // copied() ends it
-    return false;
-  }
-  if (s != UCS_OK) return failed(peer, s);
+  if (peer->mapped == nullptr) return ask(*peer, ops, cookie);
+  for (const GetOp& op : ops) std::memcpy(op.local, peer->mapped + op.remote_offset, op.bytes);
   return true;
-}
-
-void UcxTransport::copied(Copy& part, bool ok) {
-  part.failed |= !ok;
-  if (--part.parts > 0) return;
-  const std::unique_ptr<Copy> copy(&part);
-  events_.push_back({copy->failed ? Kind::kGetFailed : Kind::kGetDone,
-                     copy->peer->id,
-                     copy->cookie,
-                     {},
-                     copy->failed ? copy->peer->name + ": the copy failed" : ""});
-  --copy->peer->copies;
-  tell_closed_if_quiet(*copy->peer);
 }
 
 result<bool> UcxTransport::ask(Peer& peer, std::span<const GetOp> ops, uint64_t cookie) {

@@ -23,7 +23,6 @@ void on_closed(void* request, ucs_status_t, void* user_data) {
   Peer& peer = *static_cast<Peer*>(user_data);
   peer.ep_closed = true;
   peer.close_request = nullptr;
-  peer.owner->tell_closed_if_quiet(peer);
   ucp_request_free(request);
 }
 
@@ -51,8 +50,11 @@ status UcxTransport::open(Peer& peer, UcxWorker& worker, const std::string& addr
   }
   if (!shared_memory || peer.region.bytes == 0) return {};
   s = ucp_ep_rkey_unpack(peer.ep, peer.region.key.data(), &peer.rkey);
+  if (s != UCS_OK) peer.rkey = nullptr;
+  void* mapped = nullptr;
+  if (s == UCS_OK) s = ucp_rkey_ptr(peer.rkey, peer.region.base, &mapped);
+  peer.mapped = static_cast<const std::byte*>(mapped);
   if (s == UCS_OK) return {};
-  peer.rkey = nullptr;
   return error(Errc::kUnavailable,
                fmt::format("{}: its memory cannot be read: {}", peer.name, ucs_status_string(s)));
 }
@@ -66,11 +68,12 @@ status UcxTransport::reach(Peer& peer, const Endpoint& remote) {
                          remote.host == endpoint_.host && !address.shared_memory.empty();
   if (same_host) {
     const status opened = open(peer, *shm_, address.shared_memory, true);
-    if (opened && is_mapped(peer)) {
+    if (opened) {
       if (remote.pid == endpoint_.pid || watch_.add(peer.id.value, remote.pid)) return {};
       return error(Errc::kUnavailable, fmt::format("{}: its process is gone", peer.name));
     }
-    LOG_WARN("{} is on this host, but its memory cannot be mapped from here", peer.name);
+    LOG_WARN("{}; it is on this host, and is read over the network all the same",
+             opened.error().message);
     discard_ep(peer);
   }
   if (net_ && !address.network.empty()) return open(peer, *net_, address.network, false);
@@ -95,19 +98,17 @@ result<PeerId> UcxTransport::connect(const Endpoint& remote, std::string_view na
   return id;
 }
 
-bool UcxTransport::is_mapped(const Peer& peer) const {
-  void* mapped = nullptr;
-  return peer.region.bytes == 0 || ucp_rkey_ptr(peer.rkey, peer.region.base, &mapped) == UCS_OK;
-}
-
 // Over shared memory, what the mapping is made of; else UCX's first lane.
 std::string UcxTransport::transport_of(const Peer& peer) const {
-  void* mapped = nullptr;
-  if (peer.rkey != nullptr && ucp_rkey_ptr(peer.rkey, peer.region.base, &mapped) == UCS_OK) {
-    return std::string(memory_kind(mapped));
-  }
+  if (peer.mapped != nullptr) return std::string(memory_kind(peer.mapped));
   const std::vector<std::string> lanes = transports_of(peer.ep);
   return lanes.empty() ? "?" : lanes.front();
+}
+
+std::span<const std::byte> UcxTransport::mapped(PeerId id) const {
+  const auto it = peers_.find(id);
+  if (it == peers_.end() || it->second->mapped == nullptr) return {};
+  return {it->second->mapped, it->second->region.bytes};
 }
 
 std::string UcxTransport::in_force(PeerId id) const {
@@ -130,12 +131,14 @@ void UcxTransport::close(PeerId id) {
   watch_.remove(id.value);
   end_reads_of(*peer);  // answers that still come find no read to belong to
   close_ep(*peer);
-  tell_closed_if_quiet(*peer);
+  if (peer->rkey != nullptr) ucp_rkey_destroy(std::exchange(peer->rkey, nullptr));
+  peer->mapped = nullptr;
+  events_.push_back({Kind::kClosed, id, 0, {}, {}});
 }
 
-// Force ends at once what is under way, but is not allowed for shared memory. There reads are
-// copies that have ended when they return, so nothing can touch our memory while UCX waits, perhaps
-// for ever, for a dead process to take our last messages.
+// UCX never writes to our memory: reads over shared memory are copies of our own, those over the
+// network were given up before. So nobody waits for UCX, which may wait for ever for a dead process
+// of this host to take our last messages; force would end that, but is not allowed there.
 void UcxTransport::close_ep(Peer& peer) {
   ucp_request_param_t param{};
   param.op_attr_mask =
@@ -162,17 +165,11 @@ void UcxTransport::discard_ep(Peer& peer) {
   ucp_ep_close_nbx(std::exchange(peer.ep, nullptr), &param);
 }
 
-void UcxTransport::tell_closed_if_quiet(Peer& peer) {
-  if (!peer.closing || peer.copies > 0 || std::exchange(peer.told_closed, true)) return;
-  if (peer.rkey != nullptr) ucp_rkey_destroy(std::exchange(peer.rkey, nullptr));
-  events_.push_back({Kind::kClosed, peer.id, 0, {}, {}});
-}
-
 // Not from within UCX's callbacks, which still look at the peer.
 void UcxTransport::forget_closed() {
   std::erase_if(peers_, [](const auto& entry) {
     const Peer& peer = *entry.second;
-    return peer.told_closed && peer.ep_closed && peer.sends == 0;
+    return peer.ep_closed && peer.sends == 0;
   });
 }
 

@@ -28,7 +28,8 @@ status UcxTransport::start() {
   BATON_TRY(const SplitTls tls, split_tls(options_.tls));
   Address address;
   if (!tls.shared_memory.empty()) {
-    BATON_TRY(shm_, UcxWorker::create({tls.shared_memory, "all", "", options_.name, true}));
+    BATON_TRY(shm_, UcxWorker::create(
+                        {.tls = tls.shared_memory, .name = options_.name, .one_sided = true}));
     BATON_CHECK_OK(add_handlers(*shm_, *this));
     address.shared_memory = shm_->address();
     if (!watch_.add_descriptor(shm_->event_fd())) return error(Errc::kIo, "no wait for UCX");
@@ -48,8 +49,11 @@ status UcxTransport::start() {
 }
 
 status UcxTransport::start_network(const std::string& tls) {
-  BATON_TRY(net_, UcxWorker::create(
-                      {tls, options_.net_devices, options_.tcp_port_range, options_.name, false}));
+  BATON_TRY(net_, UcxWorker::create({.tls = tls,
+                                     .net_devices = options_.net_devices,
+                                     .tcp_port_range = options_.tcp_port_range,
+                                     .name = options_.name,
+                                     .network = true}));
   BATON_CHECK_OK(add_handlers(*net_, *this));
   reply_type_ = make_reply_type();
   if (reply_type_ == 0) return error(Errc::kUnavailable, "UCX: no data type for replies");

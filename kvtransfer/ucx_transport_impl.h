@@ -43,20 +43,12 @@ struct Peer {
   Token token{};
   MemoryRegion region;
   ucp_ep* ep = nullptr;
-  ucp_rkey* rkey = nullptr;       // over shared memory
-  void* close_request = nullptr;  // UCX's, while ep is being closed
+  ucp_rkey* rkey = nullptr;           // over shared memory: what holds the mapping
+  const std::byte* mapped = nullptr;  // over shared memory: its region here
+  void* close_request = nullptr;      // UCX's, while ep is being closed
   bool shared_memory = false;
-  bool lost = false, closing = false, ep_closed = false, told_closed = false;
-  size_t copies = 0;  // reads over shared memory that did not end at once
+  bool lost = false, closing = false, ep_closed = false;
   size_t sends = 0, send_bytes = 0;
-};
-
-// A read over shared memory that did not end at once.
-struct Copy {
-  Peer* peer = nullptr;
-  uint64_t cookie = 0;
-  size_t parts = 0;  // not yet ended
-  bool failed = false;
 };
 
 // A read over the network.
@@ -88,6 +80,7 @@ class UcxTransport final : public Transport {
   const Endpoint& endpoint() const override { return endpoint_; }
   result<PeerId> connect(const Endpoint& remote, std::string_view name) override;
   result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie) override;
+  std::span<const std::byte> mapped(PeerId peer) const override;
   status notify(PeerId peer, std::span<const std::byte> payload) override;
   void close(PeerId peer) override;
   bool poll(std::vector<TransportEvent>& events) override;
@@ -98,8 +91,6 @@ class UcxTransport final : public Transport {
 
   // --- for UCX's callbacks ---
   void lose(Peer& peer, std::string reason);
-  void tell_closed_if_quiet(Peer& peer);
-  void copied(Copy& copy, bool ok);
   void sent(Sending& sending);
   void received(Am am, const Header& header, std::span<const std::byte> bytes);
   void drop() { ++dropped_; }
@@ -109,7 +100,6 @@ class UcxTransport final : public Transport {
   status start_network(const std::string& tls);
   status open(Peer& peer, UcxWorker& worker, const std::string& address, bool shared_memory);
   status reach(Peer& peer, const Endpoint& remote);
-  bool is_mapped(const Peer& peer) const;
   std::string transport_of(const Peer& peer) const;
   void discard_ep(Peer& peer);
   void close_ep(Peer& peer);
@@ -120,7 +110,6 @@ class UcxTransport final : public Transport {
   }
 
   bool within(const Peer& peer, const GetOp& op) const;
-  result<bool> copy(Peer& peer, std::span<const GetOp> ops, uint64_t cookie);
   result<bool> ask(Peer& peer, std::span<const GetOp> ops, uint64_t cookie);
   void answer(Peer& peer, uint64_t read, std::span<const std::byte> request);
   void take_reply(Peer& peer, const Header& header, std::span<const std::byte> bytes);

@@ -40,10 +40,9 @@ status set_tcp(ucp_config_t* config, const std::string& key, const std::string& 
 
 status configure(ucp_config_t* config, const UcxWorkerOptions& options) {
   BATON_CHECK_OK(set(config, "TLS", options.tls));
-  if (options.one_sided) {
-    // Memory that a peer maps; posix first, because its file needs no kernel limit raised.
-    return set(config, "ALLOC_PRIO", "md:posix,md:sysv,huge,thp,md:*,mmap,heap");
-  }
+  // Memory that a peer maps; posix first, because its file needs no kernel limit raised.
+  BATON_CHECK_OK(set(config, "ALLOC_PRIO", "md:posix,md:sysv,huge,thp,md:*,mmap,heap"));
+  if (!options.network) return {};
   BATON_CHECK_OK(set(config, "NET_DEVICES", options.net_devices));
   // With UCX's own segments (8 and 64 KiB), TCP moves a fifth to a third of this.
   BATON_CHECK_OK(set_tcp(config, "TX_SEG_SIZE", "128k"));

@@ -18,6 +18,7 @@ namespace baton::kvtransfer {
 
 struct UcxWorkerOptions {
   std::string tls, net_devices, tcp_port_range, name;  // as in UcxOptions
+  bool network = false;                                // `tls` crosses hosts
   bool one_sided = false;  // can read a peer's memory; else messages only, and nobody reads ours
 };
 

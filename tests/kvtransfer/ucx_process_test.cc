@@ -7,6 +7,8 @@
 
 #include <csignal>
 #include <filesystem>
+#include <fstream>
+#include <set>
 #include <string>
 
 #include "common/base/log.h"
@@ -69,18 +71,21 @@ class Peer {
     pid_ = 0;
   }
   int fd() const { return from_; }
+  pid_t pid() const { return pid_; }
 
  private:
   pid_t pid_ = 0;
   int to_ = -1, from_ = -1;
 };
 
-size_t shared_memory_files() {
-  size_t n = 0;
-  for (const auto& entry : std::filesystem::directory_iterator("/dev/shm")) {
-    n += entry.path().filename().string().starts_with("ucx_");
+// The files in /dev/shm that a process has mapped, and only that one: tests run side by side.
+std::set<std::string> shared_memory_files(pid_t process) {
+  std::set<std::string> files;
+  std::ifstream maps(fmt::format("/proc/{}/maps", process));
+  for (std::string line; std::getline(maps, line);) {
+    if (const size_t at = line.find("/dev/shm/"); at != line.npos) files.insert(line.substr(at));
   }
-  return n;
+  return files;
 }
 
 class UcxProcessTest : public ::testing::TestWithParam<const char*> {
@@ -115,7 +120,6 @@ class UcxProcessTest : public ::testing::TestWithParam<const char*> {
     EXPECT_EQ(worker_.driver().sink().reads_in_flight(), 0u);
   }
 
-  const size_t files_before_ = shared_memory_files();
   RealWorker worker_;
   Peer peer_;
   Endpoint peer_endpoint_;
@@ -152,6 +156,8 @@ TEST_P(UcxProcessTest, ASourceKilledInMidTransferEndsTheHandoffSoon) {
   worker_.reserve(test_key(1), kPeer, 0, kTokens, seconds(20));
   peer_.say(fmt::format("source 1 {} 50", kTokens));
   ASSERT_TRUE(until([&] { return worker_.driver().sink().stats().reads > 6; }));
+  const std::set<std::string> files = shared_memory_files(peer_.pid());
+  EXPECT_EQ(files.empty(), !over_shared_memory());
   const TimePoint killed = Clock::now();
   peer_.kill(SIGKILL);
   ASSERT_TRUE(until([&] { return worker_.released_.contains(1); }, seconds(5)));
@@ -160,7 +166,7 @@ TEST_P(UcxProcessTest, ASourceKilledInMidTransferEndsTheHandoffSoon) {
   EXPECT_FALSE(worker_.joined_.contains(1));
   EXPECT_EQ(worker_.lost_, std::vector{kPeer});
   expect_nothing_held();
-  EXPECT_EQ(shared_memory_files(), files_before_);
+  for (const std::string& file : files) EXPECT_FALSE(std::filesystem::exists(file)) << file;
 }
 
 TEST_P(UcxProcessTest, ASinkKilledInMidTransferLeavesTheKvParked) {

@@ -1,0 +1,336 @@
+#include "kvtransfer/handoff_driver.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <spdlog/spdlog.h>
+
+#include <functional>
+
+#include "kvtransfer/loopback_transport.h"
+#include "kvtransfer/range_digest.h"
+#include "tests/kvtransfer/actions.h"
+#include "tests/kvtransfer/kv_pattern.h"
+
+namespace baton::kvtransfer {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint32_t kTokens = 100, kBlocks = 32;
+constexpr uint64_t kHash = 5, kSeed = 77;
+
+kvcache::KvLayout layout(uint32_t block_tokens = 16) {
+  return kvcache::KvLayout::full_kv(3, 2, 16, DType::kBF16, block_tokens);
+}
+HandoffKey key(uint64_t request) { return {RouterId{1}, RequestId{request}, Generation{1}}; }
+
+// One worker on the hub, and what its service heard.
+struct Worker final : HandoffListener {
+  Worker(LoopbackHub& hub, uint64_t id, uint32_t block_tokens = 16,
+         const std::function<void(HandoffConfig&)>& change = {}) {
+    HandoffConfig c;
+    c.worker = WorkerId{id};
+    c.model_key = "m";
+    c.numerics = "n";
+    c.layout = layout(block_tokens);
+    c.num_blocks = kBlocks * 16 / block_tokens;
+    if (change) change(c);
+    driver = *HandoffDriver::create(c, hub.make_transport("h"), *this, &metrics);
+  }
+
+  std::vector<BlockId> blocks(uint32_t first_token, uint32_t tokens) const {
+    std::vector<BlockId> ids;
+    const uint32_t n = driver->hello().layout.blocks_for(tokens - first_token);
+    for (uint32_t i = n; i > 0; --i) ids.emplace_back(i);
+    return ids;
+  }
+  // The whole prompt at once: begun, computed, finished.
+  void hand_over(const HandoffKey& k, WorkerId sink, TimePoint now) {
+    const kvcache::KvLayout& l = driver->hello().layout;
+    const std::vector<BlockId> ids = blocks(0, kTokens);
+    std::vector<uint64_t> digests;
+    for (uint32_t layer = 0; layer < l.num_layers(); ++layer) {
+      for (uint32_t b = 0; b < ids.size(); ++b) {
+        const KvRange cell{layer, layer + 1, b * l.block_tokens,
+                           std::min((b + 1) * l.block_tokens, kTokens)};
+        write_kv(l, driver->cache().data(), {ids, 0}, cell, kSeed);
+        digests.push_back(digest_range(l, driver->cache().data(), {ids, 0}, cell));
+      }
+    }
+    const TokenId first = 9;
+    ASSERT_TRUE(driver->begin({k, sink, kTokens, kHash, now + seconds(10)}, now));
+    ASSERT_TRUE(driver->layers_done(k, {0, l.num_layers(), 0, ids, digests}, now));
+    ASSERT_TRUE(driver->finished(k, {&first, 1}, now));
+  }
+  status reserve(const HandoffKey& k, WorkerId source, TimePoint now, uint32_t first_token = 0) {
+    return driver->reserve(
+        {k, source, blocks(first_token, kTokens), first_token, kTokens, kHash, now + seconds(10)},
+        now);
+  }
+  size_t wrong(uint32_t first_token = 0) const {
+    const kvcache::KvLayout& l = driver->hello().layout;
+    const std::vector<BlockId> ids = blocks(first_token, kTokens);
+    return wrong_vectors(l, driver->cache().data(), {ids, first_token},
+                         {0, l.num_layers(), first_token, kTokens}, kSeed);
+  }
+
+  void joined(const Joined& j) override {
+    joins.push_back(j);
+    if (on_joined) on_joined();
+  }
+  void sink_failed(const HandoffKey&, const Error& e) override { sink_failures.push_back(e); }
+  void sink_released(const HandoffKey&, std::span<const BlockId>) override { ++sink_releases; }
+  void source_released(const SourceReleased&) override { ++source_releases; }
+  void source_failed(const SourceFailed& f) override { source_failures.push_back(f); }
+  void source_refused(const HandoffKey&, Duration d) override { refusals.push_back(d); }
+  void source_sink_lost(const HandoffKey&, const Error&) override { ++sinks_lost; }
+  void peer_up(WorkerId w, std::string_view) override { up.push_back(w); }
+  void peer_lost(WorkerId w, const Error& e) override {
+    lost.push_back(w);
+    lost_why = e.message;
+  }
+
+  Metrics metrics;
+  std::vector<Joined> joins;
+  std::vector<Error> sink_failures;
+  std::vector<SourceFailed> source_failures;
+  std::vector<Duration> refusals;
+  std::vector<WorkerId> up, lost;
+  std::string lost_why;
+  int sink_releases = 0, source_releases = 0, sinks_lost = 0;
+  std::function<void()> on_joined;
+  std::unique_ptr<HandoffDriver> driver;
+};
+
+class HandoffDriverTest : public ::testing::Test {
+ protected:
+  HandoffDriverTest() { spdlog::set_level(spdlog::level::off); }
+  ~HandoffDriverTest() override { spdlog::set_level(spdlog::level::info); }
+
+  void pair(Worker& a, Worker& b) {
+    ASSERT_TRUE(a.driver->add_peer(b.driver->hello(), now_));
+    ASSERT_TRUE(b.driver->add_peer(a.driver->hello(), now_));
+    settle({&a, &b});
+  }
+  // Polls until nobody has anything left to do at this time.
+  void settle(std::initializer_list<Worker*> workers) {
+    hub_->advance(now_);
+    for (int quiet = 0; quiet < 3;) {
+      bool more = false;
+      for (Worker* w : workers) more |= w->driver->poll(now_) || !*w->driver->arm();
+      quiet = more ? 0 : quiet + 1;
+    }
+  }
+  void pass(Duration d, std::initializer_list<Worker*> workers) {
+    const TimePoint end = now_ + d;
+    while (now_ < end) {
+      now_ = std::min(end, now_ + milliseconds(100));
+      settle(workers);
+    }
+  }
+
+  TimePoint now_ = at(0);
+  std::unique_ptr<LoopbackHub> hub_ = make_loopback_hub();
+  Worker source_{*hub_, 1}, sink_{*hub_, 2};
+};
+
+TEST_F(HandoffDriverTest, HandsOver) {
+  pair(source_, sink_);
+  EXPECT_EQ(source_.up.size(), 1u);
+  EXPECT_EQ(sink_.driver->transport_in_force(WorkerId{1}), "loopback");
+  ASSERT_TRUE(sink_.reserve(key(1), WorkerId{1}, now_));
+  source_.hand_over(key(1), WorkerId{2}, now_);
+  settle({&source_, &sink_});
+  ASSERT_EQ(sink_.joins.size(), 1u);
+  EXPECT_EQ(sink_.joins[0].first_tokens, std::vector<TokenId>{9});
+  EXPECT_EQ(sink_.wrong(), 0u);
+  EXPECT_EQ(source_.source_releases, 1);
+}
+
+TEST_F(HandoffDriverTest, MappedMemoryIsCopiedAndCheckedInOnePass) {
+  hub_->set_faults({.mapped = true});
+  pair(source_, sink_);
+  ASSERT_TRUE(sink_.reserve(key(1), WorkerId{1}, now_, 32));
+  source_.hand_over(key(1), WorkerId{2}, now_);
+  settle({&source_, &sink_});
+  ASSERT_EQ(sink_.joins.size(), 1u);
+  EXPECT_EQ(sink_.wrong(32), 0u);
+}
+
+TEST_F(HandoffDriverTest, DamagedMappedMemoryIsNotBelieved) {
+  hub_->set_faults({.mapped = true});
+  pair(source_, sink_);
+  source_.hand_over(key(1), WorkerId{2}, now_);
+  source_.driver->cache()[layout().offset(BlockId{4}, 1)] ^= std::byte{1};
+  ASSERT_TRUE(sink_.reserve(key(1), WorkerId{1}, now_));
+  settle({&source_, &sink_});
+  EXPECT_TRUE(sink_.joins.empty());
+  ASSERT_EQ(sink_.sink_failures.size(), 1u);
+  EXPECT_EQ(sink_.sink_failures[0].code, Errc::kDataCorrupt);
+  ASSERT_EQ(source_.source_failures.size(), 1u);
+  EXPECT_TRUE(source_.source_failures[0].suspect.has_value());
+  EXPECT_THAT(sink_.metrics.serialize(), HasSubstr("baton_kv_digest_mismatches_total 2"));
+}
+
+TEST_F(HandoffDriverTest, UnequalBlockSizesHandOver) {
+  for (const uint32_t block_tokens : {4u, 64u}) {
+    Worker other(*hub_, 100 + block_tokens, block_tokens);
+    pair(source_, other);
+    EXPECT_EQ(other.driver->granule_tokens(WorkerId{1}), std::max(16u, block_tokens));
+    ASSERT_TRUE(other.reserve(key(block_tokens), WorkerId{1}, now_, 64));
+    source_.hand_over(key(block_tokens), WorkerId{100 + block_tokens}, now_);
+    settle({&source_, &other});
+    ASSERT_EQ(other.joins.size(), 1u);
+    EXPECT_EQ(other.wrong(64), 0u);
+  }
+}
+
+TEST_F(HandoffDriverTest, IncompatibleWorkersAreRefused) {
+  Hello theirs = sink_.driver->hello();
+  theirs.numerics = "other";
+  EXPECT_EQ(source_.driver->add_peer(theirs, now_).error().code, Errc::kUnsupported);
+  EXPECT_TRUE(source_.driver->peers().empty());
+}
+
+TEST_F(HandoffDriverTest, WhatIsSaidBeforeTheOtherKnowsUsWaits) {
+  ASSERT_TRUE(sink_.driver->add_peer(source_.driver->hello(), now_));
+  ASSERT_TRUE(sink_.reserve(key(1), WorkerId{1}, now_));
+  settle({&source_, &sink_});
+  EXPECT_FALSE(sink_.driver->peer_up(WorkerId{1}));
+  EXPECT_EQ(source_.driver->source().num_early_credits(), 0u);
+  ASSERT_TRUE(source_.driver->add_peer(sink_.driver->hello(), now_));
+  settle({&source_, &sink_});
+  EXPECT_EQ(source_.driver->source().num_early_credits(), 1u);
+  source_.hand_over(key(1), WorkerId{2}, now_);
+  settle({&source_, &sink_});
+  EXPECT_EQ(sink_.joins.size(), 1u);
+}
+
+TEST_F(HandoffDriverTest, OnePollDoesABoundedPartOfALongRead) {
+  Worker slow(*hub_, 3, 16, [](HandoffConfig& c) {
+    c.read_bytes = c.layout.block_bytes();
+    c.window_bytes = 2 * c.layout.block_bytes();
+  });
+  pair(source_, slow);
+  source_.hand_over(key(1), WorkerId{3}, now_);
+  ASSERT_TRUE(slow.reserve(key(1), WorkerId{1}, now_));
+  (void)source_.driver->poll(now_);
+  int polls = 0;
+  while (slow.driver->poll(now_)) {
+    ++polls;
+    EXPECT_LE(slow.driver->sink().stats().read_bytes,
+              (2 * static_cast<uint64_t>(polls) + 3) * layout().block_bytes());
+  }
+  EXPECT_GE(polls, 2);  // seven blocks, two at a time
+  settle({&source_, &slow});
+  EXPECT_EQ(slow.joins.size(), 1u);
+}
+
+TEST_F(HandoffDriverTest, ASilentPeerIsLostAndItsHandoffsEnd) {
+  pair(source_, sink_);
+  ASSERT_TRUE(sink_.reserve(key(1), WorkerId{1}, now_));
+  pass(seconds(5), {&sink_});  // the source is stopped
+  ASSERT_EQ(sink_.lost.size(), 1u);
+  EXPECT_THAT(sink_.lost_why, HasSubstr("silent"));
+  ASSERT_EQ(sink_.sink_failures.size(), 1u);
+  EXPECT_EQ(sink_.sink_failures[0].code, Errc::kUnavailable);
+  EXPECT_EQ(sink_.sink_releases, 1);
+  // It goes on, notices that nobody hears it, and both can meet again.
+  pass(seconds(5), {&source_, &sink_});
+  EXPECT_EQ(source_.lost.size(), 1u);
+  pair(source_, sink_);
+  ASSERT_TRUE(sink_.reserve(key(2), WorkerId{1}, now_));
+  source_.hand_over(key(2), WorkerId{2}, now_);
+  settle({&source_, &sink_});
+  EXPECT_EQ(sink_.joins.size(), 1u);
+}
+
+TEST_F(HandoffDriverTest, HeartbeatsKeepQuietPeers) {
+  pair(source_, sink_);
+  pass(seconds(30), {&source_, &sink_});
+  EXPECT_TRUE(source_.lost.empty());
+  EXPECT_TRUE(sink_.driver->peer_up(WorkerId{1}));
+}
+
+TEST_F(HandoffDriverTest, AReportedDeathEndsItAtOnce) {
+  pair(source_, sink_);
+  ASSERT_TRUE(sink_.reserve(key(1), WorkerId{1}, now_));
+  hub_->kill(source_.driver->hello().ranks[0].endpoint, true);
+  settle({&sink_});
+  EXPECT_EQ(sink_.lost.size(), 1u);
+  EXPECT_EQ(sink_.sink_failures.size(), 1u);
+}
+
+TEST_F(HandoffDriverTest, NonsenseEndsTheConnection) {
+  const std::unique_ptr<Transport> stranger = hub_->make_transport("h");
+  ASSERT_TRUE(stranger->allocate(kBlocks * layout().block_bytes()));
+  Hello theirs = source_.driver->hello();
+  theirs.worker = WorkerId{50};
+  theirs.ranks[0].endpoint = stranger->endpoint();
+  ASSERT_TRUE(sink_.driver->add_peer(theirs, now_));
+  const PeerId to = *stranger->connect(sink_.driver->hello().ranks[0].endpoint, "sink");
+  const std::byte nonsense[] = {std::byte{0xff}, std::byte{0x01}};
+  ASSERT_TRUE(stranger->notify(to, nonsense));
+  settle({&sink_});
+  EXPECT_EQ(sink_.lost, std::vector{WorkerId{50}});
+  EXPECT_THAT(sink_.lost_why, HasSubstr("hand-off message"));
+}
+
+TEST_F(HandoffDriverTest, AListenerMayCallBack) {
+  pair(source_, sink_);
+  sink_.on_joined = [this] {
+    if (sink_.joins.size() < 3) {
+      const HandoffKey next = key(sink_.joins.size() + 1);
+      ASSERT_TRUE(sink_.reserve(next, WorkerId{1}, now_));
+      source_.hand_over(next, WorkerId{2}, now_);
+    }
+  };
+  ASSERT_TRUE(sink_.reserve(key(1), WorkerId{1}, now_));
+  source_.hand_over(key(1), WorkerId{2}, now_);
+  settle({&source_, &sink_});
+  EXPECT_EQ(sink_.joins.size(), 3u);
+}
+
+TEST_F(HandoffDriverTest, RefusalReachesTheSource) {
+  pair(source_, sink_);
+  source_.hand_over(key(1), WorkerId{2}, now_);
+  sink_.driver->refuse(key(1), WorkerId{1}, milliseconds(40), now_);
+  settle({&source_, &sink_});
+  EXPECT_EQ(source_.refusals, std::vector{Duration(milliseconds(40))});
+  ASSERT_TRUE(sink_.reserve(key(1), WorkerId{1}, now_));
+  settle({&source_, &sink_});
+  EXPECT_EQ(sink_.joins.size(), 1u);
+}
+
+TEST_F(HandoffDriverTest, MetricsTell) {
+  pair(source_, sink_);
+  ASSERT_TRUE(sink_.reserve(key(1), WorkerId{1}, now_));
+  source_.hand_over(key(1), WorkerId{2}, now_);
+  settle({&source_, &sink_});
+  pass(seconds(1), {&source_, &sink_});
+  const std::string text = sink_.metrics.serialize();
+  for (const char* series :
+       {"baton_kv_handoffs_ended_total{end=\"joined\",role=\"sink\"} 1",
+        "baton_kv_peer_up{peer=\"1\",transport=\"loopback\"} 1",
+        "baton_kv_messages_received_total{kind=\"commit\"} 1",
+        "baton_kv_exposed_transfer_seconds_count 1", "baton_kv_handoffs{role=\"sink\"} 0"}) {
+    EXPECT_THAT(text, HasSubstr(series));
+  }
+  EXPECT_THAT(source_.metrics.serialize(), HasSubstr("end=\"released\",role=\"source\"} 1"));
+}
+
+TEST_F(HandoffDriverTest, StartupIsChecked) {
+  HandoffConfig c;
+  c.layout = layout();
+  Worker& listener = source_;
+  EXPECT_FALSE(HandoffDriver::create(c, hub_->make_transport("h"), listener, nullptr));
+  c.worker = WorkerId{1};
+  EXPECT_FALSE(HandoffDriver::create(c, hub_->make_transport("h"), listener, nullptr));
+  c.num_blocks = 1;
+  EXPECT_TRUE(HandoffDriver::create(c, hub_->make_transport("h"), listener, nullptr));
+  c.layout.block_tokens = 0;
+  EXPECT_FALSE(HandoffDriver::create(c, hub_->make_transport("h"), listener, nullptr));
+}
+
+}  // namespace
+}  // namespace baton::kvtransfer
