@@ -44,7 +44,6 @@ ctest_options=(--test-dir "build/$preset" --output-on-failure --parallel "$(npro
 pytest_options=()
 if [ "$preset" != release ]; then
   export UCX_HANDLE_ERRORS=none BATON_TEST_PATIENCE=6
-  ctest_options+=(--timeout 720)
   pytest_options+=(-o timeout=1080)
 fi
 [ -z "$only" ] || ctest_options+=(-R "$only") pytest_options+=(-k "$only")
