@@ -159,6 +159,43 @@ TEST(Attention, BlockSizeAndCompanyDoNotShow) {
   }
 }
 
+// Random batches of prefill chunks and decode rows: each row has the bits it has alone.
+TEST(Attention, EveryRowOfARandomBatchEqualsItselfAlone) {
+  Random random(11);
+  const Ops ops = cpu_ops();
+  Cpu one(1), many(3);
+  for (int trial = 0; trial < 25; ++trial) {
+    const auto kv_heads = static_cast<uint32_t>(pick(random, 1, 3));
+    const CacheShape shape = {kv_heads * static_cast<uint32_t>(pick(random, 1, 8)), kv_heads,
+                              16 * static_cast<uint32_t>(pick(random, 1, 8)),
+                              16u << pick(random, 0, 4),
+                              pick(random, 0, 3) == 0 ? DType::kF32 : DType::kBF16};
+    std::vector<uint32_t> lengths(static_cast<size_t>(pick(random, 1, 5)));
+    for (uint32_t& n : lengths) n = static_cast<uint32_t>(pick(random, 1, 800));
+    Cache cache(random, shape, lengths);
+    std::vector<SequenceRows> sequences;
+    uint32_t total = 0;
+    for (size_t s = 0; s < lengths.size(); ++s) {
+      cache.fill(random, s, lengths[s]);
+      const auto most = static_cast<int64_t>(lengths[s]);
+      const auto rows = static_cast<uint32_t>(pick(random, 1, std::min<int64_t>(most, 40)));
+      sequences.push_back({total, rows, lengths[s] - rows, cache.table(s)});
+      total += rows;
+    }
+    MatrixF q = random_matrix(random, total, shape.heads * shape.head_dim);
+    MatrixF together(total, q.cols), alone(total, q.cols);
+    ops.attention(*many.stream, make_args(shape, cache, q, together, sequences));
+    for (const SequenceRows& s : sequences) {
+      for (uint32_t r = 0; r < s.num_rows; ++r) {
+        const SequenceRows row = {s.first_row + r, 1, s.position + r, s.block_table};
+        ops.attention(*one.stream, make_args(shape, cache, q, alone, {&row, 1}));
+      }
+    }
+    expect_same_bits(together.data.data(), alone.data.data(), alone.data.size(),
+                     "batch " + std::to_string(trial));
+  }
+}
+
 TEST(Attention, NaNShowsInItsOwnRowAlone) {
   const CacheShape shape = {3, 1, 32, 16, DType::kBF16};
   Random random(10);

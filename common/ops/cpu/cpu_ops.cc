@@ -2,9 +2,11 @@
 
 #include <cstdlib>
 #include <stdexcept>
+#include <string_view>
 
 #include "common/ops/cpu/functions.h"
 #include "common/ops/cpu/isa.h"
+#include "common/ops/cpu/onednn.h"
 
 namespace baton::ops {
 namespace {
@@ -13,18 +15,33 @@ void throw_on_error(const status& s) {
   if (!s) throw std::runtime_error(s.error().message);
 }
 
+// oneDNN where it can, our own kernel for shapes that it has nothing for.
+result<std::unique_ptr<PackedMatrix>> pack_for_onednn(device::Device& device,
+                                                      std::span<const Tensor> parts, DType store) {
+  if (store != DType::kBF16) return cpu_pack(device, parts, store);
+  auto packed = onednn_pack(device, parts, store, /*invariant=*/true);
+  if (!packed && packed.error().code == Errc::kUnsupported) return cpu_pack(device, parts, store);
+  return packed;
+}
+
 }  // namespace
 
+bool use_onednn(std::string_view isa_cap) {
+  return isa_cap.empty() && onednn_is_invariant(DType::kBF16);
+}
+
 Ops cpu_ops() {
-  const char* max_isa = std::getenv("BATON_MAX_ISA");
-  throw_on_error(cap_isa(max_isa == nullptr ? "" : max_isa));
+  const char* variable = std::getenv("BATON_MAX_ISA");
+  const std::string_view isa_cap = variable == nullptr ? "" : variable;
+  throw_on_error(cap_isa(isa_cap));
   throw_on_error(check_isa());
+  const bool onednn = use_onednn(isa_cap);
   return {.backend = "cpu",
           // One chain of f32 FMAs an output, sums in 16 lanes, tiles of 256: the same on every
           // instruction set. A change of any result's bits is a new number.
-          .numerics = "cpu-f32-chain-1",
+          .numerics = onednn ? "cpu-onednn-" + onednn_version() + "-1" : "cpu-f32-chain-1",
           .activation = DType::kF32,
-          .pack = cpu_pack,
+          .pack = onednn ? pack_for_onednn : cpu_pack,
           .matmul = cpu_matmul,
           .embed = cpu_embed,
           .embed_packed = cpu_embed_packed,

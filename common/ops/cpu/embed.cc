@@ -1,19 +1,15 @@
 #include <cassert>
 #include <cstring>
 
+#include "common/ops/cpu/cpu_matrix.h"
 #include "common/ops/cpu/functions.h"
-#include "common/ops/cpu/packed_matrix.h"
 #include "common/ops/cpu/parallel.h"
 
 namespace baton::ops {
 namespace {
 
-// out[i] = the value at table[i * stride].
-void widen(const uint16_t* table, int64_t stride, int64_t n, float* out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = bf16_to_f32(table[i * stride]);
-}
-void widen(const float* table, int64_t stride, int64_t n, float* out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = table[i * stride];
+void widen(const uint16_t* from, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = bf16_to_f32(from[i]);
 }
 
 }  // namespace
@@ -24,9 +20,10 @@ void cpu_embed(Stream& stream, std::span<const TokenId> ids, const Tensor& table
   parallel_rows(stream, out.rows, out.cols, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       if (table.dtype == DType::kF32) {
-        widen(table.row<float>(ids[r]), 1, out.cols, out.row<float>(r));
+        std::memcpy(out.row<float>(r), table.row<float>(ids[r]),
+                    static_cast<size_t>(out.cols) * sizeof(float));
       } else {
-        widen(table.row<uint16_t>(ids[r]), 1, out.cols, out.row<float>(r));
+        widen(table.row<uint16_t>(ids[r]), out.cols, out.row<float>(r));
       }
     }
   });
@@ -34,17 +31,10 @@ void cpu_embed(Stream& stream, std::span<const TokenId> ids, const Tensor& table
 
 void cpu_embed_packed(Stream& stream, std::span<const TokenId> ids, const PackedMatrix& table,
                       const Tensor& out) {
-  const auto& packed = static_cast<const CpuPackedMatrix&>(table);
-  assert(out.rows == static_cast<int64_t>(ids.size()) && out.cols == packed.k());
+  const auto& matrix = static_cast<const CpuMatrix&>(table);
+  assert(out.rows == static_cast<int64_t>(ids.size()) && out.cols == matrix.k());
   parallel_rows(stream, out.rows, out.cols, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const int64_t panel = ids[r] / kPanel, column = ids[r] % kPanel;
-      if (packed.dtype() == DType::kF32) {
-        widen(packed.panel<float>(panel) + column, kPanel, out.cols, out.row<float>(r));
-      } else {
-        widen(packed.panel<uint16_t>(panel) + column, kPanel, out.cols, out.row<float>(r));
-      }
-    }
+    for (int64_t r = begin; r < end; ++r) matrix.read_row(ids[r], out.row<float>(r));
   });
 }
 

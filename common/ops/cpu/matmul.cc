@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cassert>
 
+#include "common/ops/cpu/cpu_matrix.h"
 #include "common/ops/cpu/functions.h"
 #include "common/ops/cpu/gemm_kernel-inl.h"
-#include "common/ops/cpu/packed_matrix.h"
 #include "common/ops/cpu/parallel.h"
 
 #ifndef BATON_OPS_CPU_MATMUL_JOB_
@@ -16,7 +16,7 @@ namespace baton::ops {
 
 struct MatmulJob {
   const Tensor& x;
-  const CpuPackedMatrix& w;
+  const PanelMatrix& w;
   const float* bias;
   const Tensor& out;
   bool accumulate;
@@ -119,13 +119,17 @@ MatmulGrid make_grid(int64_t rows, int64_t k, int64_t panels, int64_t threads) {
 
 void cpu_matmul(Stream& stream, const Tensor& x, const PackedMatrix& w, const float* bias,
                 const Tensor& out, bool accumulate) {
-  const auto& packed = static_cast<const CpuPackedMatrix&>(w);
   assert(x.cols == w.k() && out.cols == w.n() && x.rows == out.rows);
   if (x.rows == 0) return;
-  device::ThreadPool& pool = cpu_stream(stream).pool();
-  const MatmulJob job = {x, packed, bias, out, accumulate};
-  const int64_t panels = packed.panels();
-  const MatmulGrid grid = make_grid(x.rows, w.k(), panels, pool.size());
+  static_cast<const CpuMatrix&>(w).multiply(cpu_stream(stream), x, bias, out, accumulate);
+}
+
+void PanelMatrix::multiply(device::CpuStream& stream, const Tensor& x, const float* bias,
+                           const Tensor& out, bool accumulate) const {
+  device::ThreadPool& pool = stream.pool();
+  const MatmulJob job = {x, *this, bias, out, accumulate};
+  const int64_t panels = this->panels();
+  const MatmulGrid grid = make_grid(x.rows, k_, panels, pool.size());
   const auto tile = HWY_DYNAMIC_DISPATCH(matmul_tile);
   pool.parallel_for(static_cast<size_t>(grid.row_blocks * grid.chunks), [&](size_t i, unsigned) {
     const int64_t r = static_cast<int64_t>(i) / grid.chunks;
