@@ -2,6 +2,8 @@
 #define HWY_TARGET_INCLUDE "common/ops/cpu/attention.cc"
 #include "hwy/foreach_target.h"  // must come before highway.h
 
+#include <atomic>
+
 #include "common/ops/cpu/attention_plan.h"
 #include "common/ops/cpu/attention_tile-inl.h"
 #include "common/ops/cpu/functions.h"
@@ -48,7 +50,7 @@ template <class T>
 struct ItemRun {
   const AttentionArgs& args;
   const AttentionItem& item;
-  const AttentionItem* after;  // what this thread is likely to do next, or null
+  const AttentionItem* after;  // what this thread does next, or null
   const RecordMap& records;
   const SequenceRows& seq = args.sequences[item.sequence];
   uint32_t head_dim = args.kv.head_dim;
@@ -93,8 +95,6 @@ struct ItemRun {
   }
 
   void all_tiles() {
-    const KvTile first = item_tile(args, item, item.tile_begin);
-    for (uint32_t t = 0; t < first.tokens; t += 16) prefetch_tokens(first, kKeyPlane, t);
     for (uint32_t t = item.tile_begin; t < item.tile_end; ++t) one_tile(t);
   }
 
@@ -107,13 +107,13 @@ struct ItemRun {
       if (records.base != nullptr) record(q, index, 0)[head_dim + 1] = 0.0f;
     }
     // The first group brings in what comes next; the others have nothing left to bring.
-    for (KvTile next = next_tile(index); q < queries; next.tokens = 0) {
-      q = some_queries(tile, index, q, next);
-    }
+    const KvTile next = next_tile(index);
+    q = some_queries(tile, index, q, &next);
+    while (q < queries) q = some_queries(tile, index, q, nullptr);
   }
 
   // A group from query `q0` on; returns where it ends.
-  uint32_t some_queries(const KvTile& tile, uint32_t index, uint32_t q0, const KvTile& next) {
+  uint32_t some_queries(const KvTile& tile, uint32_t index, uint32_t q0, const KvTile* next) {
     QueryGroup g;
     uint32_t query = q0;
     for (; query < queries && g.count < kMaxRows; ++query, ++g.count) {
@@ -231,10 +231,15 @@ void cpu_attention(Stream& stream, const AttentionArgs& args) {
   const size_t record = args.kv.head_dim + 2;
   float* records = cpu.shared_scratch(1).get<float>(plan.num_records() * record);
   const auto run = HWY_DYNAMIC_DISPATCH(attention_item);
-  pool.parallel_for(count, [&](size_t i, unsigned thread) {
-    const size_t after = i + pool.size();  // items are claimed in turn
-    run(args, items[i], after < count ? &items[after] : nullptr,
-        split_records(args, items[i], records), cpu.scratch(thread));
+  // A thread claims its next item before it begins one, whose work hides how long that one's keys
+  // take to come.
+  std::atomic<size_t> claimed{0};
+  pool.parallel_for(std::min<size_t>(count, pool.size()), [&](size_t, unsigned thread) {
+    for (size_t i = claimed++, next = 0; i < count; i = next) {
+      next = claimed++;
+      run(args, items[i], next < count ? &items[next] : nullptr,
+          split_records(args, items[i], records), cpu.scratch(thread));
+    }
   });
   if (plan.num_records() == 0) return;
   for (size_t i = 0; i < count; ++i) {

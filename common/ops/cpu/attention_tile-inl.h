@@ -35,13 +35,11 @@ struct KvTile {
   uint32_t tokens;  // of it that may be read
 };
 
-// Brings K or V of up to 16 of the tile's tokens into cache, from `from` on. A block's share of
-// one head is too short a run for the hardware to see it coming.
-HWY_INLINE void prefetch_tokens(const KvTile& tile, uint32_t plane, uint32_t from) {
-  if (from >= tile.tokens) return;
-  const std::byte* p = kv_vector(tile.kv, tile.seq, plane, tile.head, tile.first + from);
-  const size_t bytes = std::min(tile.tokens - from, 16u) * tile.kv.token_stride;
-  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+// K or V of 16 of the tile's tokens, from `from` on, to be brought into cache: a block's share of
+// one head, too short a run for the hardware to see it coming. Null if there are none.
+HWY_INLINE const std::byte* run_of(const KvTile& tile, uint32_t plane, uint32_t from) {
+  if (from >= tile.tokens) return nullptr;
+  return kv_vector(tile.kv, tile.seq, plane, tile.head, tile.first + from);
 }
 
 // keys[panel][d][32] = K of the tile's tokens, 32 to a panel, zeros up to a multiple of 16.
@@ -95,7 +93,6 @@ HWY_NOINLINE void expand_keys(const KvTile& tile, T* HWY_RESTRICT keys) {
   alignas(64) static constexpr T kZeros[kMaxHeadDim] = {};
   const uint32_t head_dim = tile.kv.head_dim;
   for (uint32_t t0 = 0; t0 < tile.tokens; t0 += 16) {
-    prefetch_tokens(tile, kValuePlane, t0);
     // 16 tokens lie within one block: block_tokens is a multiple of 16.
     const std::byte* base = kv_vector(tile.kv, tile.seq, kKeyPlane, tile.head, tile.first + t0);
     const T* token[16];
@@ -172,27 +169,30 @@ struct QueryGroup {
   float* records[kMaxRows];  // [head_dim + 2], written
 };
 
-// scores[i] = q[i] * K^T for all tokens that the last query sees. `next`: the tile whose keys are
-// brought into cache meanwhile; it may be empty.
+// scores[i] = q[i] * K^T for all tokens that the last query sees. The tile's values are brought
+// into cache meanwhile, if its keys are used for the first time.
 template <class T>
-HWY_INLINE void multiply_keys(const T* keys, uint32_t head_dim, const QueryGroup& group,
-                              const KvTile& next, float* const* scores) {
-  const Segment segment = {keys, head_dim};
+HWY_INLINE void multiply_keys(const KvTile& tile, const T* keys, const QueryGroup& group,
+                              bool first, float* const* scores) {
+  const uint32_t head_dim = tile.kv.head_dim;
+  const uint32_t run_bytes = 16 * static_cast<uint32_t>(tile.kv.token_stride);
   const size_t halves = (group.seen[group.count - 1] + kHalf - 1) / kHalf;
+  Segment segments[2] = {{keys, head_dim / 2}, {keys + head_dim / 2 * kKeyPanel, head_dim / 2}};
   const GemmArgs args = {.a = group.q,
-                         .segments = &segment,
-                         .num_segments = 1,
+                         .segments = segments,
+                         .num_segments = 2,
                          .row_stride = kKeyPanel,
                          .panel_stride = head_dim * kKeyPanel,
                          .out = scores,
                          .columns = halves * kHalf,
                          .bias = nullptr,
                          .accumulate = false,
-                         .prefetch = nullptr,
-                         .prefetch_step = 0};
+                         .prefetch_step = first ? run_bytes / (head_dim / 2) : 0};
   for (size_t h = 0; h < halves; h += 2) {
-    prefetch_tokens(next, kKeyPlane, static_cast<uint32_t>(h * kHalf));
-    prefetch_tokens(next, kKeyPlane, static_cast<uint32_t>((h + 1) * kHalf));
+    if (first) {
+      segments[0].prefetch = run_of(tile, kValuePlane, static_cast<uint32_t>(h * kHalf));
+      segments[1].prefetch = run_of(tile, kValuePlane, static_cast<uint32_t>((h + 1) * kHalf));
+    }
     gemm_rows<T>(args, group.count, h, std::min(h + 2, halves));
   }
 }
@@ -212,9 +212,10 @@ HWY_INLINE void add_values(const KvTile& tile, const float* p, uint32_t from, ui
   }
 }
 
-// records[i] = scores[i] * V over the tokens that query i sees.
+// records[i] = scores[i] * V over the tokens that query i sees. The keys of `next`, which may be
+// empty, are brought into cache meanwhile: each panel's pass takes its share of every vector.
 template <class T>
-HWY_INLINE void multiply_values(const KvTile& tile, const QueryGroup& group,
+HWY_INLINE void multiply_values(const KvTile& tile, const QueryGroup& group, const KvTile& next,
                                 const float* const* scores) {
   const uint32_t head_dim = tile.kv.head_dim, block_tokens = tile.kv.block_tokens;
   const uint32_t common = group.seen[0];
@@ -223,38 +224,45 @@ HWY_INLINE void multiply_values(const KvTile& tile, const QueryGroup& group,
   for (uint32_t t = 0; t < common; t += block_tokens) {
     segments[num_segments++] = {
         kv_vector(tile.kv, tile.seq, kValuePlane, tile.head, tile.first + t),
-        std::min(block_tokens, common - t)};
+        std::min(block_tokens, common - t), run_of(next, kKeyPlane, t)};
   }
-  gemm_rows<T>({.a = scores,
-                .segments = segments,
-                .num_segments = num_segments,
-                .row_stride = tile.kv.token_stride / sizeof(T),
-                .panel_stride = 2 * kHalf,
-                .out = group.records,
-                .columns = head_dim,
-                .bias = nullptr,
-                .accumulate = false,
-                .prefetch = nullptr,
-                .prefetch_step = 0},
-               group.count, 0, head_dim / kHalf);
+  const GemmArgs args = {.a = scores,
+                         .segments = segments,
+                         .num_segments = num_segments,
+                         .row_stride = tile.kv.token_stride / sizeof(T),
+                         .panel_stride = 2 * kHalf,
+                         .out = group.records,
+                         .columns = head_dim,
+                         .bias = nullptr,
+                         .accumulate = false,
+                         .prefetch_step = next.tokens > 0 ? tile.kv.token_stride : 0};
+  const size_t halves = head_dim / kHalf;
+  for (size_t h = 0; h < halves; h += 2) {
+    gemm_rows<T>(args, group.count, h, std::min(h + 2, halves));
+    for (size_t s = 0; s < num_segments; ++s) {
+      if (segments[s].prefetch != nullptr) segments[s].prefetch += 2 * kHalf * sizeof(T);
+    }
+  }
   for (int i = 1; i < group.count; ++i) {
     add_values<T>(tile, scores[i], common, group.seen[i], group.records[i]);
   }
 }
 
-// Attention of a group over one tile. `scores`: [kMaxRows][256].
+// Attention of a group over one tile. `scores`: [kMaxRows][256]. `next`: the tile to come, if this
+// group is the one that brings in what comes next, or null.
 template <class T>
 HWY_NOINLINE void attend(const KvTile& tile, const T* keys, const QueryGroup& group, float scale,
-                         const KvTile& next, float* HWY_RESTRICT scores) {
+                         const KvTile* next, float* HWY_RESTRICT scores) {
   const uint32_t head_dim = tile.kv.head_dim;
   float* s[kMaxRows];
   for (int i = 0; i < group.count; ++i) s[i] = scores + i * kAttentionTile;
-  multiply_keys(keys, head_dim, group, next, s);
+  multiply_keys(tile, keys, group, next != nullptr, s);
   for (int i = 0; i < group.count; ++i) {
     float* record = group.records[i];
     softmax_row(s[i], group.seen[i], scale, &record[head_dim], &record[head_dim + 1]);
   }
-  multiply_values<T>(tile, group, s);
+  const KvTile nothing = {tile.kv, tile.seq, tile.head, 0, 0};
+  multiply_values<T>(tile, group, next == nullptr ? nothing : *next, s);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #define BATON_OPS_CPU_GEMM_KERNEL_INL_H_
 #endif
 
+#include <array>
 #include <utility>
 
 #include "common/ops/cpu/simd-inl.h"
@@ -22,10 +23,13 @@ namespace {
 // panel is one cache line, so that few activations stream the weights in one line after the other.
 constexpr size_t kHalf = kVirtualLanes;
 
-// A run of k whose rows of the right-hand side are `GemmArgs::row_stride` apart.
+// A run of k whose rows of the right-hand side are `GemmArgs::row_stride` apart. What will be needed
+// next, or null, is brought into L2 meanwhile: `GemmArgs::prefetch_step` bytes for each k. The
+// hardware does not look past the end of a panel, or of a block of the KV cache.
 struct Segment {
   const void* b;  // first row of the run, panel 0
   size_t k;
+  const std::byte* prefetch = nullptr;
 };
 
 // out[r][c] = sum over k of a[r][k] * b[k][c] (+ bias[c]) (+ out[r][c]).
@@ -39,18 +43,15 @@ struct GemmArgs {
   size_t columns;       // those beyond are computed but not written
   const float* bias;    // of column 0, or null
   bool accumulate;
-  // What will be needed next, or null: brought into L2 while this is computed, `prefetch_step`
-  // bytes for each k. The hardware does not look past the end of a panel.
-  const std::byte* prefetch;
-  size_t prefetch_step;
+  size_t prefetch_step = 0;
 };
 
 // Rows that a kernel takes at most: as many as have their sums, the weights and an activation in
-// registers.
+// registers. Where that is fewer for a whole panel, more rows take it in halves.
 #if HWY_MAX_BYTES == 64
-constexpr int kMaxRows = 8;
+constexpr int kMaxRows = 8, kWholeRows = 8;
 #else
-constexpr int kMaxRows = 3;
+constexpr int kMaxRows = 6, kWholeRows = 3;
 #endif
 
 // 16 columns of one row. bf16 on narrow vectors comes as (even columns, odd columns) of each 2 *
@@ -138,14 +139,14 @@ HWY_NOINLINE void gemm_block(const GemmArgs& g, size_t half) {
   const float* a[kRows];
   HWY_UNROLL(16)
   for (int r = 0; r < kRows; ++r) a[r] = g.a[r];
-  // A prefetch of an address that is not mapped would cost a page walk each time.
-  const std::byte* ahead =
-      g.prefetch != nullptr ? g.prefetch : static_cast<const std::byte*>(g.segments[0].b);
-
   for (size_t s = 0; s < g.num_segments; ++s) {
     const W* b =
         static_cast<const W*>(g.segments[s].b) + half / 2 * g.panel_stride + half % 2 * kHalf;
     const size_t k_end = g.segments[s].k;
+    // A prefetch of an address that is not mapped would cost a page walk each time.
+    const std::byte* ahead = g.segments[s].prefetch != nullptr
+                                 ? g.segments[s].prefetch
+                                 : static_cast<const std::byte*>(g.segments[s].b);
     for (size_t k = 0; k < k_end; ++k, b += g.row_stride, ahead += g.prefetch_step) {
       if constexpr (kRows > 1) __builtin_prefetch(ahead, 0, 2);
       HWY_UNROLL(16)
@@ -178,26 +179,26 @@ HWY_NOINLINE void gemm_block(const GemmArgs& g, size_t half) {
 
 using GemmBlock = void (*)(const GemmArgs&, size_t half);
 
-// Kernels for 1 to kMaxRows rows of a whole panel and of half a panel.
-struct GemmBlocks {
-  GemmBlock whole[kMaxRows + 1];
-  GemmBlock half[kMaxRows + 1];
-};
-
-template <class W, int... kRows>
-constexpr GemmBlocks make_gemm_blocks(std::integer_sequence<int, kRows...>) {
-  return {{nullptr, &gemm_block<kRows + 1, 2, W>...}, {nullptr, &gemm_block<kRows + 1, 1, W>...}};
+// Kernels for 1, 2, ... rows of kHalves halves of a panel.
+template <class W, int kHalves, int... kRows>
+constexpr std::array<GemmBlock, sizeof...(kRows) + 1> make_gemm_blocks(
+    std::integer_sequence<int, kRows...>) {
+  return {nullptr, &gemm_block<kRows + 1, kHalves, W>...};
 }
-
 template <class W>
-constexpr GemmBlocks kGemmBlocks = make_gemm_blocks<W>(std::make_integer_sequence<int, kMaxRows>());
+constexpr auto kWholePanels =
+    make_gemm_blocks<W, 2>(std::make_integer_sequence<int, kWholeRows>());
+template <class W>
+constexpr auto kHalfPanels = make_gemm_blocks<W, 1>(std::make_integer_sequence<int, kMaxRows>());
 
 // Rows [0, rows) times halves [begin, end); 1 <= rows <= kMaxRows, begin is even.
 template <class W>
 HWY_INLINE void gemm_rows(const GemmArgs& g, int rows, size_t begin, size_t end) {
   size_t h = begin;
-  for (; h + 2 <= end; h += 2) kGemmBlocks<W>.whole[rows](g, h);
-  if (h < end) kGemmBlocks<W>.half[rows](g, h);
+  if (rows <= kWholeRows) {
+    for (; h + 2 <= end; h += 2) kWholePanels<W>[rows](g, h);
+  }
+  for (; h < end; ++h) kHalfPanels<W>[rows](g, h);
 }
 
 }  // namespace

@@ -55,7 +55,7 @@ void matmul_tile_of(const MatmulJob& job, const MatmulTile& t) {
   const auto k = static_cast<size_t>(job.w.k());
   const size_t panel_bytes = k * kPanel * sizeof(W);
   const size_t prefetch_bytes = panel_bytes / static_cast<size_t>(groups);  // by each pass
-  const Segment all = {job.w.panel<W>(0), k};
+  Segment all = {job.w.panel<W>(0), k};
   GemmArgs args = {.segments = &all,
                    .num_segments = 1,
                    .row_stride = kPanel,
@@ -73,7 +73,7 @@ void matmul_tile_of(const MatmulJob& job, const MatmulTile& t) {
       const int64_t count = g < large ? small + 1 : small;
       args.a = a + row;
       args.out = out + row;
-      args.prefetch = next;
+      all.prefetch = next;
       gemm_rows<W>(args, static_cast<int>(count), half, half_end);
       row += count;
     }
