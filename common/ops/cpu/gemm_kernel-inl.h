@@ -23,9 +23,9 @@ namespace {
 // panel is one cache line, so that few activations stream the weights in one line after the other.
 constexpr size_t kHalf = kVirtualLanes;
 
-// A run of k whose rows of the right-hand side are `GemmArgs::row_stride` apart. What will be needed
-// next, or null, is brought into L2 meanwhile: `GemmArgs::prefetch_step` bytes for each k. The
-// hardware does not look past the end of a panel, or of a block of the KV cache.
+// A run of k whose rows of the right-hand side are `GemmArgs::row_stride` apart. What will be
+// needed next, or null, is brought into L2 meanwhile: `GemmArgs::prefetch_step` bytes for each k.
+// The hardware does not look past the end of a panel, or of a block of the KV cache.
 struct Segment {
   const void* b;  // first row of the run, panel 0
   size_t k;
@@ -186,8 +186,7 @@ constexpr std::array<GemmBlock, sizeof...(kRows) + 1> make_gemm_blocks(
   return {nullptr, &gemm_block<kRows + 1, kHalves, W>...};
 }
 template <class W>
-constexpr auto kWholePanels =
-    make_gemm_blocks<W, 2>(std::make_integer_sequence<int, kWholeRows>());
+constexpr auto kWholePanels = make_gemm_blocks<W, 2>(std::make_integer_sequence<int, kWholeRows>());
 template <class W>
 constexpr auto kHalfPanels = make_gemm_blocks<W, 1>(std::make_integer_sequence<int, kMaxRows>());
 
