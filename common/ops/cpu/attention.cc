@@ -100,7 +100,7 @@ struct ItemRun {
 
   void one_tile(uint32_t index) {
     const KvTile tile = item_tile(args, item, index);
-    expand_keys(tile, keys);
+    TileKeys<T> tile_keys = {keys};
     uint32_t q = 0;
     for (; seen(q, tile.first) == 0; ++q) {
       // Nothing of this tile is for the query: an empty record, whatever lay there before.
@@ -108,12 +108,14 @@ struct ItemRun {
     }
     // The first group brings in what comes next; the others have nothing left to bring.
     const KvTile next = next_tile(index);
-    q = some_queries(tile, index, q, &next);
-    while (q < queries) q = some_queries(tile, index, q, nullptr);
+    q = some_queries(tile, tile_keys, q, &next);
+    while (q < queries) q = some_queries(tile, tile_keys, q, nullptr);
   }
 
   // A group from query `q0` on; returns where it ends.
-  uint32_t some_queries(const KvTile& tile, uint32_t index, uint32_t q0, const KvTile* next) {
+  uint32_t some_queries(const KvTile& tile, TileKeys<T>& tile_keys, uint32_t q0,
+                        const KvTile* next) {
+    const uint32_t index = tile.first / kAttentionTile;
     QueryGroup g;
     uint32_t query = q0;
     for (; query < queries && g.count < kMaxRows; ++query, ++g.count) {
@@ -122,7 +124,7 @@ struct ItemRun {
       g.seen[g.count] = seen(query, tile.first);
       g.records[g.count] = record(query, index, g.count);
     }
-    attend<T>(tile, keys, g, args.scale, next, scores);
+    attend<T>(tile, tile_keys, g, args.scale, next, scores);
     if (records.base == nullptr) {
       for (int i = 0; i < g.count; ++i) {
         merge_record(g.records[i], head_dim,

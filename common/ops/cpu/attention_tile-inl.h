@@ -42,8 +42,14 @@ HWY_INLINE const std::byte* run_of(const KvTile& tile, uint32_t plane, uint32_t 
   return kv_vector(tile.kv, tile.seq, plane, tile.head, tile.first + from);
 }
 
-// keys[panel][d][32] = K of the tile's tokens, 32 to a panel, zeros up to a multiple of 16.
+// keys[panel][d][32] = K of the tile's tokens, 32 to a panel, zeros up to a multiple of 16. A panel
+// is made when it is first multiplied, so that it is in L1 then.
 constexpr uint32_t kKeyPanel = 32;
+template <class T>
+struct TileKeys {
+  T* data;                // [256 / 32][head_dim][32]
+  uint32_t expanded = 0;  // tokens of it that are made
+};
 
 // Transposes 16 tokens x 8 dimensions; out[d] is kKeyPanel elements from out[d + 1].
 HWY_INLINE void transpose_8(const uint16_t* const (&token)[16], uint32_t d,
@@ -88,20 +94,20 @@ HWY_INLINE void transpose_half(const float* const (&token)[16], uint32_t head_di
   }
 }
 
+// Keys [first, first + 16 or fewer) of the tile; `first` is a multiple of 16.
 template <class T>
-HWY_NOINLINE void expand_keys(const KvTile& tile, T* HWY_RESTRICT keys) {
+HWY_NOINLINE void expand_keys(const KvTile& tile, uint32_t first, T* HWY_RESTRICT keys) {
   alignas(64) static constexpr T kZeros[kMaxHeadDim] = {};
   const uint32_t head_dim = tile.kv.head_dim;
-  for (uint32_t t0 = 0; t0 < tile.tokens; t0 += 16) {
-    // 16 tokens lie within one block: block_tokens is a multiple of 16.
-    const std::byte* base = kv_vector(tile.kv, tile.seq, kKeyPlane, tile.head, tile.first + t0);
-    const T* token[16];
-    for (uint32_t t = 0; t < 16; ++t) {
-      token[t] = t0 + t < tile.tokens ? reinterpret_cast<const T*>(base + t * tile.kv.token_stride)
-                                      : kZeros;
-    }
-    transpose_half(token, head_dim, keys + t0 / kKeyPanel * kKeyPanel * head_dim + t0 % kKeyPanel);
+  // 16 tokens lie within one block: block_tokens is a multiple of 16.
+  const std::byte* base = kv_vector(tile.kv, tile.seq, kKeyPlane, tile.head, tile.first + first);
+  const T* token[16];
+  for (uint32_t t = 0; t < 16; ++t) {
+    token[t] = first + t < tile.tokens ? reinterpret_cast<const T*>(base + t * tile.kv.token_stride)
+                                       : kZeros;
   }
+  transpose_half(token, head_dim,
+                 keys + first / kKeyPanel * kKeyPanel * head_dim + first % kKeyPanel);
 }
 
 // s[0..valid) becomes exp(scale * s - max), up to the next multiple of 16 it becomes 0. `max` is of
@@ -172,12 +178,13 @@ struct QueryGroup {
 // scores[i] = q[i] * K^T for all tokens that the last query sees. The tile's values are brought
 // into cache meanwhile, if its keys are used for the first time.
 template <class T>
-HWY_INLINE void multiply_keys(const KvTile& tile, const T* keys, const QueryGroup& group,
+HWY_INLINE void multiply_keys(const KvTile& tile, TileKeys<T>& keys, const QueryGroup& group,
                               bool first, float* const* scores) {
   const uint32_t head_dim = tile.kv.head_dim;
   const uint32_t run_bytes = 16 * static_cast<uint32_t>(tile.kv.token_stride);
   const size_t halves = (group.seen[group.count - 1] + kHalf - 1) / kHalf;
-  Segment segments[2] = {{keys, head_dim / 2}, {keys + head_dim / 2 * kKeyPanel, head_dim / 2}};
+  Segment segments[2] = {{keys.data, head_dim / 2},
+                         {keys.data + head_dim / 2 * kKeyPanel, head_dim / 2}};
   const GemmArgs args = {.a = group.q,
                          .segments = segments,
                          .num_segments = 2,
@@ -189,11 +196,15 @@ HWY_INLINE void multiply_keys(const KvTile& tile, const T* keys, const QueryGrou
                          .accumulate = false,
                          .prefetch_step = first ? run_bytes / (head_dim / 2) : 0};
   for (size_t h = 0; h < halves; h += 2) {
+    const size_t end = std::min(h + 2, halves);
+    for (; keys.expanded < end * kHalf; keys.expanded += kHalf) {
+      expand_keys(tile, keys.expanded, keys.data);
+    }
     if (first) {
       segments[0].prefetch = run_of(tile, kValuePlane, static_cast<uint32_t>(h * kHalf));
       segments[1].prefetch = run_of(tile, kValuePlane, static_cast<uint32_t>((h + 1) * kHalf));
     }
-    gemm_rows<T>(args, group.count, h, std::min(h + 2, halves));
+    gemm_rows<T>(args, group.count, h, end);
   }
 }
 
@@ -251,8 +262,8 @@ HWY_INLINE void multiply_values(const KvTile& tile, const QueryGroup& group, con
 // Attention of a group over one tile. `scores`: [kMaxRows][256]. `next`: the tile to come, if this
 // group is the one that brings in what comes next, or null.
 template <class T>
-HWY_NOINLINE void attend(const KvTile& tile, const T* keys, const QueryGroup& group, float scale,
-                         const KvTile* next, float* HWY_RESTRICT scores) {
+HWY_NOINLINE void attend(const KvTile& tile, TileKeys<T>& keys, const QueryGroup& group,
+                         float scale, const KvTile* next, float* HWY_RESTRICT scores) {
   const uint32_t head_dim = tile.kv.head_dim;
   float* s[kMaxRows];
   for (int i = 0; i < group.count; ++i) s[i] = scores + i * kAttentionTile;
