@@ -52,6 +52,8 @@ class Exchange {
   void begin_stream();
   // Append complete events here, then flush().
   std::string& buffer() { return pending_; }
+  // So many more bytes may wait for the client: what it asked for comes at once, not as it reads.
+  void allow(size_t bytes) { max_pending_bytes_ += bytes; }
   // False if the client is gone, or reads so slowly that max_pending_bytes wait: it is cut off, and
   // the handler should stop. on_gone is not called then.
   bool flush();

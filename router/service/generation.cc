@@ -144,11 +144,14 @@ void Generation::on_batch_end() {
 void Generation::open(Part& part, uint32_t index, const std::vector<proto::PromptScore>& scores) {
   part.opened = true;
   if (!job_.echo) return;
+  const size_t before = exchange_->buffer().size();
   for (uint32_t c = 0; c < job_.n; ++c) {
     ChoiceText& text = texts_[index * job_.n + c];
     text.echo(job_.prompts[index], scores);
     write(text);
   }
+  // Its length is the prompt's: no sign of a slow reader.
+  exchange_->allow(exchange_->buffer().size() - before);
 }
 
 // A token that ends the choice has no text of its own.

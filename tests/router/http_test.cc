@@ -362,6 +362,17 @@ TEST_F(HttpTest, ASlowReaderIsCutOffAndSlowsNobody) {
               HasSubstr("baton_router_cut_off_total{reason=\"too_slow\"} 1"));
 }
 
+TEST_F(HttpTest, AnEchoOverTheCapIsNoSlowReader) {
+  start_with({.max_pending_bytes = 4 << 10});
+  const HttpAnswer answer =
+      ask(completion(R"({"model":"toy","prompt":")" + std::string(200, 'x') +
+                     R"(","max_tokens":5,"n":3,"stream":true,"echo":true,"logprobs":20})"));
+  ASSERT_EQ(answer.status, 200);
+  EXPECT_GT(answer.body.size(), size_t{4} << 10);
+  ASSERT_FALSE(events_of(answer.body).empty());
+  EXPECT_EQ(events_of(answer.body).back(), "[DONE]");
+}
+
 TEST_F(HttpTest, AReaderThatStopsIsCutOffByTime) {
   // Few bytes are written, so only the write's deadline can notice.
   start_with({.write_timeout = milliseconds(200),
