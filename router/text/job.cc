@@ -53,6 +53,17 @@ api_status check_prompt(const Job& job, const std::vector<TokenId>& prompt,
   return {};
 }
 
+// An echoed prompt's scores are sent at once, for each choice: what one answer can hold is bounded.
+api_status check_scores(const Job& job) {
+  constexpr uint64_t kMost = uint64_t{1} << 20;
+  if (!job.echo || !job.logprobs) return {};
+  const uint64_t scores = job.prompt_tokens() * job.n * (1 + uint64_t{*job.logprobs});
+  if (scores <= kMost) return {};
+  return bad_field("logprobs", fmt::format("with 'echo' asks for {} log probabilities of the "
+                                           "prompt; at most {} are given",
+                                           scores, kMost));
+}
+
 }  // namespace
 
 uint64_t Job::prompt_tokens() const {
@@ -90,6 +101,7 @@ api_status admit_job(Job& job, const ModelCapacity& capacity) {
   if (job.n > capacity.max_sequences) {
     return bad_field("n", fmt::format("must be at most {}, not {}", capacity.max_sequences, job.n));
   }
+  BATON_CHECK_OK(check_scores(job));
   if (!job.max_tokens) {
     const auto& longest = *std::ranges::max_element(
         job.prompts, {}, [](const std::vector<TokenId>& prompt) { return prompt.size(); });

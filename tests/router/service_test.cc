@@ -254,6 +254,22 @@ TEST_F(ServiceTest, LimitsOfTheModelAreNamedWithBothNumbers) {
   EXPECT_EQ(usage.at("total_tokens").to_number<int>(), 50);  // to the context's end
 }
 
+TEST_F(ServiceTest, ScoresOfAnEchoAreBounded) {
+  start_mixed();
+  const auto scored = [&](int n) {
+    return ask(post("/v1/completions", R"({"model":"toy","max_tokens":1,"echo":true,"logprobs":20,
+        "prompt":")" + std::string(800, 'x') +
+                                           R"(","n":)" + std::to_string(n) + "}"));
+  };
+  const HttpAnswer refused = scored(64);
+  EXPECT_EQ(refused.status, 400);
+  const auto error = parse(refused.body).at("error");
+  EXPECT_EQ(error.at("param").as_string(), "logprobs");
+  EXPECT_THAT(std::string(error.at("message").as_string()),
+              testing::AllOf(HasSubstr("1075200"), HasSubstr("1048576")));
+  EXPECT_EQ(scored(2).status, 200);
+}
+
 TEST_F(ServiceTest, PlainPaths) {
   start_mixed();
   EXPECT_EQ(ask(get("/health")).status, 200);
