@@ -95,6 +95,15 @@ TEST(Jinja, LimitsHold) {
       "{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
       "{% set ns = namespace(x=[]) %}{% for i in range(100000) %}"
       "{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
+      // What holds a value without being a container.
+      "{% set ns = namespace(x=0) %}{% for i in range(99999) %}"
+      "{% set ns.x = [ns.x].index %}{% endfor %}",
+      "{% set ns = namespace(x=0) %}{% for i in range(99999) %}{% for y in [ns.x] %}"
+      "{% set ns.x = loop %}{% endfor %}{% endfor %}",
+      "{% set ns = namespace(x=0) %}{% for i in range(99999) %}{% for y in [ns.x] %}"
+      "{% set ns.x = loop.cycle %}{% endfor %}{% endfor %}",
+      "{% set ns = namespace(x=0) %}{% for i in range(99999) %}"
+      "{% set ns.x = {'a': ns.x}.get %}{% endfor %}",
       "{% for i in range(100000) %}{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' * 1000 }}{% endfor "
       "%}",
       "{{ ('a' * 1000000).replace('', 'b' * 1000000) }}",

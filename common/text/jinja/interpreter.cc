@@ -42,10 +42,15 @@ struct Scope : std::enable_shared_from_this<Scope> {
 // The variable `loop`.
 class Loop : public Object, public std::enable_shared_from_this<Loop> {
  public:
-  explicit Loop(std::vector<Value> items) : items_(std::move(items)) {}
+  // kResourceExhausted where the items nest too deep already.
+  static result<std::shared_ptr<Loop>> make(std::vector<Value> items) {
+    BATON_TRY(const uint32_t nesting, Value::nesting_around(items));
+    return std::shared_ptr<Loop>(new Loop(std::move(items), nesting));
+  }
 
   std::string_view type_name() const override { return "LoopContext"; }
   bool set_attribute(std::string_view, Value) override { return false; }
+  uint32_t nesting() const override { return nesting_; }
   size_t size() const { return items_.size(); }
   const Value& go_to(size_t index) { return items_[index_ = index]; }
 
@@ -66,17 +71,19 @@ class Loop : public Object, public std::enable_shared_from_this<Loop> {
   }
 
  private:
+  Loop(std::vector<Value> items, uint32_t nesting) : items_(std::move(items)), nesting_(nesting) {}
+
   Value cycle() {
-    return Value(std::make_shared<const Callable>(Callable{
-        "cycle", [self = shared_from_this()](Runtime&, const Arguments& a) -> result<Value> {
-          if (a.positional.empty()) {
-            return error(Errc::kInvalidArgument, "cycle() of nothing");
-          }
-          return a.positional[self->index_ % a.positional.size()];
-        }}));
+    auto body = [self = shared_from_this()](Runtime&, const Arguments& a) -> result<Value> {
+      if (a.positional.empty()) return error(Errc::kInvalidArgument, "cycle() of nothing");
+      return a.positional[self->index_ % a.positional.size()];
+    };
+    return Value(
+        std::make_shared<const Callable>(Callable{"cycle", std::move(body), nesting_ + 1}));
   }
 
   const std::vector<Value> items_;
+  const uint32_t nesting_;
   size_t index_ = 0;
 };
 
@@ -176,7 +183,7 @@ class Interpreter {
       }
       items = std::move(kept);
     }
-    const auto loop = std::make_shared<Loop>(std::move(items));
+    BATON_TRY(const auto loop, Loop::make(std::move(items)));
     bool any = false;
     for (size_t i = 0; i < loop->size(); ++i) {
       inner->names.clear();

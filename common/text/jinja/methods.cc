@@ -217,17 +217,17 @@ constexpr Entry kListMethods[] = {{"index", index_method}, {"count", count_metho
 
 }  // namespace
 
-Value method(const Value& receiver, std::string_view name) {
+result<Value> method(const Value& receiver, std::string_view name) {
   std::span<const Entry> methods;
   if (receiver.is_string()) methods = kStringMethods;
   if (receiver.is_dict()) methods = kDictMethods;
   if (receiver.is_list()) methods = kListMethods;
   const auto found = std::ranges::find(methods, name, &Entry::name);
-  if (found == methods.end()) return {};
-  return Value(std::make_shared<const Callable>(
-      Callable{std::string(name), [receiver, body = found->body](Runtime& run, const Arguments& a) {
-                 return body(run, receiver, a);
-               }}));
+  if (found == methods.end()) return Value();
+  auto body = [receiver, body = found->body](Runtime& run, const Arguments& arguments) {
+    return body(run, receiver, arguments);
+  };
+  return Value::bound(receiver, {std::string(name), std::move(body)});
 }
 
 }  // namespace baton::text::jinja

@@ -7,6 +7,7 @@
 namespace baton::text::jinja {
 
 // receiver.name as a callable; undefined if that type has no such method here.
-Value method(const Value& receiver, std::string_view name);
+// kResourceExhausted where the receiver nests too deep already.
+result<Value> method(const Value& receiver, std::string_view name);
 
 }  // namespace baton::text::jinja

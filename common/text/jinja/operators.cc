@@ -238,7 +238,8 @@ result<bool> contains(Budget& budget, const Value& container, const Value& item)
 result<Value> get_attribute(Budget& budget, const Value& object, const std::string& name) {
   if (object.is_undefined()) return undefined_used(object);
   if (object.is_object()) return object.object().attribute(name);
-  if (Value found = method(object, name); !found.is_undefined()) return found;
+  BATON_TRY(Value as_method, method(object, name));
+  if (!as_method.is_undefined()) return as_method;
   if (object.is_dict()) {
     BATON_CHECK_OK(budget.step(object.entries().size() / 16));
     if (const Value* found = object.find(std::string_view(name))) return *found;

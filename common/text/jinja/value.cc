@@ -16,11 +16,13 @@ struct Size {
     nesting = std::max(nesting, item_nesting);
     weight = std::min(weight + item_weight, Value::kMaxWeight + 1);
   }
+  status check_nesting() const {
+    if (nesting < Value::kMaxNesting) return {};
+    return error(Errc::kResourceExhausted,
+                 fmt::format("a value nests deeper than {} values", Value::kMaxNesting));
+  }
   status check() const {
-    if (nesting >= Value::kMaxNesting) {
-      return error(Errc::kResourceExhausted,
-                   fmt::format("a value nests deeper than {} containers", Value::kMaxNesting));
-    }
+    BATON_CHECK_OK(check_nesting());
     if (weight > Value::kMaxWeight) {
       return error(Errc::kResourceExhausted,
                    fmt::format("a value holds more than {} bytes", Value::kMaxWeight));
@@ -45,7 +47,15 @@ Value Value::undefined(std::string reason) {
 uint32_t Value::nesting() const {
   if (const auto* list = std::get_if<ListPtr>(&held_)) return (*list)->nesting;
   if (const auto* dict = std::get_if<DictPtr>(&held_)) return (*dict)->nesting;
-  return 0;
+  if (is_object()) return object().nesting();
+  return is_callable() ? callable().nesting : 0;
+}
+
+result<uint32_t> Value::nesting_around(std::span<const Value> items) {
+  Size size;
+  for (const Value& item : items) size.add(item.nesting(), 0);
+  BATON_CHECK_OK(size.check_nesting());
+  return size.nesting + 1;
 }
 
 uint64_t Value::weight() const {
@@ -78,6 +88,11 @@ result<Value> Value::dict(std::vector<std::pair<Value, Value>> items) {
   Value v;
   v.held_ = std::make_shared<const Dict>(Dict{std::move(items), size.nesting + 1, size.weight});
   return v;
+}
+
+result<Value> Value::bound(const Value& receiver, Callable callable) {
+  BATON_TRY(callable.nesting, nesting_around({&receiver, 1}));
+  return Value(std::make_shared<const Callable>(std::move(callable)));
 }
 
 result<Value> Value::from_json(const boost::json::value& json) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -33,6 +34,7 @@ struct Arguments {
 struct Callable {
   std::string name;
   std::function<result<Value>(Runtime&, const Arguments&)> body;
+  uint32_t nesting = 0;  // of the value that `body` holds
 };
 
 struct List;
@@ -47,11 +49,14 @@ class Object {
   virtual Value attribute(std::string_view name) = 0;
   // False where attributes cannot be set.
   virtual bool set_attribute(std::string_view name, Value value) = 0;
+  // Of the values it holds for as long as it lives.
+  virtual uint32_t nesting() const { return 0; }
 };
 
 // A Python value as templates see it. Cheap to copy: text and containers are shared and immutable.
-// How deep containers nest, and how long one would be if written out, is bounded: whatever walks a
-// value may recurse and ends soon, although a container may hold another one twice.
+// How deep values hold values (bound methods and loops hold some too), and how long one would be
+// if written out, is bounded: whatever walks or frees a value may recurse and ends soon, although a
+// container may hold another one twice.
 class Value {
  public:
   static constexpr uint32_t kMaxNesting = 100;
@@ -77,6 +82,8 @@ class Value {
   static result<Value> tuple(std::vector<Value> items);
   static result<Value> dict(std::vector<std::pair<Value, Value>> items);  // keys distinct
   static result<Value> from_json(const boost::json::value& json);
+  // A callable whose `body` holds `receiver`; kResourceExhausted beyond kMaxNesting.
+  static result<Value> bound(const Value& receiver, Callable callable);
 
   bool is_undefined() const { return holds<Undefined>(); }
   bool is_none() const { return holds<None>(); }
@@ -104,6 +111,10 @@ class Value {
 
   // About the bytes it would have if written out: what walking all of it costs.
   uint64_t weight() const;
+  // How many values hold one another here, one inside the other: what freeing it recurses.
+  uint32_t nesting() const;
+  // That of a value that holds `items`; kResourceExhausted beyond kMaxNesting.
+  static result<uint32_t> nesting_around(std::span<const Value> items);
 
   // Python's bool(), type name, ==.
   bool truthy() const;
@@ -123,7 +134,6 @@ class Value {
     return std::holds_alternative<T>(held_);
   }
   static result<Value> sequence(std::vector<Value> items, bool tuple);
-  uint32_t nesting() const;
 
   std::variant<Undefined, None, bool, int64_t, double, StringPtr, ListPtr, DictPtr,
                std::shared_ptr<Object>, std::shared_ptr<const Callable>>
