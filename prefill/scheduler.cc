@@ -306,16 +306,22 @@ result<engine::HandOver> Scheduler::take(const RequestKey& key) {
   return over;
 }
 
-status Scheduler::release(const RequestKey& key) { return release_doubtful(key, UINT32_MAX); }
-
-status Scheduler::release_doubtful(const RequestKey& key, uint32_t first_doubtful) {
+status Scheduler::release(const RequestKey& key) {
   const std::optional<uint32_t> index = find_held(key);
   if (!index) return error(Errc::kNotFound, "prefill: no such computed prompt");
-  const std::vector<BlockId>& table = entries_[*index].table;
+  end(*index);
+  return {};
+}
+
+// What steps in flight still compute is not registered, since the entry is gone.
+status Scheduler::cancel_doubtful(const RequestKey& key, uint32_t first_doubtful) {
+  const auto it = by_key_.find(key);
+  if (it == by_key_.end()) return error(Errc::kNotFound, "prefill: no such request");
+  const std::vector<BlockId>& table = entries_[it->second].table;
   for (size_t b = first_doubtful / shared_.hasher.block_tokens(); b < table.size(); ++b) {
     shared_.pool.forget(table[b]);
   }
-  end(*index);
+  end(it->second);
   return {};
 }
 

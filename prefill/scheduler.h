@@ -51,13 +51,14 @@ class Scheduler {
 
   // The end, wherever it stands; no event. kNotFound: no such request.
   status cancel(const RequestKey& key);
+  // As cancel, and what its blocks hold from token `first_doubtful` on is forgotten: no other
+  // request finds it in the prefix cache.
+  status cancel_doubtful(const RequestKey& key, uint32_t first_doubtful);
   // A held request leaves for the decode scheduler of this worker, with its blocks and slots.
   // kNotFound: no held request of this key, or it was computed for another worker.
   result<engine::HandOver> take(const RequestKey& key);
   // A held request's blocks go to the prefix cache.
   status release(const RequestKey& key);
-  // As release, but from token `first_doubtful` on the content is forgotten.
-  status release_doubtful(const RequestKey& key, uint32_t first_doubtful);
   // Ends what is not computed by its deadline.
   void expire(TimePoint now, Events& events);
 

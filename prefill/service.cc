@@ -239,10 +239,8 @@ void Service::source_failed(const kvtransfer::SourceFailed& failed) {
   if (failed.suspect) {
     LOG_ERROR("request {}: KV from token {} on did not match its digest and is forgotten",
               failed.key.request.value, failed.suspect->token_begin);
-    if (scheduler_.release_doubtful(failed.key, failed.suspect->token_begin)) {
-      requests_.erase(found);
-      return fail(failed.key, failed.error, true);
-    }
+    // Cached blocks are read, and found wrong, while the rest of the prompt is still computed.
+    (void)scheduler_.cancel_doubtful(failed.key, failed.suspect->token_begin);
   }
   drop(failed.key);
   if (failed.error.code != Errc::kCancelled) fail(failed.key, failed.error, true);

@@ -292,9 +292,37 @@ TEST_F(SchedulerTest, DoubtfulContentIsForgotten) {
   Scheduler s = make();
   ASSERT_TRUE(s.add(request(1, 12)));
   step(s);
-  ASSERT_TRUE(s.release_doubtful(key(1), 5));
+  ASSERT_TRUE(s.cancel_doubtful(key(1), 5));
   ASSERT_TRUE(s.add(request(2, 12)));
   EXPECT_EQ(step(s).sequences.at(0).position, 4u);
+}
+
+TEST_F(SchedulerTest, CachedContentThatIsDoubtfulIsForgottenBeforeThePromptIsDone) {
+  Scheduler s = make({.chunk_tokens = 4});
+  ASSERT_TRUE(s.add(request(1, 12)));
+  for (int i = 0; i < 3; ++i) step(s);
+  ASSERT_TRUE(s.release(key(1)));
+  ASSERT_TRUE(s.add(request(2, 20)));  // finds three blocks and computes two
+  StepBatch first = plan(s), second = plan(s);
+  ASSERT_EQ(first.sequences.at(0).position, 12u);
+  finish(s, first);
+  ASSERT_TRUE(s.cancel_doubtful(key(2), 4));
+  EXPECT_EQ(s.cancel_doubtful(key(2), 4).error().code, Errc::kNotFound);
+  std::vector<kvcache::PrefixHash> hashes;
+  hasher.block_hashes("", prompt_of(20), hashes);
+  EXPECT_EQ(pool.peek_prefix(hashes), 1u);
+  finish(s, second);
+  EXPECT_EQ(pool.peek_prefix(hashes), 1u) << "what was in flight is not registered";
+  expect_nothing_held(s);
+  ASSERT_TRUE(s.add(request(3, 20)));
+  EXPECT_EQ(step(s).sequences.at(0).position, 4u) << "a retry computes the doubtful blocks again";
+}
+
+TEST_F(SchedulerTest, DoubtAboutAWaitingRequestEndsIt) {
+  Scheduler s = make();
+  ASSERT_TRUE(s.add(request(1, 12)));
+  ASSERT_TRUE(s.cancel_doubtful(key(1), 0));
+  expect_nothing_held(s);
 }
 
 TEST_F(SchedulerTest, TakesAPromptOverLocally) {

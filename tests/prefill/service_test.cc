@@ -1,0 +1,142 @@
+#include "prefill/service.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "common/kvcache/digest.h"
+#include "kvtransfer/loopback_transport.h"
+#include "tests/fakes/fake_engine.h"
+#include "tests/fakes/fake_service_host.h"
+
+namespace baton::prefill {
+namespace {
+
+constexpr uint32_t kBlock = 4, kLayers = 2, kPoolBlocks = 16, kSlots = 6;
+constexpr WorkerId kSource{1}, kSink{2};
+const TimePoint kNow{seconds(100)};
+
+kvtransfer::HandoffConfig handoff_config(WorkerId worker) {
+  kvtransfer::HandoffConfig c;
+  c.worker = worker;
+  c.model_key = "m";
+  c.numerics = "n";
+  c.layout = kvcache::KvLayout::full_kv(kLayers, 1, 16, DType::kBF16, kBlock);
+  c.num_blocks = kPoolBlocks;
+  return c;
+}
+
+// A prefill service whose engine is a fake, its hand-off, and a decode worker's hand-off.
+class ServiceTest : public testing::Test, private fakes::DeafListener {
+ protected:
+  ServiceTest() {
+    source_ = *kvtransfer::HandoffDriver::create(handoff_config(kSource), hub_->make_transport("h"),
+                                                 *this, nullptr);
+    sink_ = *kvtransfer::HandoffDriver::create(handoff_config(kSink), hub_->make_transport("h"),
+                                               deaf_, nullptr);
+    SchedulerConfig config;
+    config.limits = {.max_rows = 64, .max_sequences = 8, .max_slots = kSlots, .max_context = 1000};
+    config.always_digest = true;
+    service_.emplace(
+        config, Resources{pool_, hasher_, digests_, slots_}, *source_, host_,
+        [](engine::HandOver&&) { FAIL() << "nothing is decoded here"; }, metrics_);
+    EXPECT_TRUE(source_->add_peer(sink_->hello(), kNow));
+    EXPECT_TRUE(sink_->add_peer(source_->hello(), kNow));
+    settle();
+  }
+
+  PrefillRequest request(uint64_t id, uint32_t tokens) const {
+    PrefillRequest r;
+    r.request.key = {RouterId{1}, RequestId{id}, Generation{1}};
+    r.request.tokens.resize(tokens);
+    std::iota(r.request.tokens.begin(), r.request.tokens.end(), 1);
+    r.request.prompt_tokens = tokens;
+    r.request.sampling.max_tokens = 10;
+    r.request.deadline = kNow + seconds(60);
+    return r;
+  }
+  // As a decode worker does before the prompt is submitted.
+  void reserve(const PrefillRequest& r) {
+    kvtransfer::SinkReserve reserve{.key = r.request.key, .source = kSource};
+    reserve.num_tokens = r.request.num_tokens();
+    for (uint32_t i = 0; i * kBlock < reserve.num_tokens; ++i) reserve.blocks.emplace_back(i);
+    reserve.token_hash = kvcache::hash_tokens(r.request.tokens);
+    reserve.deadline = r.request.deadline;
+    ASSERT_TRUE(sink_->reserve(reserve, kNow));
+  }
+  engine::StepBatch plan() {
+    engine::StepBatch batch;
+    engine::StepBudget budget{.rows = 64, .sequences = 8};
+    service_->plan(budget, batch, kNow);
+    return batch;
+  }
+  void finish(engine::StepBatch& batch) {
+    fake_.run(batch);
+    for (uint32_t layer = 0; layer < kLayers; ++layer) service_->on_layer(batch, layer, kNow);
+    service_->on_done(batch, kNow);
+  }
+  void settle() {
+    for (int quiet = 0; quiet < 3;) {
+      bool more = false;
+      for (auto* d : {source_.get(), sink_.get()}) more |= d->poll(kNow) || !*d->arm();
+      quiet = more ? 0 : quiet + 1;
+    }
+  }
+  uint32_t blocks_found(const PrefillRequest& r) {
+    std::vector<kvcache::PrefixHash> hashes;
+    hasher_.block_hashes("", r.request.tokens, hashes);
+    return pool_.peek_prefix(hashes);
+  }
+
+  void source_released(const kvtransfer::SourceReleased& r) override {
+    service_->source_released(r);
+  }
+  void source_failed(const kvtransfer::SourceFailed& f) override { service_->source_failed(f); }
+  void source_sink_lost(const RequestKey& key, const Error& why) override {
+    service_->source_sink_lost(key, why, kNow);
+  }
+
+  std::unique_ptr<kvtransfer::LoopbackHub> hub_ = kvtransfer::make_loopback_hub();
+  fakes::DeafListener deaf_;
+  std::unique_ptr<kvtransfer::HandoffDriver> source_, sink_;
+  fakes::FakeServiceHost host_;
+  Metrics metrics_;
+  kvcache::BlockPool pool_{kPoolBlocks};
+  kvcache::PrefixHasher hasher_{{"w", "", "t"}, kBlock};
+  kvcache::DigestTable digests_{kPoolBlocks, kLayers};
+  engine::SlotAllocator slots_{kSlots};
+  fakes::FakeEngine fake_{kPoolBlocks, kBlock, kLayers, kSlots};
+  std::optional<Service> service_;
+};
+
+// The fake engine's digests are not those of the cache's bytes, so whatever a sink reads is wrong.
+TEST_F(ServiceTest, CachedBlocksThatDoNotMatchAreForgottenWhileTheRestIsComputed) {
+  PrefillRequest first = request(1, 16);
+  first.sample = false;
+  service_->submit(first, WorkerId(), kNow);
+  engine::StepBatch batch = plan();
+  finish(batch);
+  ASSERT_TRUE(service_->idle());
+  ASSERT_EQ(blocks_found(first), 4u);
+
+  const PrefillRequest second = request(2, 24);
+  reserve(second);
+  settle();
+  service_->submit(second, kSink, kNow);
+  batch = plan();
+  ASSERT_EQ(batch.sequences.at(0).position, 16u) << "the cached blocks are announced";
+  host_.frames.clear();
+  host_.works_added = 0;
+  settle();
+  ASSERT_EQ(host_.frames.size(), 1u);
+  EXPECT_TRUE(host_.frames[0].failed().retryable());
+  EXPECT_GT(host_.works_added, 0) << "others may use its room";
+  EXPECT_EQ(blocks_found(second), 0u) << "a retry would read them again";
+  finish(batch);
+  EXPECT_EQ(blocks_found(second), 0u);
+  EXPECT_EQ(pool_.counts().active, 0u);
+  EXPECT_TRUE(service_->idle());
+}
+
+}  // namespace
+}  // namespace baton::prefill
