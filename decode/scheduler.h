@@ -44,7 +44,8 @@ class Scheduler {
   // served here, with the reason, or its key is in use.
   result<Reservation> reserve(DecodeRequest request);
   // The KV of a reserved request is here, checked; `first_tokens` [num_choices] are drawn and
-  // delivered. Choices that end with them finish at once. kNotFound, kInvalidArgument.
+  // delivered. Choices that end with them finish at once. kNotFound, kInvalidArgument; then nothing
+  // is changed.
   status join(const RequestKey& key, std::span<const TokenId> first_tokens, Events& events);
   // As join, for a prompt that was computed here. Its key is not in use here.
   void adopt(engine::HandOver over, Events& events);

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cassert>
 #include <tuple>
@@ -15,6 +17,13 @@ status Scheduler::join(const RequestKey& key, std::span<const TokenId> first_tok
   RequestEntry& entry = requests_[it->second];
   if (first_tokens.size() != entry.slots.size()) {
     return error(Errc::kInvalidArgument, "decode: not one first token for each choice");
+  }
+  // They come from another worker, and index the embedding.
+  for (const TokenId token : first_tokens) {
+    if (token >= 0 && static_cast<uint32_t>(token) < config_.vocab_size) continue;
+    return error(Errc::kInvalidArgument,
+                 fmt::format("decode: first token {} is outside the vocabulary of {}", token,
+                             config_.vocab_size));
   }
   for (size_t b = 0; b < entry.hashes.size(); ++b) {
     shared_.pool.register_hash(entry.table[b], entry.hashes[b]);

@@ -66,15 +66,17 @@ void Service::grant(const RequestKey& key, const engine::Request& request, Worke
   reserve.blocks.assign(granted.blocks.begin() + granted.first_lacking_block, granted.blocks.end());
   reserve.token_hash = kvcache::hash_tokens(request.tokens);
   reserve.deadline = request.deadline;
-  std::vector<BlockId> lacking = reserve.blocks;
+  const std::vector<BlockId> lacking = reserve.blocks;
   const uint32_t cached = reserve.first_token;
+  Request& entry = requests_[key] = start(request, source, now);
+  entry.lacking = lacking;
   if (const status sent = driver_.reserve(std::move(reserve), now); !sent) {
+    requests_.erase(key);
     (void)scheduler_.cancel(key);
     sink_released(lacking);  // nothing was asked to write there
     return refuse(key, milliseconds(100), sent.error().message);
   }
-  Request& entry = requests_[key] = start(request, source, now);
-  entry.lacking = std::move(lacking);
+  if (!requests_.contains(key)) return;  // lost with its source: sink_failed() said so
   proto::Frame frame;
   auto* reply = frame.mutable_reserve_reply();
   reply->set_request(key.request.value);

@@ -19,6 +19,7 @@ struct DecodeRequest {
 
 struct SchedulerConfig {
   engine::StepLimits limits;
+  uint32_t vocab_size = 0;  // the model's; every token lies below it
   // Admission leaves free: watermark_blocks, and growth_blocks for each sequence that runs or is
   // awaited. An idle worker takes whatever fits.
   uint32_t watermark_blocks = 8;

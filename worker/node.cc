@@ -176,6 +176,7 @@ void Node::make_services() {
       [this](engine::HandOver&& prompt) { decode_->adopt(std::move(prompt)); }, metrics_);
   decode::SchedulerConfig decode;
   decode.limits = limits_;
+  decode.vocab_size = model_->config().vocab_size;
   decode.preempt_every_n_steps = config_.preempt_every;
   decode_.emplace(decode, decode::Resources{*pool_, *hasher_, *slots_}, *driver_, host, metrics_);
   step_loop_.emplace(io_, *engine_, limits_, config_.step_depth,

@@ -41,7 +41,12 @@ TEST_F(AdmissionTest, JoinWantsTheRightReservation) {
   EXPECT_EQ(s.join(key(1, 2), std::vector<TokenId>{1}, events).error().code, Errc::kNotFound);
   EXPECT_EQ(s.join(key(1), std::vector<TokenId>{1, 2}, events).error().code,
             Errc::kInvalidArgument);
-  EXPECT_TRUE(s.join(key(1), std::vector<TokenId>{1}, events));
+  for (const TokenId outside : {-1, FakeEngine::kVocabulary}) {
+    EXPECT_EQ(s.join(key(1), std::vector<TokenId>{outside}, events).error().code,
+              Errc::kInvalidArgument);
+  }
+  EXPECT_TRUE(events.empty());
+  EXPECT_TRUE(s.join(key(1), std::vector<TokenId>{FakeEngine::kVocabulary - 1}, events));
   EXPECT_EQ(s.join(key(1), std::vector<TokenId>{1}, events).error().code, Errc::kNotFound);
 }
 

@@ -47,6 +47,7 @@ class SchedulerTest : public testing::Test {
   Scheduler make(SchedulerConfig config = {.watermark_blocks = 0, .growth_blocks = 0}) {
     config.limits = {
         .max_rows = 64, .max_sequences = kSlots, .max_slots = kSlots, .max_context = 1000};
+    config.vocab_size = FakeEngine::kVocabulary;
     return Scheduler(config, {pool, hasher, slots});
   }
 

@@ -23,6 +23,7 @@ World::Worker::Worker(const WorldConfig& config)
                          .max_sequences = 12,
                          .max_slots = kSlots,
                          .max_context = kContext},
+              .vocab_size = FakeEngine::kVocabulary,
               .watermark_blocks = 1,
               .growth_blocks = 1,
               .preempt_every_n_steps = config.preempt_every_n_steps},

@@ -1,0 +1,137 @@
+#include "decode/service.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "kvtransfer/loopback_transport.h"
+#include "tests/fakes/fake_service_host.h"
+
+namespace baton::decode {
+namespace {
+
+constexpr uint32_t kBlock = 4, kPoolBlocks = 16, kSlots = 6, kVocabulary = 50;
+constexpr WorkerId kSource{1}, kSink{2};
+const TimePoint kNow{seconds(100)};
+
+// A transport whose messages cannot be sent once told so.
+class MuteTransport final : public kvtransfer::Transport {
+ public:
+  MuteTransport(std::unique_ptr<Transport> real, const bool& mute)
+      : real_(std::move(real)), mute_(mute) {}
+  result<std::span<std::byte>> allocate(size_t bytes) override { return real_->allocate(bytes); }
+  const kvtransfer::Endpoint& endpoint() const override { return real_->endpoint(); }
+  result<kvtransfer::PeerId> connect(const kvtransfer::Endpoint& e,
+                                     std::string_view name) override {
+    return real_->connect(e, name);
+  }
+  result<bool> get(kvtransfer::PeerId peer, std::span<const kvtransfer::GetOp> ops,
+                   uint64_t cookie) override {
+    return real_->get(peer, ops, cookie);
+  }
+  std::span<const std::byte> mapped(kvtransfer::PeerId p) const override {
+    return real_->mapped(p);
+  }
+  status notify(kvtransfer::PeerId peer, std::span<const std::byte> payload) override {
+    if (mute_) return error(Errc::kResourceExhausted, "it takes nothing");
+    return real_->notify(peer, payload);
+  }
+  void close(kvtransfer::PeerId peer) override { real_->close(peer); }
+  bool poll(std::vector<kvtransfer::TransportEvent>& events) override {
+    return real_->poll(events);
+  }
+  int event_fd() const override { return real_->event_fd(); }
+  result<bool> arm() override { return real_->arm(); }
+  std::string in_force(kvtransfer::PeerId peer) const override { return real_->in_force(peer); }
+  uint64_t dropped_messages() const override { return real_->dropped_messages(); }
+
+ private:
+  std::unique_ptr<Transport> real_;
+  const bool& mute_;
+};
+
+kvtransfer::HandoffConfig handoff_config(WorkerId worker) {
+  kvtransfer::HandoffConfig c;
+  c.worker = worker;
+  c.model_key = "m";
+  c.numerics = "n";
+  c.layout = kvcache::KvLayout::full_kv(2, 1, 16, DType::kBF16, kBlock);
+  c.num_blocks = kPoolBlocks;
+  return c;
+}
+
+// A decode service, its hand-off, and a prefill worker's hand-off.
+class ServiceTest : public testing::Test, private fakes::DeafListener {
+ protected:
+  ServiceTest() {
+    source_ = *kvtransfer::HandoffDriver::create(handoff_config(kSource), hub_->make_transport("h"),
+                                                 deaf_, nullptr);
+    sink_ = *kvtransfer::HandoffDriver::create(
+        handoff_config(kSink), std::make_unique<MuteTransport>(hub_->make_transport("h"), mute_),
+        *this, nullptr);
+    SchedulerConfig config;
+    config.limits = {.max_rows = 64, .max_sequences = 8, .max_slots = kSlots, .max_context = 1000};
+    config.vocab_size = kVocabulary;
+    service_.emplace(config, Resources{pool_, hasher_, slots_}, *sink_, host_, metrics_);
+    EXPECT_TRUE(source_->add_peer(sink_->hello(), kNow));
+    EXPECT_TRUE(sink_->add_peer(source_->hello(), kNow));
+    for (int i = 0; i < 10; ++i) source_->poll(kNow), sink_->poll(kNow);
+  }
+
+  static engine::Request request(uint64_t id) {
+    engine::Request r;
+    r.key = {RouterId{1}, RequestId{id}, Generation{1}};
+    r.tokens.resize(10);
+    std::iota(r.tokens.begin(), r.tokens.end(), 1);
+    r.prompt_tokens = 10;
+    r.sampling.max_tokens = 10;
+    r.deadline = kNow + seconds(60);
+    return r;
+  }
+  void expect_nothing_held() {
+    EXPECT_TRUE(service_->idle());
+    EXPECT_EQ(service_->snapshot().reserved + service_->snapshot().running, 0u);
+    EXPECT_EQ(pool_.counts().active + pool_.counts().quarantined, 0u);
+    EXPECT_EQ(slots_.available(), slots_.size());
+  }
+
+  void sink_failed(const RequestKey& key, const Error& why) override {
+    service_->sink_failed(key, why);
+  }
+  void sink_released(const RequestKey&, std::span<const BlockId> blocks) override {
+    service_->sink_released(blocks);
+  }
+
+  bool mute_ = false;
+  std::unique_ptr<kvtransfer::LoopbackHub> hub_ = kvtransfer::make_loopback_hub();
+  fakes::DeafListener deaf_;
+  std::unique_ptr<kvtransfer::HandoffDriver> source_, sink_;
+  fakes::FakeServiceHost host_;
+  Metrics metrics_;
+  kvcache::BlockPool pool_{kPoolBlocks};
+  kvcache::PrefixHasher hasher_{{"w", "", "t"}, kBlock};
+  engine::SlotAllocator slots_{kSlots};
+  std::optional<Service> service_;
+};
+
+TEST_F(ServiceTest, ReservationThatFailsAtOnceIsNotGranted) {
+  mute_ = true;
+  service_->reserve(request(1), kSource, kNow);
+  ASSERT_EQ(host_.frames.size(), 1u);
+  EXPECT_TRUE(host_.frames[0].failed().retryable());
+  sink_->poll(kNow);
+  expect_nothing_held();
+}
+
+TEST_F(ServiceTest, FirstTokenOutsideTheVocabularyEndsTheRequest) {
+  service_->reserve(request(1), kSource, kNow);
+  ASSERT_TRUE(host_.frames.at(0).reserve_reply().granted());
+  host_.frames.clear();
+  service_->joined({.key = request(1).key, .first_tokens = {kVocabulary}});
+  ASSERT_EQ(host_.frames.size(), 2u);  // the hand-off, and its end
+  EXPECT_TRUE(host_.frames[1].failed().retryable());
+  expect_nothing_held();
+}
+
+}  // namespace
+}  // namespace baton::decode
