@@ -79,6 +79,9 @@ class HttpConnection final : public Connection,
   void drain() override {
     if (idle_) close();
   }
+  void abort(const ApiError& why) override {
+    if (const auto exchange = answering_.lock()) exchange->abort(why);
+  }
   void close() override {
     error_code ignored;
     socket_.close(ignored);
@@ -202,6 +205,7 @@ class HttpConnection final : public Connection,
       // A write to a client that reads too slowly would be waited for in vain.
       raw->gone() == Exchange::Gone::kTooSlow ? close() : void(wake_.cancel());
     });
+    answering_ = exchange;
     watch(exchange);
     const bool kept = co_await write_answer(exchange, keep, with_body, chunked);
     exchange->on_ready(nullptr);
@@ -365,6 +369,7 @@ class HttpConnection final : public Connection,
   asio::cancellation_signal stop_watching_;
   bool watching_ = false;
   bool watch_ok_ = true;
+  std::weak_ptr<Exchange> answering_;
   std::string_view outcome_ = "ok";
   size_t bytes_written_ = 0;
 };

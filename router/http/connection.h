@@ -32,6 +32,8 @@ class Connection {
   virtual void check_deadline(TimePoint now) = 0;
   // No request is under way: closes; else closes once it is answered.
   virtual void drain() = 0;
+  // Fails the request under way, if there is one.
+  virtual void abort(const ApiError& why) = 0;
   virtual void close() = 0;
 };
 

@@ -49,4 +49,13 @@ void Exchange::set_gone(Gone why) {
   if (const auto callback = std::exchange(on_gone_, nullptr)) callback();
 }
 
+void Exchange::abort(const ApiError& why) {
+  if (gone_ != Gone::kNo || complete_) return;
+  if (const auto callback = std::exchange(on_abort_, nullptr)) {
+    callback(why);
+  } else if (!streaming_) {
+    reply(error_reply(why));
+  }
+}
+
 }  // namespace baton::router

@@ -63,6 +63,9 @@ class Exchange {
   // Called once if the client goes away before the answer is complete. Never from inside a call of
   // the handler's side.
   void on_gone(std::function<void()> callback) { on_gone_ = std::move(callback); }
+  // Called once if the server cannot wait for the answer any longer: to end it with that error.
+  // Without a callback the error is the answer.
+  void on_abort(std::function<void(const ApiError&)> callback) { on_abort_ = std::move(callback); }
   // More fields for the access log: "key=value key=value".
   void note(std::string text) { note_ = std::move(text); }
 
@@ -75,6 +78,7 @@ class Exchange {
   void take_pending(std::string& into);
   bool has_pending() const { return !pending_.empty(); }
   void set_gone(Gone why);
+  void abort(const ApiError& why);
   const std::string& note() const { return note_; }
 
  private:
@@ -91,6 +95,7 @@ class Exchange {
   bool complete_ = false;
   Gone gone_ = Gone::kNo;
   std::function<void()> on_gone_;
+  std::function<void(const ApiError&)> on_abort_;
   std::function<void()> on_ready_;
 };
 

@@ -23,6 +23,7 @@ using asio::ip::tcp;
 using boost::system::error_code;
 
 constexpr Duration kSweepEvery = milliseconds(50);
+constexpr Duration kLastWords = seconds(1);             // for the answers that drain ended
 constexpr Duration kAcceptBackoff = milliseconds(100);  // out of descriptors
 
 class Server final : public HttpServer, public std::enable_shared_from_this<Server> {
@@ -136,12 +137,17 @@ class Server final : public HttpServer, public std::enable_shared_from_this<Serv
     sweep_.async_wait([self = shared_from_this()](error_code cancelled) {
       if (cancelled || self->shared_->closed) return;
       const TimePoint now = Clock::now();
-      const bool give_up = self->drained_ && now >= self->drain_deadline_;
-      for (Connection* connection : self->all()) {
-        give_up ? connection->close() : connection->check_deadline(now);
-      }
+      for (Connection* connection : self->all()) connection->check_deadline(now);
+      if (self->drained_) self->end_drain(now);
       self->sweep();
     });
+  }
+
+  void end_drain(TimePoint now) {
+    if (now < drain_deadline_) return;
+    const bool close = now >= drain_deadline_ + kLastWords;
+    const ApiError why = from_error(error(Errc::kUnavailable, "the server is shutting down"));
+    for (Connection* connection : all()) close ? connection->close() : connection->abort(why);
   }
 
   void check_drained() {

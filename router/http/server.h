@@ -50,8 +50,8 @@ class HttpServer {
 
   virtual uint16_t port() const = 0;
   virtual size_t num_connections() const = 0;
-  // Accepts no more, lets answers under way end, then calls `done`; what is left after `within` is
-  // closed.
+  // Accepts no more, lets answers under way end, then calls `done`. What is left after `within` is
+  // told that the server shuts down, and closed at most a second later.
   virtual void drain(Duration within, std::function<void()> done) = 0;
 };
 

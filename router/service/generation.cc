@@ -40,12 +40,15 @@ FinishReason finish_reason(const ChoiceEnd& end) {
 }  // namespace
 
 void Generation::start(Context context, Job job, std::shared_ptr<Exchange> exchange) {
-  if (exchange->gone() != Exchange::Gone::kNo) return;
+  if (exchange->gone() != Exchange::Gone::kNo || exchange->complete()) return;
   const auto generation =
       std::make_shared<Generation>(std::move(context), std::move(job), std::move(exchange));
   if (!generation->submit()) return;
   generation->exchange_->on_gone([weak = std::weak_ptr(generation)] {
     if (const auto alive = weak.lock()) alive->give_up("disconnected");
+  });
+  generation->exchange_->on_abort([weak = std::weak_ptr(generation)](const ApiError& why) {
+    if (const auto alive = weak.lock()) alive->fail(why);
   });
 }
 

@@ -406,5 +406,37 @@ TEST_F(HttpTest, DrainLetsAnswersEnd) {
   EXPECT_EQ(done.wait_for(milliseconds(5000)), std::future_status::ready);
 }
 
+TEST_F(HttpTest, DrainTellsWhatItCannotWaitFor) {
+  add_worker({.name = "mixed-0", .max_context = 1 << 20, .step = milliseconds(2)});
+  RouterConfig config;
+  config.drain_timeout = milliseconds(200);
+  start(std::move(config));
+  wait_ready();
+  RawClient stream(port()), whole(port());
+  stream.send(with_prompt(R"("max_tokens":1000000,"stream":true)"));
+  whole.send(with_prompt(R"("max_tokens":1000000)"));
+  ASSERT_EQ(stream.read_head(milliseconds(5000))->status, 200);
+  ASSERT_TRUE(eventually([&] { return active_on_workers() == 2; }));
+  std::promise<void> drained;
+  on_io([&] {
+    router_->drain([&] { drained.set_value(); });
+    return 0;
+  });
+  std::string last, before;
+  while (auto event = stream.read_event(milliseconds(5000))) {
+    before = std::exchange(last, std::move(*event));
+  }
+  EXPECT_EQ(last, "[DONE]");
+  EXPECT_THAT(before, HasSubstr("the server is shutting down"));
+  const auto answer = whole.read_answer(milliseconds(5000));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, 503);
+  EXPECT_EQ(answer->headers.at("retry-after"), "1");
+  EXPECT_THAT(answer->body, HasSubstr("the server is shutting down"));
+  auto done = drained.get_future();
+  EXPECT_EQ(done.wait_for(milliseconds(5000)), std::future_status::ready);
+  EXPECT_TRUE(eventually([&] { return active_on_workers() == 0; }));
+}
+
 }  // namespace
 }  // namespace baton::router
