@@ -61,6 +61,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
   if (s.workers.empty()) return bad("--workers is needed");
   if (s.model.empty()) return bad("--model is needed");
+  BATON_CHECK_OK(check_log_level(s.log_level));
   for (const auto& address : s.workers) {
     if (const auto where = net::split_host_port(address); !where) return where.error();
   }

@@ -352,6 +352,7 @@ class Cluster {
 
 status check(const UpConfig& c) {
   if (c.model.empty()) return error(Errc::kInvalidArgument, "--model is needed");
+  BATON_CHECK_OK(check_log_level(c.log_level));
   if (c.mixed == 0 && (c.prefill == 0 || c.decode == 0)) {
     return error(Errc::kInvalidArgument,
                  "nothing can answer: give --mixed N, or --prefill N and --decode N");

@@ -57,6 +57,7 @@ status check(WorkerSettings& s) {
   worker::WorkerConfig& w = s.worker;
   const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
   if (w.model.empty()) return bad("--model is needed");
+  BATON_CHECK_OK(check_log_level(s.log_level));
   if (s.role == "prefill") {
     w.role = proto::ROLE_PREFILL;
   } else if (s.role == "decode") {

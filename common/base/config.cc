@@ -39,6 +39,20 @@ status set_from(const YAML::Node& node, const std::string& key, const Options::T
   return {};
 }
 
+// A variable holds a list in one word: "a:1 b:2" or "a:1,b:2".
+void split_words(std::vector<std::string>& list) {
+  std::vector<std::string> words;
+  for (const std::string& item : list) {
+    constexpr std::string_view kBetween = ", \t\n";
+    for (size_t begin = 0; (begin = item.find_first_not_of(kBetween, begin)) != item.npos;) {
+      const size_t end = std::min(item.find_first_of(kBetween, begin), item.size());
+      words.push_back(item.substr(begin, end - begin));
+      begin = end;
+    }
+  }
+  list = std::move(words);
+}
+
 }  // namespace
 
 struct Options::Impl {
@@ -46,6 +60,9 @@ struct Options::Impl {
     std::string name;
     Target target;
     CLI::Option* option;
+    bool in_file = false;
+
+    bool given() const { return option->count() > 0; }  // by flag or environment
   };
 
   Impl(std::string command, std::string description)
@@ -78,7 +95,8 @@ struct Options::Impl {
       return error(Errc::kInvalidArgument,
                    "config file '" + config_path + "' has an unknown key '" + key + "'");
     }
-    if (entry->option->count() > 0) return {};  // flag or environment won
+    entry->in_file = true;
+    if (entry->given()) return {};  // which wins
     return set_from(node, key, entry->target);
   }
 
@@ -86,6 +104,7 @@ struct Options::Impl {
   std::string config_path;
   bool print_config = false;
   std::vector<Entry> entries;
+  std::function<void()> settle;
 };
 
 Options::Options(std::string command, std::string description)
@@ -109,6 +128,14 @@ void Options::add(const std::string& name, Target target, const std::string& hel
   impl_->entries.push_back({name, target, option});
 }
 
+void Options::settle(std::function<void()> settle) { impl_->settle = std::move(settle); }
+
+bool Options::was_set(const std::string& name) const {
+  const auto entry = std::find_if(impl_->entries.begin(), impl_->entries.end(),
+                                  [&](const Impl::Entry& e) { return e.name == name; });
+  return entry != impl_->entries.end() && (entry->given() || entry->in_file);
+}
+
 result<Options::Outcome> Options::parse(const std::vector<std::string>& args) {
   std::vector<std::string> reversed(args.rbegin(), args.rend());
   try {
@@ -119,7 +146,12 @@ result<Options::Outcome> Options::parse(const std::vector<std::string>& args) {
   } catch (const CLI::ParseError& e) {
     return error(Errc::kInvalidArgument, e.what());
   }
+  for (const auto& entry : impl_->entries) {
+    const auto* list = std::get_if<std::vector<std::string>*>(&entry.target);
+    if (list && entry.given()) split_words(**list);
+  }
   if (!impl_->config_path.empty()) BATON_CHECK_OK(impl_->load_file());
+  if (impl_->settle) impl_->settle();
   if (impl_->print_config) {
     std::fputs(to_yaml().c_str(), stdout);
     return Outcome::kDone;

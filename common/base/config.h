@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <variant>
@@ -24,12 +25,19 @@ class Options {
   Options& operator=(const Options&) = delete;
 
   // `name` as the flag is written, without dashes. `target` holds the default, lives as long as
-  // this object, and is set by parse(). A list takes several values or the flag several times.
+  // this object, and is set by parse(). A list takes several values or the flag several times; one
+  // word may hold several, separated by blanks or commas.
   void add(const std::string& name, Target target, const std::string& help);
 
   enum class Outcome { kRun, kDone };  // kDone: help or the configuration was printed
   // argv as main() got it, from the first argument after the command. Errors name flag or key.
   result<Outcome> parse(const std::vector<std::string>& args);
+
+  // Runs inside parse(), when every source has been read and before anything is printed: for
+  // defaults that depend on other keys.
+  void settle(std::function<void()> settle);
+  // True if flag, variable or file gave it. `name` was added; call it after the sources were read.
+  bool was_set(const std::string& name) const;
 
   // What is in force, as YAML that `--config` takes.
   std::string to_yaml() const;

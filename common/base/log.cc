@@ -7,6 +7,15 @@
 
 namespace baton {
 
+status check_log_level(std::string_view level) {
+  // spdlog would take any other word for "off".
+  for (const std::string_view known : {"debug", "info", "warn", "error"}) {
+    if (level == known) return {};
+  }
+  return error(Errc::kInvalidArgument, "--log-level '" + std::string(level.substr(0, 256)) +
+                                           "' is none of debug, info, warn, error");
+}
+
 void init_log(std::string_view process, std::string_view level) {
   auto sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
   auto logger = std::make_shared<spdlog::logger>(std::string(process), sink);

@@ -6,10 +6,15 @@
 
 #include <string_view>
 
+#include "common/base/result.h"
+
 namespace baton {
 
-// Sets level ("debug", "info", "warn", "error") and the process's name shown on each line.
-// Called once, by main(), before any thread starts.
+// An error that names --log-level unless `level` is one of the four words.
+status check_log_level(std::string_view level);
+
+// Sets level ("debug", "info", "warn" or "error", as checked above) and the process's name shown on
+// each line. Called once, by main(), before any thread starts.
 void init_log(std::string_view process, std::string_view level);
 
 }  // namespace baton

@@ -5,6 +5,7 @@
 
 #include "common/base/dtype.h"
 #include "common/base/ids.h"
+#include "common/base/log.h"
 #include "common/base/metrics.h"
 #include "common/base/result.h"
 
@@ -29,6 +30,18 @@ TEST(Result, TryPassesValuesAndErrorsOn) {
   ASSERT_FALSE(quarter(6));
   EXPECT_EQ(quarter(6).error().to_string(), "invalid_argument: n is odd");
   EXPECT_THROW((void)quarter(7).value(), std::runtime_error);
+}
+
+TEST(Log, KnowsFourLevels) {
+  for (const char* level : {"debug", "info", "warn", "error"}) {
+    EXPECT_TRUE(check_log_level(level)) << level;
+  }
+  for (const char* level : {"", "verbose", "off", "INFO", "inf"}) {
+    const auto checked = check_log_level(level);
+    ASSERT_FALSE(checked) << level;
+    EXPECT_NE(checked.error().message.find("--log-level"), std::string::npos);
+    EXPECT_NE(checked.error().message.find("debug, info, warn, error"), std::string::npos);
+  }
 }
 
 TEST(DType, Bf16RoundsToNearestEven) {

@@ -23,11 +23,13 @@ struct Example {
     options.add("threads", &threads, "how many");
     options.add("ratio", &ratio, "share");
     options.add("workers", &workers, "addresses");
+    options.settle([&] { threads_given = options.was_set("threads"); });
     auto outcome = options.parse(args);
     yaml = options.to_yaml();
     return outcome;
   }
   std::string yaml;
+  bool threads_given = false;
 };
 
 class ConfigTest : public ::testing::Test {
@@ -41,6 +43,7 @@ class ConfigTest : public ::testing::Test {
   }
   void TearDown() override {
     unsetenv("BATON_THREADS");
+    unsetenv("BATON_WORKERS");
     if (!path_.empty()) std::filesystem::remove(path_);
   }
   std::string path_;
@@ -69,6 +72,36 @@ TEST_F(ConfigTest, BareBooleanFlagMeansTrue) {
   ASSERT_TRUE(e.parse({"--trusted-network", "--threads", "3"}));
   EXPECT_TRUE(e.trusted);
   EXPECT_EQ(e.threads, 3u);
+}
+
+TEST_F(ConfigTest, AListInOneWordIsTakenApart) {
+  const std::vector<std::string> both = {"a:1", "b:2"};
+  for (const char* word : {"a:1 b:2", "a:1,b:2", " a:1, b:2 ,", "a:1\n\tb:2"}) {
+    setenv("BATON_WORKERS", word, 1);
+    Example e;
+    ASSERT_TRUE(e.parse({}));
+    EXPECT_EQ(e.workers, both) << word;
+  }
+  Example e;
+  ASSERT_TRUE(e.parse({"--workers", "a:1,b:2"}));
+  EXPECT_EQ(e.workers, both);
+  ASSERT_TRUE(e.parse({"--workers", "a:1", "--workers", "b:2"}));
+  EXPECT_EQ(e.workers, both);
+}
+
+TEST_F(ConfigTest, TellsWhetherAnySourceGaveAKey) {
+  const auto given = [](const std::vector<std::string>& args) {
+    Example e;
+    EXPECT_TRUE(e.parse(args));
+    return e.threads_given;
+  };
+  EXPECT_FALSE(given({}));
+  EXPECT_FALSE(given({"--model", "x"}));
+  EXPECT_TRUE(given({"--threads", "2"}));  // even when it is the default
+  EXPECT_TRUE(given({"--config", write("threads: 2\n")}));
+  EXPECT_FALSE(given({"--config", write("ratio: 2\n")}));
+  setenv("BATON_THREADS", "2", 1);
+  EXPECT_TRUE(given({}));
 }
 
 TEST_F(ConfigTest, ErrorsNameTheFlagOrKey) {
