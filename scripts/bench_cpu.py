@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Measures Baton on this CPU against llama.cpp with the same weights, and as a server; writes
-docs/benchmarks.md. Takes some twenty minutes; leave the machine alone meanwhile.
+"""Measures Baton on this CPU against llama.cpp with the same weights, as a server, and its hand-off
+against raw UCX; writes docs/benchmarks.md. Takes some twenty minutes; leave the machine alone
+meanwhile.
 
-    scripts/bench_cpu.py [--threads N] [--rounds N] [--only HALF] [--build DIR] [--output FILE]
+    scripts/bench_cpu.py [--threads N] [--rounds N] [--only PART] [--build DIR] [--output FILE]
 
 Needs the release preset (scripts/build.sh). llama.cpp comes with llama-cpp-python, which builds it
 from its source into a virtual environment of its own the first time.
@@ -26,7 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
-    parser.add_argument("--only", choices=["engines", "served"], help="measure just this half")
+    parser.add_argument("--only", choices=["engines", "served", "wire"], help="just this part")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs/benchmarks.md")
     return parser.parse_args()
 
@@ -48,7 +49,7 @@ def enter_venv() -> None:
 def main() -> None:
     options = arguments()
     enter_venv()
-    from bench import engines, machine, report, served, weights
+    from bench import engines, machine, report, served, weights, wire
 
     binaries = options.build.resolve() / "bin"
     model = weights.bf16_model(ROOT)
@@ -58,11 +59,16 @@ def main() -> None:
         "rounds": options.rounds,
         "engines": [],
         "served": [],
+        "wire": {},
     }
-    if options.only != "served":
-        results["engines"] = engines.compare(binaries, model, options.threads, options.rounds)
-    if options.only != "engines":
+    parts = [options.only] if options.only else ["engines", "served", "wire"]
+    if "engines" in parts:
+        compared = engines.compare(binaries, model, options.threads, options.rounds)
+        results["engines"], results["roofs"] = compared
+    if "served" in parts:
         results["served"] = served.measure(binaries, model, options.threads)
+    if "wire" in parts:
+        results["wire"] = wire.measure(ROOT, options.build, 3 * options.rounds)
     (ROOT / "build/bench_cpu.json").write_text(json.dumps(results, indent=1))
     options.output.write_text(report.markdown(results))
     print(options.output.read_text())

@@ -6,15 +6,29 @@ import statistics
 import subprocess
 import sys
 
-# What is compared, how it is taken from a measurement, and the ratio that is asked for.
+# What is compared, how it is taken from a measurement, and the ratio that is the target.
 FIGURES = {
     "prefill of 512 tokens": (lambda found: found["prefill_tok_s"], 1.8),
     "decode, 1 sequence": (lambda found: found["decode_tok_s"]["1"], 0.95),
     "decode, 16 sequences": (lambda found: found["decode_tok_s"]["16"], 3.0),
 }
+# Tokens/s that this machine allows: by its float32 arithmetic, or where one sequence decodes by the
+# weights that each token reads.
+ROOFS = {
+    "prefill of 512 tokens": lambda found: flops(found) / found["prefill_flop_per_token"],
+    "decode, 1 sequence": lambda found: found["roof_gb_s"] * 1e9 / found["weight_bytes"],
+    "decode, 16 sequences": lambda found: flops(found) / found["decode_flop_per_token"]["16"],
+}
 
 
-def compare(binaries: pathlib.Path, model: pathlib.Path, threads: int, rounds: int) -> list[dict]:
+def flops(found: dict) -> float:
+    return found["roof_gflop_s"] * 1e9
+
+
+def compare(
+    binaries: pathlib.Path, model: pathlib.Path, threads: int, rounds: int
+) -> tuple[list[dict], dict[str, float]]:
+    """The figures, and the roofs of arithmetic and memory."""
     ours_command = [
         binaries / "engine_bench", "--model", model, "--threads", str(threads),
         "--prefill", "512", "--decode-batch", "1,16", "--context", "512", "--runs", "1",
@@ -25,17 +39,23 @@ def compare(binaries: pathlib.Path, model: pathlib.Path, threads: int, rounds: i
         print(f"engines: round {number + 1} of {rounds}", file=sys.stderr)
         ours.append(run(ours_command))
         theirs.append(run(their_command))
-    return [
+    figures = [
         {
             "what": what,
             "threads": threads,
             "baton": spread([take(found) for found in ours]),
             "llama.cpp": spread([take(found) for found in theirs]),
             "ratio": spread([take(a) / take(b) for a, b in zip(ours, theirs)]),
-            "wanted": wanted,
+            "roof": spread([ROOFS[what](found) for found in ours]),
+            "target": target,
         }
-        for what, (take, wanted) in FIGURES.items()
+        for what, (take, target) in FIGURES.items()
     ]
+    roofs = {
+        key: statistics.median(found[key] for found in ours)
+        for key in ("roof_gflop_s", "roof_gb_s")
+    }
+    return figures, roofs
 
 
 def run(command: list) -> dict:

@@ -20,9 +20,13 @@ the median of {rounds} rounds, and the least and the most. Decode runs at a cont
 every sequence with a prompt of its own. llama.cpp is what `llama-cpp-python` 0.3.36 builds here
 from its source.
 
-| tokens/s | Baton | llama.cpp | ratio | asked for |
-|---|---|---|---|---|
+| tokens/s | Baton | llama.cpp | ratio | target | roof | Baton, llama.cpp of it |
+|---|---|---|---|---|---|---|
 {rows}
+
+The roof is measured in the same run: nothing but independent float32 multiply-adds on all threads,
+divided by what a token needs at least ({roof_gflop_s:.0f} GFLOP/s); for one sequence, reading all
+weights once a token ({roof_gb_s:.0f} GB/s).
 """
 
 SERVED = """\
@@ -38,14 +42,37 @@ request's worst gap is the longest wait between two of its tokens; of these the 
 """
 
 
+WIRE = """\
+
+## The hand-off against raw UCX
+
+`scripts/bench_transfer`, in the same run: a KV cache read by one process out of another's memory,
+as a plain loop of UCX gets of the same segments reads it, and through Baton: credit, announcements,
+reads, digests, commit and acknowledgement. Shared memory (`posix`) and TCP over loopback; a
+135M model's and an 8B model's layouts; while layers are still computed (a layer of a block at a
+time) and afterwards (whole blocks). Medians of {rounds} rounds, the least and the most.
+
+```
+{text}
+```
+"""
+
+
 def markdown(results: dict) -> str:
     machine = "\n".join(f"| {key} | {value} |" for key, value in results["machine"].items())
     text = HEAD.format(command=results["command"], machine=machine)
     if engines := results["engines"]:
         rows = "\n".join(map(engine_row, engines))
-        text += ENGINES.format(threads=engines[0]["threads"], rounds=results["rounds"], rows=rows)
+        text += ENGINES.format(
+            threads=engines[0]["threads"],
+            rounds=results["rounds"],
+            rows=rows,
+            **results["roofs"],
+        )
     if served := results["served"]:
         text += SERVED.format(rows="\n".join(map(served_row, served)))
+    if wire := results["wire"]:
+        text += WIRE.format(**wire)
     return text
 
 
@@ -55,7 +82,9 @@ def engine_row(figure: dict) -> str:
         return "**{}** ({} to {})".format(*numbers)
 
     cells = [figure["what"], cell(figure["baton"], 0), cell(figure["llama.cpp"], 0)]
-    cells += [cell(figure["ratio"], 2), f"≥ {figure['wanted']}"]
+    roof = figure["roof"]["median"]
+    shares = [f"{100 * figure[who]['median'] / roof:.0f} %" for who in ("baton", "llama.cpp")]
+    cells += [cell(figure["ratio"], 2), f"≥ {figure['target']}", f"{roof:.0f}", ", ".join(shares)]
     return f"| {' | '.join(cells)} |"
 
 

@@ -1,6 +1,8 @@
 // Speed of one engine in this process, without servers: prefill and decode tokens a second.
 //   engine_bench --model PATH --threads N --prefill 512 --decode-batch 1,16 --context 512
 // Prints one JSON object; figures are medians.
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <boost/json.hpp>
@@ -18,6 +20,7 @@
 #include "common/formats/model_files.h"
 #include "common/model/model.h"
 #include "common/ops/cpu/cpu_ops.h"
+#include "tests/ops/roof.h"
 
 namespace baton::engine {
 namespace {
@@ -32,6 +35,20 @@ struct Options {
   uint32_t runs = 5;
   std::string dtype = "bf16";
 };
+
+// What a step has to do at least, whoever computes it: two operations for each weight and row, and
+// four for each pair of a query's element and a token that it sees. Behind the last layer's K and
+// V only sampled rows count, and so does the head.
+double flop_of_step(const formats::ModelConfig& c, double rows, double context_sum,
+                    double samples) {
+  const double q = 1.0 * c.num_heads * c.head_dim, kv = 2.0 * c.num_kv_heads * c.head_dim;
+  const double qkv = c.hidden * (q + kv), rest = q * c.hidden + 3.0 * c.hidden * c.intermediate;
+  const double seen = context_sum / rows;  // tokens a row sees on average
+  const double attention = 4 * q * seen;
+  return c.num_layers * rows * 2 * qkv +
+         ((c.num_layers - 1) * rows + samples) * (2 * rest + attention) +
+         samples * 2.0 * c.hidden * c.vocab_size;
+}
 
 double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
@@ -57,7 +74,7 @@ class Bench final : private StepObserver {
                  .value();
     load_seconds_ = to_seconds(Clock::now() - start);
     const kvcache::KvLayout layout = model_->kv_layout(16);
-    blocks_each_ = layout.blocks_for(std::max(o.prefill, o.context + o.steps * (o.runs + 1)) + 1);
+    blocks_each_ = layout.blocks_for(std::max(o.prefill, o.context + o.steps) + 1);
     const uint32_t blocks = blocks_each_ * batch;
     memory_ = device_->allocate(layout.block_bytes() * blocks).value();
     std::fill_n(memory_.data(), memory_.bytes(), std::byte{0});
@@ -68,10 +85,16 @@ class Bench final : private StepObserver {
   }
 
   boost::json::object run() {
-    boost::json::object decode;
-    for (const uint32_t batch : options_.decode_batch) {
-      decode[std::to_string(batch)] = decode_tokens_per_second(batch);
+    const formats::ModelConfig& config = model_->config();
+    boost::json::object decode, decode_flop;
+    for (const double batch : options_.decode_batch) {
+      const std::string key = fmt::format("{}", batch);
+      decode[key] = decode_tokens_per_second(static_cast<uint32_t>(batch));
+      decode_flop[key] =
+          flop_of_step(config, batch, batch * (options_.context + options_.steps / 2.0), batch) /
+          batch;
     }
+    const double rows = options_.prefill;
     return {{"model", std::filesystem::path(options_.model).filename().string()},
             {"threads", options_.threads},
             {"dtype", options_.dtype},
@@ -80,7 +103,12 @@ class Bench final : private StepObserver {
             {"prefill", options_.prefill},
             {"context", options_.context},
             {"prefill_tok_s", prefill_tokens_per_second()},
-            {"decode_tok_s", decode}};
+            {"decode_tok_s", decode},
+            {"prefill_flop_per_token", flop_of_step(config, rows, rows * rows / 2, 1) / rows},
+            {"decode_flop_per_token", decode_flop},
+            {"weight_bytes", model_->weight_bytes()},
+            {"roof_gflop_s", ops::measure_fma_gflops(options_.threads)},
+            {"roof_gb_s", ops::measure_read_gbps(options_.threads)}};
   }
 
  private:
@@ -134,6 +162,7 @@ class Bench final : private StepObserver {
     std::vector<double> rates;
     for (uint32_t r = 0; r <= options_.runs; ++r) {
       double spent = 0;
+      for (StepSequence& s : batch.sequences) s.position = options_.context;
       for (uint32_t step = 0; step < options_.steps; ++step) {
         spent += seconds(batch);
         batch.opens.clear();
