@@ -8,6 +8,7 @@
 
 #include "kvtransfer/loopback_transport.h"
 #include "kvtransfer/range_digest.h"
+#include "tests/fakes/mute_transport.h"
 #include "tests/kvtransfer/actions.h"
 #include "tests/kvtransfer/kv_pattern.h"
 
@@ -133,6 +134,22 @@ class HandoffDriverTest : public ::testing::Test {
   std::unique_ptr<LoopbackHub> hub_ = make_loopback_hub();
   Worker source_{*hub_, 1}, sink_{*hub_, 2};
 };
+
+TEST_F(HandoffDriverTest, PeerThatTakesNoMessageIsNotAdded) {
+  bool mute = true;
+  HandoffConfig c;
+  c.worker = WorkerId{3};
+  c.model_key = "m";
+  c.numerics = "n";
+  c.layout = layout();
+  c.num_blocks = kBlocks;
+  const auto driver = *HandoffDriver::create(
+      c, std::make_unique<fakes::MuteTransport>(hub_->make_transport("h"), mute), sink_, nullptr);
+  EXPECT_EQ(driver->add_peer(source_.driver->hello(), now_).error().code, Errc::kUnavailable);
+  EXPECT_TRUE(driver->peers().empty());
+  mute = false;
+  EXPECT_TRUE(driver->add_peer(source_.driver->hello(), now_));
+}
 
 TEST_F(HandoffDriverTest, HandsOver) {
   pair(source_, sink_);

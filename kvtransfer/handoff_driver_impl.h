@@ -1,0 +1,166 @@
+#pragma once
+
+#include <algorithm>
+#include <deque>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "kvtransfer/handoff_driver.h"
+#include "kvtransfer/handoff_metrics.h"
+#include "kvtransfer/peer_table.h"
+
+// Private to kvtransfer/: the driver. handoff_driver.cc has its construction and loop,
+// handoff_peers.cc who it is paired with, handoff_actions.cc what the state machines ask for,
+// handoff_reads.cc the reads among that.
+namespace baton::kvtransfer {
+
+class Driver final : public HandoffDriver {
+ public:
+  Driver(const HandoffConfig& config, std::unique_ptr<Transport> transport,
+         std::span<std::byte> cache, HandoffListener& listener, std::unique_ptr<Metrics> own,
+         Metrics& metrics);
+
+  std::span<std::byte> cache() const override { return cache_; }
+  const Hello& hello() const override { return hello_; }
+
+  status add_peer(const Hello& theirs, TimePoint now) override;
+  void remove_peer(WorkerId worker, TimePoint now) override {
+    lose(worker, error(Errc::kUnavailable, "removed"), now);
+    run(now);
+  }
+  bool peer_up(WorkerId worker) const override {
+    const Peer* peer = peers_.find(worker);
+    return peer != nullptr && peer->up;
+  }
+  std::vector<WorkerId> peers() const override { return peers_.workers(); }
+  std::string transport_in_force(WorkerId worker) const override {
+    const Peer* peer = peers_.find(worker);
+    return peer == nullptr ? "?" : peer->transport;
+  }
+  uint32_t granule_tokens(WorkerId worker) const override {
+    const Peer* peer = peers_.find(worker);
+    return peer == nullptr ? 0 : peer->pairing.granule_tokens;
+  }
+
+  status begin(const SourceBegin& begin, TimePoint now) override {
+    return ran(source_.begin(begin, now, source_actions_), now);
+  }
+  status layers_done(const HandoffKey& key, const LayersDone& done, TimePoint now) override {
+    return ran(source_.layers_done(key, done, now, source_actions_), now);
+  }
+  status finished(const HandoffKey& key, std::span<const TokenId> first_tokens,
+                  TimePoint now) override {
+    return ran(source_.finished(key, first_tokens, now, source_actions_), now);
+  }
+  status abort(const HandoffKey& key, AbortReason reason, TimePoint now) override {
+    return ran(source_.abort(key, reason, now, source_actions_), now);
+  }
+  status retarget(const HandoffKey& key, Generation generation, WorkerId sink,
+                  TimePoint now) override {
+    return ran(source_.retarget(key, generation, sink, now, source_actions_), now);
+  }
+  status reserve(SinkReserve reserve, TimePoint now) override {
+    return ran(sink_.reserve(std::move(reserve), now, sink_actions_), now);
+  }
+  void refuse(const HandoffKey& key, WorkerId source, Duration retry_after,
+              TimePoint now) override {
+    sink_.refuse(key, source, retry_after, sink_actions_);
+    run(now);
+  }
+  status cancel(const HandoffKey& key, TimePoint now) override {
+    return ran(sink_.cancel(key, now, sink_actions_), now);
+  }
+
+  bool poll(TimePoint now) override;
+  int event_fd() const override { return transport_->event_fd(); }
+  result<bool> arm() override {
+    return pending_reads_.empty() ? transport_->arm() : result<bool>(false);
+  }
+  TimePoint next_deadline() const override {
+    return std::min({source_.next_deadline(), sink_.next_deadline(), next_heartbeat_});
+  }
+  const Source& source() const override { return source_; }
+  const Sink& sink() const override { return sink_; }
+
+ private:
+  status ran(status s, TimePoint now) {
+    run(now);
+    return s;
+  }
+  void on_event(const TransportEvent& event, TimePoint now);
+  void on_message(WorkerId from, const std::vector<std::byte>& payload, TimePoint now);
+  void dispatch(WorkerId from, const Credit& m, TimePoint now) {
+    source_.on_credit(from, m, now, source_actions_);
+  }
+  void dispatch(WorkerId from, const Refuse& m, TimePoint now) {
+    source_.on_refuse(from, m, now, source_actions_);
+  }
+  void dispatch(WorkerId from, const Ack& m, TimePoint now) {
+    source_.on_ack(from, m, now, source_actions_);
+  }
+  void dispatch(WorkerId from, const Nack& m, TimePoint now) {
+    source_.on_nack(from, m, now, source_actions_);
+  }
+  void dispatch(WorkerId from, Announce& m, TimePoint now) {
+    sink_.on_announce(from, std::move(m), now, sink_actions_);
+  }
+  void dispatch(WorkerId from, Commit& m, TimePoint now) {
+    sink_.on_commit(from, std::move(m), now, sink_actions_);
+  }
+  void dispatch(WorkerId from, const Abort& m, TimePoint now) {
+    m.from_source ? sink_.on_abort(from, m, now, sink_actions_)
+                  : source_.on_abort(from, m, now, source_actions_);
+  }
+  void dispatch(WorkerId from, const Lease& m, TimePoint now) {
+    m.from_source ? sink_.on_lease(from, m, now, sink_actions_)
+                  : source_.on_lease(from, m, now, source_actions_);
+  }
+  void on_get_end(const TransportEvent& event, TimePoint now);
+  void bring_up(WorkerId worker, TimePoint now);
+  void lose(WorkerId worker, Error why, TimePoint now);
+  void heartbeat(TimePoint now);
+
+  // Carries out actions until there are none; nested calls leave theirs to the outermost.
+  void run(TimePoint now);
+  void execute(SendMessage& action, TimePoint now);
+  void execute(SourceReleased& action, TimePoint now);
+  void execute(SourceFailed& action, TimePoint now);
+  void execute(SinkRefused& action, TimePoint now);
+  void execute(SinkLost& action, TimePoint now);
+  void execute(StartRead& action, TimePoint now);
+  void execute(Joined& action, TimePoint now);
+  void execute(SinkFailed& action, TimePoint now);
+  void execute(SinkReleased& action, TimePoint now);
+  void execute(DigestMismatch& action, TimePoint now);
+  void send_now(WorkerId to, const std::string& payload, TimePoint now);
+
+  void start_reads(TimePoint now);
+  void start_read(StartRead read, TimePoint now);
+  void check_read(const StartRead& read, TimePoint now);
+  void end_read(const StartRead& read, uint64_t digest, TimePoint now);
+
+  const HandoffConfig config_;
+  std::unique_ptr<Transport> transport_;
+  std::span<std::byte> cache_;
+  HandoffListener& listener_;
+  std::unique_ptr<Metrics> own_metrics_;  // if the caller has none
+  HandoffMetrics metrics_;
+  Hello hello_;
+  Source source_;
+  Sink sink_;
+  PeerTable peers_;
+  TimePoint next_heartbeat_ = TimePoint::max();
+
+  bool running_ = false;
+  SourceActions source_actions_;
+  SinkActions sink_actions_;
+  std::deque<StartRead> pending_reads_;
+  std::unordered_map<uint64_t, StartRead> reads_;  // by cookie, under way
+  std::vector<GetOp> ops_;                         // scratch
+  std::vector<TransportEvent> events_;             // scratch
+};
+
+}  // namespace baton::kvtransfer

@@ -1,0 +1,78 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/log.h"
+#include "kvtransfer/codec.h"
+#include "kvtransfer/handoff_driver_impl.h"
+
+// Whom the driver is paired with.
+namespace baton::kvtransfer {
+
+status Driver::add_peer(const Hello& theirs, TimePoint now) {
+  BATON_TRY(const Pairing pairing, pair(hello_, theirs));
+  if (Peer* known = peers_.find(theirs.worker)) {
+    known->last_heard = now;
+    return {};
+  }
+  const Rank& rank = theirs.ranks[0];
+  const std::string who = fmt::format("worker {:x}", theirs.worker.value);
+  BATON_TRY(const PeerId connection, transport_->connect(rank.endpoint, who));
+  peers_.add({.worker = theirs.worker,
+              .connection = connection,
+              .alike = lie_alike(theirs.layout, config_.layout),
+              .pairing = pairing,
+              .transport = transport_->in_force(connection),
+              .last_heard = now});
+  sink_.add_source(theirs.worker, theirs.layout, rank.num_blocks);
+  next_heartbeat_ = std::min(next_heartbeat_, now + config_.heartbeat_every);
+  send_now(theirs.worker, encode(Lease{}), now);
+  run(now);
+  if (peers_.find(theirs.worker) != nullptr) return {};
+  return error(Errc::kUnavailable, who + " takes no message");
+}
+
+// It has sent something, so it knows us: what waited can go.
+void Driver::bring_up(WorkerId worker, TimePoint now) {
+  Peer& peer = *peers_.find(worker);
+  peer.up = true;
+  peer.transport = transport_->in_force(peer.connection);
+  const std::string transport = peer.transport;
+  const std::deque<std::string> unsent = std::exchange(peer.unsent, {});
+  LOG_INFO("paired with worker {:x}: reads travel over {}", worker.value, transport);
+  metrics_.peer(worker, transport, true);
+  send_now(worker, encode(Lease{}), now);  // so that it knows that we know it
+  for (const std::string& payload : unsent) send_now(worker, payload, now);
+  if (peers_.find(worker) != nullptr) listener_.peer_up(worker, transport);
+}
+
+void Driver::lose(WorkerId worker, Error why, TimePoint now) {
+  const Peer* peer = peers_.find(worker);
+  if (peer == nullptr) return;
+  LOG_WARN("lost worker {:x}: {}", worker.value, why.message);
+  transport_->close(peer->connection);
+  metrics_.peer(worker, peer->transport, false);
+  peers_.remove(worker);
+  source_.peer_lost(worker, now, source_actions_);
+  sink_.peer_lost(worker, now, sink_actions_);
+  listener_.peer_lost(worker, why);
+}
+
+void Driver::heartbeat(TimePoint now) {
+  for (const WorkerId worker : peers_.workers()) {
+    const Peer* peer = peers_.find(worker);
+    if (peer == nullptr) continue;
+    const Duration silent = now - peer->last_heard;
+    if (silent >= config_.peer_timeout) {
+      lose(worker,
+           error(Errc::kUnavailable, fmt::format("silent for {:.1f} s", to_seconds(silent))), now);
+    } else if (now - peer->last_sent >= config_.heartbeat_every) {
+      send_now(worker, encode(Lease{}), now);
+    }
+  }
+  metrics_.update(source_, sink_, transport_->dropped_messages());
+  next_heartbeat_ = peers_.empty() ? TimePoint::max() : now + config_.heartbeat_every;
+}
+
+}  // namespace baton::kvtransfer
