@@ -372,6 +372,8 @@ void Node::peer_up(WorkerId worker, std::string_view transport) {
 
 void Node::peer_lost(WorkerId worker, const Error& why) {
   LOG_INFO("worker {:x} is lost: {}", worker.value, why.message);
+  // Whichever side dialled, the other one pairs anew.
+  sessions_.drop_peer(worker);
   pairing_.repair(worker);
 }
 

@@ -9,7 +9,7 @@
 namespace baton::worker {
 
 struct Sessions::Guest {
-  enum class Kind { kUnknown, kRouter, kPeer };
+  enum class Kind { kUnknown, kRouter, kPeer, kDropped };
   Guest(boost::asio::io_context& io, Connection c) : connection(std::move(c)), timer(io) {}
   Connection connection;
   boost::asio::steady_timer timer;
@@ -110,7 +110,7 @@ void Sessions::welcome_peer(const std::shared_ptr<Guest>& guest,
 void Sessions::lost(const std::shared_ptr<Guest>& guest) {
   guest->timer.cancel();
   guests_.erase(guest->connection.get());
-  if (guest->kind == Guest::Kind::kPeer) handlers_.on_peer_lost(guest->peer);
+  if (guest->kind == Guest::Kind::kPeer) return peer_connection_lost(guest->peer);
   if (guest->kind != Guest::Kind::kRouter) return;
   const auto current = routers_.find(guest->router);
   if (current == routers_.end() || current->second != guest->connection) return;  // replaced
@@ -118,19 +118,39 @@ void Sessions::lost(const std::shared_ptr<Guest>& guest) {
   handlers_.on_router_lost(guest->router);
 }
 
+// A peer that connected again is paired over the new connection; the end of the old one, which may
+// be noticed much later, ends nothing.
+void Sessions::peer_connection_lost(WorkerId peer) {
+  for (const auto& [raw, guest] : guests_) {
+    if (guest->kind == Guest::Kind::kPeer && guest->peer == peer) return;
+  }
+  handlers_.on_peer_lost(peer);
+}
+
+void Sessions::drop_peer(WorkerId peer) {
+  for (const auto& [raw, guest] : guests_) {
+    if (guest->kind != Guest::Kind::kPeer || guest->peer != peer) continue;
+    guest->kind = Guest::Kind::kDropped;
+    guest->connection->close();
+  }
+}
+
 void Sessions::send(RouterId router, const proto::Frame& frame) {
   const auto found = routers_.find(router);
-  if (found == routers_.end()) return;
-  const status sent = found->second->send(frame);
-  // A connection that fails to send closes itself, and lost() follows.
-  if (!sent) LOG_WARN("to router {}: {}", router.value, sent.error().message);
+  if (found != routers_.end()) send(router, *found->second, frame);
 }
 
 void Sessions::broadcast(const proto::Frame& frame) {
-  for (const auto& [router, connection] : routers_) {
-    const status sent = connection->send(frame);
-    if (!sent) LOG_WARN("to router {}: {}", router.value, sent.error().message);
-  }
+  for (const auto& [router, connection] : routers_) send(router, *connection, frame);
+}
+
+// A connection that fails to send closes itself, but not for a frame that is too long. lost()
+// follows.
+void Sessions::send(RouterId router, net::RpcConnection& connection, const proto::Frame& frame) {
+  const status sent = connection.send(frame);
+  if (sent) return;
+  LOG_WARN("to router {}: {}", router.value, sent.error().message);
+  if (sent.error().code == Errc::kInvalidArgument) connection.close();
 }
 
 void Sessions::close() {

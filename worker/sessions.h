@@ -22,7 +22,7 @@ class Sessions {
     std::function<void(RouterId, proto::Frame&&)> on_frame;
     std::function<void(RouterId)> on_router_lost;
     // A worker wants to pair; fill the reply. On success the peer's id comes back, and
-    // on_peer_lost(id) is called when its connection ends.
+    // on_peer_lost(id) is called when its connection (the last one, if it has several) ends.
     std::function<result<WorkerId>(const proto::PairRequest&, proto::PairReply&)> on_pair;
     std::function<void(WorkerId)> on_peer_lost;
   };
@@ -33,10 +33,15 @@ class Sessions {
   status listen(const std::string& address);
   uint16_t port() const;
 
-  // Dropped if that router is away: its requests are being cancelled.
+  // Dropped if that router is away: its requests are being cancelled. What cannot be sent ends the
+  // connection: a router that waits for it must hear that it will not come.
   void send(RouterId router, const proto::Frame& frame);
   void broadcast(const proto::Frame& frame);
+  // This side has given the peer up: its connections are closed, so that it pairs again.
+  // on_peer_lost is not called.
+  void drop_peer(WorkerId peer);
   size_t num_routers() const { return routers_.size(); }
+  size_t num_guests() const { return guests_.size(); }  // connections, of whomever
   // Sends what is queued and closes everything.
   void close();
 
@@ -48,6 +53,8 @@ class Sessions {
   void welcome_router(const std::shared_ptr<Guest>& guest, const proto::RouterHello& hello);
   void welcome_peer(const std::shared_ptr<Guest>& guest, const proto::PairRequest& request);
   void lost(const std::shared_ptr<Guest>& guest);
+  void peer_connection_lost(WorkerId peer);
+  void send(RouterId router, net::RpcConnection& connection, const proto::Frame& frame);
 
   boost::asio::io_context& io_;
   Handlers handlers_;

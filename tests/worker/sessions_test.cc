@@ -122,6 +122,32 @@ TEST_F(SessionsTest, PeerPairsAndIsMissed) {
   EXPECT_EQ(lost_peers_, std::vector{WorkerId(9)});
 }
 
+TEST_F(SessionsTest, EndOfAPeersOldConnectionLeavesTheNewPairAlone) {
+  auto old = visit(pair_request("good"));
+  ASSERT_TRUE(run_until([&] { return old->got.size() == 1; }));
+  auto fresh = visit(pair_request("good"));
+  ASSERT_TRUE(run_until([&] { return fresh->got.size() == 1; }));
+  old->client.reset();
+  ASSERT_TRUE(run_until([&] { return sessions_.num_guests() == 1; }));
+  EXPECT_TRUE(lost_peers_.empty());
+  fresh->client.reset();
+  ASSERT_TRUE(run_until([&] { return !lost_peers_.empty(); }));
+  EXPECT_EQ(lost_peers_, std::vector{WorkerId(9)});
+}
+
+TEST_F(SessionsTest, DroppedPeerIsDisconnected) {
+  auto first = visit(pair_request("good"));
+  auto second = visit(pair_request("good"));
+  auto router = visit(router_hello(5));
+  ASSERT_TRUE(
+      run_until([&] { return first->got.size() + second->got.size() + router->got.size() == 3; }));
+  sessions_.drop_peer(WorkerId(9));
+  ASSERT_TRUE(run_until([&] { return first->disconnects == 1 && second->disconnects == 1; }));
+  ASSERT_TRUE(run_until([&] { return sessions_.num_guests() == 1; }));
+  EXPECT_TRUE(lost_peers_.empty()) << "who drops it knows";
+  EXPECT_EQ(router->disconnects, 0);
+}
+
 TEST_F(SessionsTest, PeerThatDoesNotFitIsToldWhy) {
   auto peer = visit(pair_request("bad"));
   ASSERT_TRUE(run_until([&] { return peer->disconnects == 1; }));
@@ -138,6 +164,16 @@ TEST_F(SessionsTest, SilentGuestIsCutOff) {
                                     .on_frame = {},
                                     .on_disconnected = [&](const Error&) { ++disconnects; }});
   EXPECT_TRUE(run_until([&] { return disconnects == 1; }));
+}
+
+TEST_F(SessionsTest, FrameThatIsTooLongEndsTheConnection) {
+  auto router = visit(router_hello(5));
+  ASSERT_TRUE(run_until([&] { return router->got.size() == 1; }));
+  proto::Frame frame;
+  frame.mutable_failed()->set_message(std::string(20u << 20, 'x'));
+  sessions_.send(RouterId(5), frame);
+  ASSERT_TRUE(run_until([&] { return router->disconnects == 1 && !lost_.empty(); }));
+  EXPECT_EQ(lost_, std::vector{RouterId(5)});
 }
 
 TEST_F(SessionsTest, SendToAnAbsentRouterIsDropped) {
