@@ -83,11 +83,15 @@ HWY_INLINE void transpose_8(const uint16_t* const (&token)[16], uint32_t d,
   store_4(high, out + 4 * kKeyPanel);
 }
 
+// `next`: 16 tokens that come after these, to be brought into L1 meanwhile.
 HWY_INLINE void transpose_half(const uint16_t* const (&token)[16], uint32_t head_dim,
-                               uint16_t* HWY_RESTRICT out) {
-  for (uint32_t d = 0; d < head_dim; d += 8) transpose_8(token, d, out + d * kKeyPanel);
+                               const std::byte* next, uint16_t* HWY_RESTRICT out) {
+  for (uint32_t d = 0; d < head_dim; d += 8, next += 256) {
+    for (int line = 0; line < 4; ++line) __builtin_prefetch(next + line * 64, 0, 3);
+    transpose_8(token, d, out + d * kKeyPanel);
+  }
 }
-HWY_INLINE void transpose_half(const float* const (&token)[16], uint32_t head_dim,
+HWY_INLINE void transpose_half(const float* const (&token)[16], uint32_t head_dim, const std::byte*,
                                float* HWY_RESTRICT out) {
   for (uint32_t d = 0; d < head_dim; ++d) {
     for (uint32_t t = 0; t < 16; ++t) out[d * kKeyPanel + t] = token[t][d];
@@ -106,7 +110,8 @@ HWY_NOINLINE void expand_keys(const KvTile& tile, uint32_t first, T* HWY_RESTRIC
     token[t] = first + t < tile.tokens ? reinterpret_cast<const T*>(base + t * tile.kv.token_stride)
                                        : kZeros;
   }
-  transpose_half(token, head_dim,
+  const std::byte* next = run_of(tile, kKeyPlane, first + 16);
+  transpose_half(token, head_dim, next != nullptr ? next : base,
                  keys + first / kKeyPanel * kKeyPanel * head_dim + first % kKeyPanel);
 }
 
