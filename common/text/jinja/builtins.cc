@@ -57,8 +57,8 @@ result<bool> parity_test(Runtime&, const Value& subject, const Arguments& argume
 template <std::string (*convert)(std::string_view), std::string (*other)(std::string_view)>
 result<bool> case_test(Runtime& run, const Value& subject, const Arguments& arguments) {
   BATON_CHECK_OK(bind("upper and lower", arguments, {}));
-  const std::string text = to_text(subject);
-  BATON_CHECK_OK(run.budget().text(text.size()));
+  BATON_TRY(const std::string text, text_of(run.budget(), subject));
+  BATON_CHECK_OK(run.budget().step(text.size() / 8));
   return convert(text) == text && other(text) != text;
 }
 
@@ -126,7 +126,8 @@ result<Value> range_function(Runtime& run, const Arguments& arguments) {
 }
 
 // The entries of dict(...) and namespace(...): those of a first dict, then the named ones.
-result<std::vector<std::pair<std::string, Value>>> named_entries(std::string_view function,
+result<std::vector<std::pair<std::string, Value>>> named_entries(Runtime& run,
+                                                                 std::string_view function,
                                                                  const Arguments& arguments) {
   std::vector<std::pair<std::string, Value>> out;
   if (arguments.positional.size() > 1 ||
@@ -136,11 +137,13 @@ result<std::vector<std::pair<std::string, Value>>> named_entries(std::string_vie
   if (!arguments.positional.empty()) {
     for (const auto& [key, value] : arguments.positional[0].entries()) {
       BATON_TRY(const std::string_view name, string_argument(key, "a key"));
+      BATON_CHECK_OK(run.budget().text(name.size()));
       out.emplace_back(name, value);
     }
   }
   for (const auto& [name, value] : arguments.named) {
-    const auto old = std::ranges::find(out, name, [](const auto& e) { return e.first; });
+    BATON_CHECK_OK(run.budget().step(1 + out.size() / 16));
+    const auto old = std::ranges::find(out, name, &std::pair<std::string, Value>::first);
     if (old != out.end()) {
       old->second = value;
     } else {
@@ -151,27 +154,28 @@ result<std::vector<std::pair<std::string, Value>>> named_entries(std::string_vie
 }
 
 result<Value> namespace_function(Runtime& run, const Arguments& arguments) {
-  BATON_TRY(auto entries, named_entries("namespace", arguments));
-  BATON_CHECK_OK(run.budget().step(1 + entries.size()));
-  return Value(run.make_namespace(std::move(entries)));
+  BATON_TRY(auto entries, named_entries(run, "namespace", arguments));
+  return Value(run.make_namespace(
+      {std::make_move_iterator(entries.begin()), std::make_move_iterator(entries.end())}));
 }
 
 result<Value> dict_function(Runtime& run, const Arguments& arguments) {
-  BATON_TRY(auto entries, named_entries("dict", arguments));
-  BATON_CHECK_OK(run.budget().step(1 + entries.size()));
+  BATON_TRY(auto entries, named_entries(run, "dict", arguments));
   std::vector<std::pair<Value, Value>> out;
   for (auto& [name, value] : entries) out.emplace_back(std::move(name), std::move(value));
   return Value::dict(std::move(out));
 }
 
-result<Value> raise_function(Runtime&, const Arguments& arguments) {
+result<Value> raise_function(Runtime& run, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("raise_exception", arguments, {"message"}));
-  return error(Errc::kInvalidArgument, to_text(given[0]));
+  BATON_TRY(const std::string message, text_of(run.budget(), given[0]));
+  return error(Errc::kInvalidArgument, message);
 }
 
 result<Value> strftime_function(Runtime& run, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("strftime_now", arguments, {"format"}));
   BATON_TRY(const std::string_view format, string_argument(given[0], "strftime_now's format"));
+  BATON_CHECK_OK(run.budget().step(format.size() / 16));
   const auto day = std::chrono::floor<std::chrono::days>(run.now());
   const std::chrono::year_month_day date(day);
   const std::chrono::hh_mm_ss time(run.now() - day);

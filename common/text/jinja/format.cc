@@ -55,10 +55,10 @@ bool is_printable(char32_t code) {
   }
 }
 
-std::string quoted(const std::string& text) {
+void append_quoted(std::string& out, const std::string& text) {
   const bool single = text.find('\'') == std::string::npos || text.find('"') != std::string::npos;
   const char quote = single ? '\'' : '"';
-  std::string out(1, quote);
+  out += quote;
   for (size_t at = 0; at < text.size();) {
     const Utf8Step step = next_utf8(std::string_view(text).substr(at));
     const char32_t c = step.code;
@@ -74,7 +74,16 @@ std::string quoted(const std::string& text) {
     }
     at += step.bytes;
   }
-  return out + quote;
+  out += quote;
+}
+
+std::string scalar_repr(const Value& value) {
+  if (value.is_undefined()) return "Undefined";
+  if (value.is_none()) return "None";
+  if (value.is_bool()) return value.as_bool() ? "True" : "False";
+  if (value.is_int()) return std::to_string(value.as_int());
+  if (value.is_float()) return float_text(value.as_double());
+  return "<" + std::string(value.type_name()) + ">";
 }
 
 class JsonWriter {
@@ -146,23 +155,21 @@ class JsonWriter {
   }
 
   status dict(const Value& value) {
-    auto entries = value.entries();
-    for (const auto& [key, unused] : entries) {
-      if (!key.is_string()) BATON_CHECK_OK(scalar(key));
-    }
-    if (style_.sort_keys) {
-      std::ranges::stable_sort(entries, {}, [](const auto& e) { return to_text(e.first); });
-    }
-    return container('{', '}', entries, [this](const auto& entry) -> status {
-      const Value& key = entry.first;
+    std::vector<std::pair<std::string, const Value*>> entries;
+    for (const auto& [key, item] : value.entries()) {
       if (key.is_string()) {
-        string(key.as_string());
+        entries.emplace_back(key.as_string(), &item);
       } else {
         BATON_TRY(std::string text, scalar(key));
-        string(text);
+        entries.emplace_back(std::move(text), &item);
       }
+    }
+    if (style_.sort_keys)
+      std::ranges::stable_sort(entries, {}, &decltype(entries)::value_type::first);
+    return container('{', '}', entries, [this](const auto& entry) -> status {
+      string(entry.first);
       out_ += style_.key_separator;
-      return write(entry.second);
+      return write(*entry.second);
     });
   }
 
@@ -202,37 +209,47 @@ class JsonWriter {
   size_t level_ = 0;
 };
 
-template <class Items, class Write>
-std::string joined(std::string open, const Items& items, Write write, std::string_view close) {
+// Appends: made of texts of its parts, a text would be copied once a level.
+void append_repr(std::string& out, const Value& value);
+
+template <class Items, class Append>
+void append_joined(std::string& out, const Items& items, Append append) {
   bool first = true;
   for (const auto& item : items) {
-    if (!first) open += ", ";
+    if (!first) out += ", ";
     first = false;
-    open += write(item);
+    append(item);
   }
-  open += close;
-  return open;
+}
+
+void append_repr(std::string& out, const Value& value) {
+  if (value.is_string()) {
+    append_quoted(out, value.as_string());
+  } else if (value.is_list()) {
+    const bool tuple = value.is_tuple();
+    out += tuple ? '(' : '[';
+    append_joined(out, value.items(), [&out](const Value& item) { append_repr(out, item); });
+    if (tuple && value.items().size() == 1) out += ',';
+    out += tuple ? ')' : ']';
+  } else if (value.is_dict()) {
+    out += '{';
+    append_joined(out, value.entries(), [&out](const auto& entry) {
+      append_repr(out, entry.first);
+      out += ": ";
+      append_repr(out, entry.second);
+    });
+    out += '}';
+  } else {
+    out += scalar_repr(value);
+  }
 }
 
 }  // namespace
 
 std::string repr(const Value& value) {
-  if (value.is_undefined()) return "Undefined";
-  if (value.is_none()) return "None";
-  if (value.is_bool()) return value.as_bool() ? "True" : "False";
-  if (value.is_int()) return std::to_string(value.as_int());
-  if (value.is_float()) return float_text(value.as_double());
-  if (value.is_string()) return quoted(value.as_string());
-  if (value.is_tuple()) {
-    return joined("(", value.items(), repr, value.items().size() == 1 ? ",)" : ")");
-  }
-  if (value.is_list()) return joined("[", value.items(), repr, "]");
-  if (value.is_dict()) {
-    return joined(
-        "{", value.entries(), [](const auto& e) { return repr(e.first) + ": " + repr(e.second); },
-        "}");
-  }
-  return "<" + std::string(value.type_name()) + ">";
+  std::string out;
+  append_repr(out, value);
+  return out;
 }
 
 std::string to_text(const Value& value) {

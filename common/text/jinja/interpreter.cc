@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "common/text/jinja/builtins.h"
+#include "common/text/jinja/comparison.h"
 #include "common/text/jinja/operators.h"
 
 namespace baton::text::jinja {
@@ -18,25 +19,16 @@ struct Scope : std::enable_shared_from_this<Scope> {
   explicit Scope(Scope* p) : parent(p) {}
 
   Scope* parent;
-  Variables names;
+  NamedValues names;
 
   const Value* find(std::string_view name) const {
     for (const Scope* scope = this; scope != nullptr; scope = scope->parent) {
-      for (const auto& [key, value] : scope->names) {
-        if (key == name) return &value;
-      }
+      const auto found = scope->names.find(name);
+      if (found != scope->names.end()) return &found->second;
     }
     return nullptr;
   }
-  void set(const std::string& name, Value value) {
-    for (auto& [key, old] : names) {
-      if (key == name) {
-        old = std::move(value);
-        return;
-      }
-    }
-    names.emplace_back(name, std::move(value));
-  }
+  void set(const std::string& name, Value value) { names.insert_or_assign(name, std::move(value)); }
 };
 
 // The variable `loop`.
@@ -94,9 +86,10 @@ class Interpreter {
 
   result<std::string> render(const Block& block, Variables variables) {
     const auto globals = std::make_shared<Scope>(nullptr);
-    globals->names = global_functions();
+    for (auto& [name, value] : global_functions()) globals->set(name, std::move(value));
     const auto root = std::make_shared<Scope>(globals.get());
-    root->names = std::move(variables);
+    // Of several by one name the first counts.
+    for (auto& [name, value] : variables) root->names.try_emplace(name, std::move(value));
     const auto done = run(block, *root);
     if (done) return std::move(out_);
     return error(done.error().code, fmt::format("line {}: {}", error_line_, done.error().message));
@@ -158,7 +151,12 @@ class Interpreter {
 
   result<Flow> execute(const Output& node, Scope& scope) {
     BATON_TRY(const Value value, eval(*node.value, scope));
-    BATON_CHECK_OK(value.is_string() ? print(value.as_string()) : print(to_text(value)));
+    if (value.is_string()) {
+      BATON_CHECK_OK(print(value.as_string()));
+    } else {
+      BATON_TRY(const std::string text, text_of(budget(), value));
+      BATON_CHECK_OK(print(text));
+    }
     return Flow::kNext;
   }
 
@@ -246,6 +244,8 @@ class Interpreter {
     };
     if (!home) return fail("is called where its definition is gone");
     if (arguments.positional.size() > macro.parameters.size()) return fail("has fewer parameters");
+    const size_t parameters = macro.parameters.size();
+    BATON_CHECK_OK(budget().step(parameters + parameters * arguments.named.size() / 16));
     const auto scope = std::make_shared<Scope>(home.get());
     for (const auto& [name, value] : arguments.named) {
       size_t at = 0;
@@ -407,7 +407,8 @@ class Interpreter {
     std::string out;
     for (const auto& part : node.parts) {
       BATON_TRY(const Value value, eval(*part, scope));
-      out += to_text(value);
+      BATON_TRY(const std::string text, text_of(budget(), value));
+      out += text;
       BATON_CHECK_OK(budget().text(out.size()));
     }
     return Value(std::move(out));
@@ -434,9 +435,9 @@ class Interpreter {
     for (const auto& [key_expr, value_expr] : node.entries) {
       BATON_TRY(Value key, eval(*key_expr, scope));
       BATON_TRY(Value value, eval(*value_expr, scope));
-      const auto old = std::ranges::find(out, key, [](const auto& e) { return e.first; });
-      if (old != out.end()) {
-        old->second = std::move(value);
+      BATON_TRY(const size_t at, index_of_key(budget(), out, key));
+      if (at < out.size()) {
+        out[at].second = std::move(value);
       } else {
         out.emplace_back(std::move(key), std::move(value));
       }

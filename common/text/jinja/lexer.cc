@@ -14,6 +14,8 @@ constexpr size_t npos = std::string_view::npos;
 
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
+constexpr size_t kMaxNameBytes = 256;  // names are compared with others at each use
+
 bool is_name(char c) {
   return is_digit(c) || c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
@@ -174,6 +176,7 @@ class Lexer {
       } else if (is_name(c)) {
         size_t n = 1;
         while (at_ + n < source_.size() && is_name(source_[at_ + n])) ++n;
+        if (n > kMaxNameBytes) return bad("a name is too long");
         push(TokenKind::kName, source_.substr(at_, n));
         advance(n);
       } else if (c == '\'' || c == '"') {

@@ -10,8 +10,10 @@ namespace baton::text::jinja {
 // What one template, and one rendering of it, may use.
 struct Limits {
   size_t max_source_bytes = size_t{1} << 20;
-  size_t max_depth = 200;        // of nested expressions, blocks and macro calls together
-  size_t max_steps = 4'000'000;  // nodes evaluated, items made, and each 64 bytes of text made
+  size_t max_depth = 200;  // of nested expressions, blocks and macro calls together
+  // Nodes evaluated, items made, each 64 bytes of text made, and what else one of these costs:
+  // about a second of work, whatever the template does.
+  size_t max_steps = 4'000'000;
   size_t max_output_bytes = size_t{16} << 20;  // also of any one string
 };
 

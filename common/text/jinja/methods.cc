@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <span>
 
+#include "common/text/jinja/comparison.h"
 #include "common/text/jinja/operators.h"
 #include "common/text/jinja/runtime.h"
 #include "common/text/jinja/strings.h"
@@ -32,16 +33,13 @@ result<Value> text_list(Runtime& run, const std::vector<std::string_view>& parts
 template <Side side>
 result<Value> strip_method(Runtime& run, const Value& self, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("strip", arguments, {"chars"}));
-  if (given[0].is_undefined() || given[0].is_none()) {
-    return make_text(run.budget(), strip(self.as_string(), std::nullopt, side));
-  }
-  BATON_TRY(const std::string_view chars, string_argument(given[0], "the argument of strip()"));
-  return make_text(run.budget(), strip(self.as_string(), chars, side));
+  return strip_value(run, self.as_string(), given[0], side);
 }
 
 result<Value> split_method(Runtime& run, const Value& self, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("split", arguments, {"sep", "maxsplit"}));
   BATON_TRY(const int64_t most, int_argument(given[1], "maxsplit of split()", -1));
+  BATON_CHECK_OK(run.budget().step(self.as_string().size() / 32));
   if (given[0].is_undefined() || given[0].is_none()) {
     return text_list(run, split(self.as_string(), std::nullopt, most));
   }
@@ -52,6 +50,7 @@ result<Value> split_method(Runtime& run, const Value& self, const Arguments& arg
 
 result<Value> splitlines_method(Runtime& run, const Value& self, const Arguments& arguments) {
   BATON_CHECK_OK(bind("splitlines", arguments, {}));
+  BATON_CHECK_OK(run.budget().step(self.as_string().size() / 64));
   return text_list(run, split_lines(self.as_string()));
 }
 
@@ -63,8 +62,8 @@ result<Value> affix_method(Runtime& run, const Value& self, const Arguments& arg
   const std::vector<Value> one = {given[0]};
   const std::string_view text = self.as_string();
   for (const Value& choice : given[0].is_tuple() ? given[0].items() : one) {
-    BATON_CHECK_OK(run.budget().step());
     BATON_TRY(const std::string_view affix, string_argument(choice, kName));
+    BATON_CHECK_OK(run.budget().step(1 + std::min(affix.size(), text.size()) / 1024));
     if (at_start ? text.starts_with(affix) : text.ends_with(affix)) return Value(true);
   }
   return Value(false);
@@ -74,6 +73,7 @@ template <bool at_start>
 result<Value> remove_affix_method(Runtime& run, const Value& self, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("removeprefix", arguments, {"affix"}));
   BATON_TRY(const std::string_view affix, string_argument(given[0], "the affix to remove"));
+  BATON_CHECK_OK(run.budget().step(self.as_string().size() / 1024));
   std::string_view text = self.as_string();
   if (at_start && text.starts_with(affix)) text.remove_prefix(affix.size());
   if (!at_start && text.ends_with(affix)) text.remove_suffix(affix.size());
@@ -83,6 +83,7 @@ result<Value> remove_affix_method(Runtime& run, const Value& self, const Argumen
 template <std::string (*convert)(std::string_view)>
 result<Value> convert_method(Runtime& run, const Value& self, const Arguments& arguments) {
   BATON_CHECK_OK(bind("a text's method", arguments, {}));
+  BATON_CHECK_OK(run.budget().step(self.as_string().size() / 16));
   return make_text(run.budget(), convert(self.as_string()));
 }
 
@@ -91,6 +92,7 @@ result<Value> replace_method(Runtime& run, const Value& self, const Arguments& a
   BATON_TRY(const std::string_view from, string_argument(given[0], "old of replace()"));
   BATON_TRY(const std::string_view to, string_argument(given[1], "new of replace()"));
   BATON_TRY(const int64_t most, int_argument(given[2], "count of replace()", -1));
+  BATON_CHECK_OK(run.budget().step(self.as_string().size() / 16));
   BATON_CHECK_OK(run.budget().text(replaced_bytes(self.as_string(), from, to)));
   return Value(replace(self.as_string(), from, to, most));
 }
@@ -101,16 +103,26 @@ result<Value> find_method(Runtime& run, const Value& self, const Arguments& argu
   BATON_TRY(const std::string_view part, string_argument(given[0], "sub of find()"));
   const std::string_view text = self.as_string();
   BATON_CHECK_OK(run.budget().step(text.size() / 64));
-  const size_t at = first ? text.find(part) : text.rfind(part);
+  // Backwards no search is linear.
+  if (!first) BATON_CHECK_OK(run.budget().step(text.size() / 64 * (part.size() / 64)));
+  const size_t at = first ? find_text(text, part) : text.rfind(part);
   return at == std::string_view::npos ? Value(int64_t{-1})
                                       : Value::size(length(text.substr(0, at)));
 }
 
 result<Value> count_method(Runtime& run, const Value& self, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("count", arguments, {"sub"}));
-  BATON_CHECK_OK(run.budget().step(self.weight() / 64));
-  if (self.is_list()) return Value::size(std::ranges::count(self.items(), given[0]));
+  if (self.is_list()) {
+    size_t found = 0;
+    BATON_CHECK_OK(run.budget().step(self.items().size() / 16));
+    for (const Value& item : self.items()) {
+      BATON_TRY(const bool same, equal(run.budget(), item, given[0]));
+      found += same ? 1 : 0;
+    }
+    return Value::size(found);
+  }
   BATON_TRY(const std::string_view part, string_argument(given[0], "sub of count()"));
+  BATON_CHECK_OK(run.budget().step(self.as_string().size() / 64));
   return Value::size(count(self.as_string(), part));
 }
 
@@ -174,17 +186,16 @@ result<Value> items_method(Runtime& run, const Value& self, const Arguments& arg
 
 result<Value> get_method(Runtime& run, const Value& self, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("get", arguments, {"key", "default"}));
-  BATON_CHECK_OK(run.budget().step(self.entries().size() / 16));
-  if (const Value* found = self.find(given[0])) return *found;
+  BATON_TRY(const Value* found, find(run.budget(), self, given[0]));
+  if (found != nullptr) return *found;
   return given[1].is_undefined() ? Value(None{}) : given[1];
 }
 
 result<Value> index_method(Runtime& run, const Value& self, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("index", arguments, {"value"}));
-  BATON_CHECK_OK(run.budget().step(self.weight() / 64));
-  const auto at = std::ranges::find(self.items(), given[0]);
-  if (at == self.items().end()) return error(Errc::kInvalidArgument, "index() of a missing item");
-  return Value(static_cast<int64_t>(at - self.items().begin()));
+  BATON_TRY(const size_t at, index_of(run.budget(), self.items(), given[0]));
+  if (at == self.items().size()) return error(Errc::kInvalidArgument, "index() of a missing item");
+  return Value::size(at);
 }
 
 constexpr Entry kStringMethods[] = {
@@ -216,6 +227,17 @@ constexpr Entry kDictMethods[] = {
 constexpr Entry kListMethods[] = {{"index", index_method}, {"count", count_method}};
 
 }  // namespace
+
+result<Value> strip_value(Runtime& run, std::string_view text, const Value& chars, Side side) {
+  if (chars.is_undefined() || chars.is_none()) {
+    BATON_CHECK_OK(run.budget().step(text.size() / 32));
+    return make_text(run.budget(), strip(text, std::nullopt, side));
+  }
+  BATON_TRY(const std::string_view set, string_argument(chars, "the argument of strip()"));
+  // Each character may be looked for among all of `set`.
+  BATON_CHECK_OK(run.budget().step(text.size() / 64 * (1 + set.size() / 4)));
+  return make_text(run.budget(), strip(text, set, side));
+}
 
 result<Value> method(const Value& receiver, std::string_view name) {
   std::span<const Entry> methods;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/formats/utf8.h"
+#include "common/text/jinja/comparison.h"
 #include "common/text/jinja/methods.h"
 #include "common/text/jinja/runtime.h"
 #include "common/text/jinja/strings.h"
@@ -193,12 +195,14 @@ result<Value> negate(const Value& value) {
 }
 
 result<bool> compare(Budget& budget, CompareOp op, const Value& a, const Value& b) {
-  BATON_CHECK_OK(budget.step(std::min(a.weight(), b.weight()) / 64));
+  BATON_CHECK_OK(budget.step());
   switch (op) {
     case CompareOp::kEqual:
-      return a == b;
-    case CompareOp::kNotEqual:
-      return !(a == b);
+      return equal(budget, a, b);
+    case CompareOp::kNotEqual: {
+      BATON_TRY(const bool same, equal(budget, a, b));
+      return !same;
+    }
     case CompareOp::kIn:
       return contains(budget, b, a);
     case CompareOp::kNotIn: {
@@ -208,30 +212,34 @@ result<bool> compare(Budget& budget, CompareOp op, const Value& a, const Value& 
     default:
       break;
   }
-  BATON_TRY(const int order, compare(a, b));
+  BATON_TRY(const int which, order(budget, a, b));
   switch (op) {
     case CompareOp::kLess:
-      return order == -1;
+      return which == -1;
     case CompareOp::kLessEqual:
-      return order == -1 || order == 0;
+      return which == -1 || which == 0;
     case CompareOp::kGreater:
-      return order == 1;
+      return which == 1;
     default:
-      return order == 1 || order == 0;
+      return which == 1 || which == 0;
   }
 }
 
 result<bool> contains(Budget& budget, const Value& container, const Value& item) {
-  BATON_CHECK_OK(budget.step(container.weight() / 64));
   if (container.is_undefined()) return false;
   if (container.is_string()) {
     if (!item.is_string()) return no_operation("in", item, container);
-    return container.as_string().find(item.as_string()) != std::string::npos;
+    BATON_CHECK_OK(budget.step(container.as_string().size() / 64));
+    return find_text(container.as_string(), item.as_string()) != std::string::npos;
   }
   if (container.is_list()) {
-    return std::ranges::find(container.items(), item) != container.items().end();
+    BATON_TRY(const size_t at, index_of(budget, container.items(), item));
+    return at < container.items().size();
   }
-  if (container.is_dict()) return container.find(item) != nullptr;
+  if (container.is_dict()) {
+    BATON_TRY(const Value* found, find(budget, container, item));
+    return found != nullptr;
+  }
   return no_operation("in", item, container);
 }
 
@@ -241,17 +249,18 @@ result<Value> get_attribute(Budget& budget, const Value& object, const std::stri
   BATON_TRY(Value as_method, method(object, name));
   if (!as_method.is_undefined()) return as_method;
   if (object.is_dict()) {
-    BATON_CHECK_OK(budget.step(object.entries().size() / 16));
-    if (const Value* found = object.find(std::string_view(name))) return *found;
+    BATON_TRY(const Value* found, find(budget, object, std::string_view(name)));
+    if (found != nullptr) return *found;
   }
-  return Value::undefined(fmt::format("'{}' has no attribute '{}'", object_text(object), name));
+  return Value::undefined(
+      fmt::format("'{}' has no attribute '{}'", object_text(object), formats::printable(name)));
 }
 
 result<Value> get_item(Budget& budget, const Value& object, const Value& index) {
   if (object.is_undefined()) return undefined_used(object);
   if (object.is_dict()) {
-    BATON_CHECK_OK(budget.step(object.entries().size() / 16));
-    if (const Value* found = object.find(index)) return *found;
+    BATON_TRY(const Value* found, find(budget, object, index));
+    if (found != nullptr) return *found;
   } else if ((object.is_list() || object.is_string()) && (index.is_int() || index.is_bool())) {
     if (object.is_list()) {
       const auto at = position(index.as_int(), object.items().size());
@@ -266,15 +275,16 @@ result<Value> get_item(Budget& budget, const Value& object, const Value& index) 
         fmt::format("'{}' has no element {}", object_text(object), index.as_int()));
   }
   if (index.is_string()) return get_attribute(budget, object, index.as_string());
+  BATON_TRY(const std::string text, text_of(budget, index));
   return Value::undefined(
-      fmt::format("'{}' has no element {}", object_text(object), repr(index).substr(0, 100)));
+      fmt::format("'{}' has no element {}", object_text(object), formats::printable(text)));
 }
 
 result<Value> slice(Budget& budget, const Value& object, const Value& start, const Value& stop,
                     const Value& step) {
   if (object.is_undefined()) return undefined_used(object);
   if (object.is_string()) {
-    BATON_CHECK_OK(budget.text(object.as_string().size()));
+    BATON_CHECK_OK(budget.step(object.as_string().size() / 16));
     const auto all = characters(object.as_string());
     BATON_TRY(const auto selected, positions(budget, all.size(), start, stop, step));
     std::string out;

@@ -8,41 +8,33 @@ namespace baton::text::jinja {
 
 class Namespace : public Object {
  public:
-  explicit Namespace(std::vector<std::pair<std::string, Value>> attributes)
-      : attributes_(std::move(attributes)) {}
+  explicit Namespace(NamedValues attributes) : attributes_(std::move(attributes)) {}
 
   std::string_view type_name() const override { return "Namespace"; }
 
   Value attribute(std::string_view name) override {
-    for (const auto& [key, value] : attributes_) {
-      if (key == name) return value;
+    if (const auto found = attributes_.find(name); found != attributes_.end()) {
+      return found->second;
     }
     return Value::undefined(fmt::format("'Namespace object' has no attribute '{}'", name));
   }
 
   bool set_attribute(std::string_view name, Value value) override {
-    for (auto& [key, old] : attributes_) {
-      if (key == name) {
-        old = std::move(value);
-        return true;
-      }
-    }
-    attributes_.emplace_back(name, std::move(value));
+    attributes_.insert_or_assign(std::string(name), std::move(value));
     return true;
   }
 
   void clear() { attributes_.clear(); }
 
  private:
-  std::vector<std::pair<std::string, Value>> attributes_;
+  NamedValues attributes_;
 };
 
 Runtime::~Runtime() {
   for (const auto& one : namespaces_) one->clear();
 }
 
-std::shared_ptr<Object> Runtime::make_namespace(
-    std::vector<std::pair<std::string, Value>> attributes) {
+std::shared_ptr<Object> Runtime::make_namespace(NamedValues attributes) {
   namespaces_.push_back(std::make_shared<Namespace>(std::move(attributes)));
   return namespaces_.back();
 }
@@ -83,6 +75,12 @@ result<std::string_view> string_argument(const Value& value, std::string_view wh
   if (value.is_string()) return std::string_view(value.as_string());
   return error(Errc::kInvalidArgument,
                fmt::format("{} must be a string, not {}", what, value.type_name()));
+}
+
+result<std::string> text_of(Budget& budget, const Value& value) {
+  // Text is copied; all else is written piece by piece.
+  BATON_CHECK_OK(budget.step(value.weight() / (value.is_string() ? 64 : 16)));
+  return to_text(value);
 }
 
 result<Value> make_text(Budget& budget, std::string_view text) {

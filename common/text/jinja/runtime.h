@@ -1,7 +1,9 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -11,6 +13,9 @@
 #include "common/text/jinja/value.h"
 
 namespace baton::text::jinja {
+
+// A template chooses how many names there are: finding one must not walk them all.
+using NamedValues = std::map<std::string, Value, std::less<>>;
 
 // What one rendering carries along: the budget, the clock, the namespaces made. One thread.
 class Runtime {
@@ -24,7 +29,7 @@ class Runtime {
   std::chrono::local_seconds now() const { return now_; }
   // Only namespaces change, so only they can close a circle of references; the end of the
   // rendering empties them all.
-  std::shared_ptr<Object> make_namespace(std::vector<std::pair<std::string, Value>> attributes);
+  std::shared_ptr<Object> make_namespace(NamedValues attributes);
 
  private:
   Budget budget_;
@@ -40,6 +45,9 @@ result<std::vector<Value>> bind(std::string_view function, const Arguments& argu
 // The named argument; `fallback` where it is undefined. kInvalidArgument for another type.
 result<int64_t> int_argument(const Value& value, std::string_view what, int64_t fallback);
 result<std::string_view> string_argument(const Value& value, std::string_view what);
+
+// str(value), charged to the budget before it is made.
+result<std::string> text_of(Budget& budget, const Value& value);
 
 // A text as value, charged to the budget.
 result<Value> make_text(Budget& budget, std::string_view text);

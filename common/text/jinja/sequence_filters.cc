@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "common/text/jinja/builtins.h"
+#include "common/text/jinja/comparison.h"
 #include "common/text/jinja/operators.h"
 #include "common/text/jinja/strings.h"
 
@@ -15,6 +16,7 @@ namespace {
 result<Value> attribute_of(Runtime& run, Value item, const Value& path) {
   if (path.is_int()) return get_item(run.budget(), item, path);
   BATON_TRY(const std::string_view names, string_argument(path, "an attribute"));
+  BATON_CHECK_OK(run.budget().step(names.size() / 16));
   for (std::string_view name : split(names, ".", -1)) {
     int64_t index = 0;
     const auto [end, failure] = std::from_chars(name.data(), name.data() + name.size(), index);
@@ -72,14 +74,14 @@ result<Value> reverse_filter(Runtime& run, const Value& subject, const Arguments
 result<Value> join_filter(Runtime& run, const Value& subject, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("join", arguments, {"d", "attribute"}));
   BATON_TRY(const auto items, iterate(run.budget(), subject));
-  const std::string separator = to_text(given[0]);
+  BATON_TRY(const std::string separator, text_of(run.budget(), given[0]));
   std::string out;
   for (size_t i = 0; i < items.size(); ++i) {
     Value item = items[i];
     if (!given[1].is_undefined() && !given[1].is_none()) {
       BATON_TRY(item, attribute_of(run, item, given[1]));
     }
-    const std::string part = to_text(item);
+    BATON_TRY(const std::string part, text_of(run.budget(), item));
     BATON_CHECK_OK(run.budget().text(part.size() + separator.size()));
     if (i > 0) out += separator;
     out += part;
@@ -160,10 +162,10 @@ result<std::vector<std::pair<Value, Value>>> keyed(Runtime& run, const std::vect
     if (!attribute.is_undefined() && !attribute.is_none()) {
       BATON_TRY(key, attribute_of(run, item, attribute));
     }
+    BATON_CHECK_OK(run.budget().step(1 + (key.is_string() ? key.weight() / 16 : 0)));
     if (!case_sensitive && key.is_string()) {
       BATON_TRY(key, make_text(run.budget(), lower(key.as_string())));
     }
-    BATON_CHECK_OK(run.budget().step(1 + key.weight() / 64));
     out.emplace_back(std::move(key), item);
   }
   return out;
@@ -226,10 +228,9 @@ result<Value> unique_filter(Runtime& run, const Value& subject, const Arguments&
   BATON_TRY(auto pairs, keyed(run, items, given[1], given[0].truthy()));
   std::vector<std::pair<Value, Value>> out;
   for (auto& pair : pairs) {
-    BATON_CHECK_OK(run.budget().step(1 + out.size() * (1 + pair.first.weight() / 64)));
-    const bool seen =
-        std::ranges::any_of(out, [&](const auto& o) { return o.first == pair.first; });
-    if (!seen) out.push_back(std::move(pair));
+    BATON_CHECK_OK(run.budget().step());
+    BATON_TRY(const size_t seen_at, index_of_key(run.budget(), out, pair.first));
+    if (seen_at == out.size()) out.push_back(std::move(pair));
   }
   return values_of(std::move(out));
 }

@@ -3,6 +3,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "common/text/utf8.h"
 
@@ -110,7 +111,7 @@ std::vector<std::string_view> split(std::string_view text,
   if (!separator) return split_at_spaces(text, max_splits);
   std::vector<std::string_view> out;
   while (max_splits < 0 || static_cast<int64_t>(out.size()) < max_splits) {
-    const size_t at = text.find(*separator);
+    const size_t at = find_text(text, *separator);
     if (at == npos) break;
     out.push_back(text.substr(0, at));
     text.remove_prefix(at + separator->size());
@@ -192,7 +193,7 @@ std::string replace(std::string_view text, std::string_view from, std::string_vi
     return out;
   }
   while (left-- > 0) {
-    const size_t at = text.find(from);
+    const size_t at = find_text(text, from);
     if (at == npos) break;
     out += text.substr(0, at);
     out += to;
@@ -205,10 +206,20 @@ size_t replaced_bytes(std::string_view text, std::string_view from, std::string_
   return text.size() + count(text, from) * to.size();
 }
 
+size_t find_text(std::string_view text, std::string_view part) {
+  if (part.empty()) return 0;
+  const void* at = memmem(text.data(), text.size(), part.data(), part.size());
+  if (at == nullptr) return npos;
+  return static_cast<size_t>(static_cast<const char*>(at) - text.data());
+}
+
 size_t count(std::string_view text, std::string_view part) {
   if (part.empty()) return length(text) + 1;
   size_t found = 0;
-  for (size_t at = text.find(part); at != npos; at = text.find(part, at + part.size())) ++found;
+  for (size_t at = find_text(text, part); at != npos; at = find_text(text, part)) {
+    ++found;
+    text.remove_prefix(at + part.size());
+  }
   return found;
 }
 

@@ -37,6 +37,8 @@ std::string title_words(std::string_view text);
 std::string replace(std::string_view text, std::string_view from, std::string_view to,
                     int64_t max_count);
 size_t replaced_bytes(std::string_view text, std::string_view from, std::string_view to);
+// std::string_view::find() in linear time, whatever the two are.
+size_t find_text(std::string_view text, std::string_view part);
 // How often `part`, which may be empty, occurs without overlap.
 size_t count(std::string_view text, std::string_view part);
 

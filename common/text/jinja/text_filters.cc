@@ -6,7 +6,9 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "common/formats/utf8.h"
 #include "common/text/jinja/builtins.h"
+#include "common/text/jinja/methods.h"
 #include "common/text/jinja/strings.h"
 
 namespace baton::text::jinja {
@@ -15,29 +17,30 @@ namespace {
 template <std::string (*convert)(std::string_view)>
 result<Value> convert_filter(Runtime& run, const Value& subject, const Arguments& arguments) {
   BATON_CHECK_OK(bind("a text filter", arguments, {}));
-  return make_text(run.budget(), convert(to_text(subject)));
+  BATON_TRY(const std::string text, text_of(run.budget(), subject));
+  BATON_CHECK_OK(run.budget().step(text.size() / 16));
+  return make_text(run.budget(), convert(text));
 }
 
 result<Value> trim_filter(Runtime& run, const Value& subject, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("trim", arguments, {"chars"}));
-  const std::string text = to_text(subject);
-  if (given[0].is_undefined() || given[0].is_none()) {
-    return make_text(run.budget(), strip(text, std::nullopt, Side::kBoth));
-  }
-  BATON_TRY(const std::string_view chars, string_argument(given[0], "chars of trim"));
-  return make_text(run.budget(), strip(text, chars, Side::kBoth));
+  BATON_TRY(const std::string text, text_of(run.budget(), subject));
+  return strip_value(run, text, given[0], Side::kBoth);
 }
 
 result<Value> string_filter(Runtime& run, const Value& subject, const Arguments& arguments) {
   BATON_CHECK_OK(bind("string", arguments, {}));
   if (subject.is_string()) return subject;
-  return make_text(run.budget(), to_text(subject));
+  BATON_TRY(std::string text, text_of(run.budget(), subject));
+  return make_text(run.budget(), std::move(text));
 }
 
 result<Value> escape_filter(Runtime& run, const Value& subject, const Arguments& arguments) {
   BATON_CHECK_OK(bind("escape", arguments, {}));
+  BATON_TRY(const std::string text, text_of(run.budget(), subject));
+  BATON_CHECK_OK(run.budget().step(text.size() / 16));
   std::string out;
-  for (char c : to_text(subject)) {
+  for (char c : text) {
     switch (c) {
       case '&':
         out += "&amp;";
@@ -63,7 +66,10 @@ result<Value> escape_filter(Runtime& run, const Value& subject, const Arguments&
 
 result<Value> replace_filter(Runtime& run, const Value& subject, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("replace", arguments, {"old", "new", "count"}));
-  const std::string text = to_text(subject), from = to_text(given[0]), to = to_text(given[1]);
+  BATON_TRY(const std::string text, text_of(run.budget(), subject));
+  BATON_TRY(const std::string from, text_of(run.budget(), given[0]));
+  BATON_TRY(const std::string to, text_of(run.budget(), given[1]));
+  BATON_CHECK_OK(run.budget().step(text.size() / 16));
   BATON_TRY(const int64_t most,
             int_argument(given[2].is_none() ? Value() : given[2], "count of replace", -1));
   BATON_CHECK_OK(run.budget().text(replaced_bytes(text, from, to)));
@@ -79,7 +85,8 @@ result<Value> indent_filter(Runtime& run, const Value& subject, const Arguments&
     BATON_TRY(const int64_t width, int_argument(given[0], "width of indent", 4));
     indent.assign(static_cast<size_t>(std::clamp<int64_t>(width, 0, 1000)), ' ');
   }
-  const std::string text = to_text(subject) + "\n";
+  BATON_TRY(std::string text, text_of(run.budget(), subject));
+  text += '\n';
   const auto lines = split_lines(text);
   BATON_CHECK_OK(run.budget().text(text.size() + lines.size() * indent.size()));
   std::string out = given[1].truthy() ? indent : "";
@@ -110,7 +117,7 @@ result<Value> tojson_filter(Runtime& run, const Value& subject, const Arguments&
     style.item_separator = pair[0].as_string();
     style.key_separator = pair[1].as_string();
   }
-  BATON_CHECK_OK(run.budget().step(subject.weight() / 64));
+  BATON_CHECK_OK(run.budget().step(subject.weight() / 16));
   BATON_TRY(std::string text, to_json(subject, style));
   return make_text(run.budget(), std::move(text));
 }
@@ -163,10 +170,11 @@ std::optional<int64_t> truncated(double v) {
   return static_cast<int64_t>(v);
 }
 
-result<Value> int_filter(Runtime&, const Value& subject, const Arguments& arguments) {
+result<Value> int_filter(Runtime& run, const Value& subject, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("int", arguments, {"default", "base"}));
   BATON_TRY(const int64_t base, int_argument(given[1], "base of int", 10));
   if (subject.is_undefined()) return error(Errc::kInvalidArgument, subject.undefined_reason());
+  BATON_CHECK_OK(run.budget().step(subject.weight() / 16));
   if (base < 2 || base > 36) return error(Errc::kInvalidArgument, "base of int is out of range");
   std::optional<int64_t> out;
   if (subject.is_float()) out = truncated(subject.as_double());
@@ -182,8 +190,9 @@ result<Value> int_filter(Runtime&, const Value& subject, const Arguments& argume
   return given[0].is_undefined() ? Value(int64_t{0}) : given[0];
 }
 
-result<Value> float_filter(Runtime&, const Value& subject, const Arguments& arguments) {
+result<Value> float_filter(Runtime& run, const Value& subject, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("float", arguments, {"default"}));
+  BATON_CHECK_OK(run.budget().step(subject.weight() / 16));
   if (subject.is_undefined()) return error(Errc::kInvalidArgument, subject.undefined_reason());
   if (subject.is_number()) return Value(subject.as_double());
   if (subject.is_string()) {
@@ -201,17 +210,19 @@ result<Value> abs_filter(Runtime&, const Value& subject, const Arguments& argume
   return Value(std::abs(subject.as_int()));
 }
 
-result<Value> round_filter(Runtime&, const Value& subject, const Arguments& arguments) {
+result<Value> round_filter(Runtime& run, const Value& subject, const Arguments& arguments) {
   BATON_TRY(const auto given, bind("round", arguments, {"precision", "method"}));
   BATON_TRY(const int64_t precision, int_argument(given[0], "precision of round", 0));
   if (!subject.is_number() || precision < 0 || precision > 15) {
     return error(Errc::kInvalidArgument, "round takes a number and a precision of 0 to 15");
   }
   const double v = subject.as_double(), scale = std::pow(10.0, static_cast<double>(precision));
-  const std::string how = given[1].is_undefined() ? "common" : to_text(given[1]);
+  BATON_TRY(const std::string how,
+            text_of(run.budget(), given[1].is_undefined() ? Value("common") : given[1]));
   if (how == "ceil") return Value(std::ceil(v * scale) / scale);
   if (how == "floor") return Value(std::floor(v * scale) / scale);
-  if (how != "common") return error(Errc::kInvalidArgument, "round has no method " + how);
+  if (how != "common")
+    return error(Errc::kInvalidArgument, "round has no method " + formats::printable(how));
   if (subject.is_int()) return subject;
   return Value(std::strtod(fmt::format("{:.{}f}", v, precision).c_str(), nullptr));
 }

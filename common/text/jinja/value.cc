@@ -31,11 +31,6 @@ struct Size {
   }
 };
 
-template <class A, class B>
-int order(const A& a, const B& b) {
-  return a < b ? -1 : b < a ? 1 : a == b ? 0 : 2;
-}
-
 }  // namespace
 
 Value Value::undefined(std::string reason) {
@@ -160,59 +155,6 @@ std::string_view Value::type_name() const {
   if (is_list()) return is_tuple() ? "tuple" : "list";
   if (is_dict()) return "dict";
   return is_object() ? object().type_name() : "function";
-}
-
-bool operator==(const Value& a, const Value& b) {
-  if (a.is_number() && b.is_number()) {
-    return a.is_float() || b.is_float() ? a.as_double() == b.as_double() : a.as_int() == b.as_int();
-  }
-  if (a.held_.index() != b.held_.index()) return false;
-  if (a.is_string()) return a.as_string() == b.as_string();
-  if (a.is_list()) return a.is_tuple() == b.is_tuple() && a.items() == b.items();
-  if (a.is_dict()) {
-    return a.entries().size() == b.entries().size() &&
-           std::ranges::all_of(a.entries(), [&b](const auto& entry) {
-             const Value* other = b.find(entry.first);
-             return other != nullptr && *other == entry.second;
-           });
-  }
-  if (a.is_object()) return &a.object() == &b.object();
-  if (a.is_callable()) return &a.callable() == &b.callable();
-  return true;  // None, undefined
-}
-
-const Value* Value::find(const Value& key) const {
-  for (const auto& [k, v] : entries()) {
-    if (k == key) return &v;
-  }
-  return nullptr;
-}
-
-const Value* Value::find(std::string_view key) const {
-  for (const auto& [k, v] : entries()) {
-    if (k.is_string() && k.as_string() == key) return &v;
-  }
-  return nullptr;
-}
-
-result<int> compare(const Value& a, const Value& b) {
-  if (a.is_number() && b.is_number()) {
-    if (a.is_float() || b.is_float()) return order(a.as_double(), b.as_double());
-    return order(a.as_int(), b.as_int());
-  }
-  if (a.is_string() && b.is_string()) return order(a.as_string(), b.as_string());
-  if (a.is_list() && b.is_list() && a.is_tuple() == b.is_tuple()) {
-    const size_t common = std::min(a.items().size(), b.items().size());
-    for (size_t i = 0; i < common; ++i) {
-      if (a.items()[i] == b.items()[i]) continue;
-      return compare(a.items()[i], b.items()[i]);
-    }
-    return order(a.items().size(), b.items().size());
-  }
-  if (a.is_undefined()) return error(Errc::kInvalidArgument, a.undefined_reason());
-  if (b.is_undefined()) return error(Errc::kInvalidArgument, b.undefined_reason());
-  return error(Errc::kInvalidArgument, "'" + std::string(a.type_name()) + "' and '" +
-                                           std::string(b.type_name()) + "' have no order");
 }
 
 }  // namespace baton::text::jinja

@@ -95,6 +95,7 @@ class Value {
   bool is_dict() const { return holds<DictPtr>(); }
   bool is_object() const { return holds<std::shared_ptr<Object>>(); }
   bool is_callable() const { return holds<std::shared_ptr<const Callable>>(); }
+  bool same_kind(const Value& other) const { return held_.index() == other.held_.index(); }
   bool is_number() const { return is_int() || is_float() || is_bool(); }
 
   // The caller has asked what it is.
@@ -116,13 +117,9 @@ class Value {
   // That of a value that holds `items`; kResourceExhausted beyond kMaxNesting.
   static result<uint32_t> nesting_around(std::span<const Value> items);
 
-  // Python's bool(), type name, ==.
+  // Python's bool() and type name.
   bool truthy() const;
   std::string_view type_name() const;
-  friend bool operator==(const Value& a, const Value& b);
-  // Of a dict; nullptr if there is no such key.
-  const Value* find(const Value& key) const;
-  const Value* find(std::string_view key) const;
 
  private:
   using StringPtr = std::shared_ptr<const std::string>;
@@ -164,8 +161,5 @@ struct JsonStyle {
 };
 // Python's json.dumps(). kInvalidArgument for what JSON has no form for.
 result<std::string> to_json(const Value& value, const JsonStyle& style);
-
-// -1, 0, 1, or 2 if neither is less (NaN). kInvalidArgument if Python cannot order the two.
-result<int> compare(const Value& a, const Value& b);
 
 }  // namespace baton::text::jinja
