@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/post.hpp>
 #include <utility>
 
 #include "common/formats/utf8.h"
@@ -62,19 +60,14 @@ const Api::Route* Api::find_route(std::string_view path) {
 
 Api::Api(boost::asio::io_context& io, const RouterConfig& config, const ModelMap& models,
          Cluster& cluster, RouterMetrics& metrics)
-    : io_(io),
-      limits_(config.limits),
+    : limits_(config.limits),
       request_deadline_(config.request_deadline),
       models_(models),
       cluster_(cluster),
       metrics_(metrics),
-      keys_(config.api_keys) {
+      keys_(config.api_keys),
+      bodies_(io, config.max_waiting_body_bytes) {
   limits_.max_body_bytes = config.http.max_body_bytes;
-}
-
-Api::~Api() {
-  texts_.stop();
-  texts_.join();
 }
 
 HttpHandlers Api::handlers() {
@@ -159,18 +152,20 @@ api_result<Api::Prepared> Api::prepare(Job::Api api, std::string_view body) cons
   return out;
 }
 
-void Api::generate(Job::Api api, std::string body, ExchangePtr exchange) {
-  if (body.size() <= kLongBodyBytes) {
-    start(prepare(api, body), std::move(exchange));
-    return;
+void Api::read_body(std::string body, const ExchangePtr& exchange, Read read) {
+  if (body.size() <= kLongBodyBytes) return read(body)();
+  const size_t bytes = body.size();
+  auto whole = [body = std::move(body), read = std::move(read)] { return read(body); };
+  if (!bodies_.read(exchange, bytes, std::move(whole))) {
+    refuse(exchange, overloaded("too many long requests wait to be read"));
   }
-  boost::asio::post(texts_, [this, api, body = std::move(body), exchange = std::move(exchange),
-                             alive = std::weak_ptr<void>(alive_)]() mutable {
-    auto prepared = std::make_shared<api_result<Prepared>>(prepare(api, body));
-    boost::asio::post(io_, [this, alive = std::move(alive), prepared = std::move(prepared),
-                            exchange = std::move(exchange)]() mutable {
-      if (!alive.expired()) start(std::move(*prepared), std::move(exchange));
-    });
+}
+
+void Api::generate(Job::Api api, std::string body, ExchangePtr exchange) {
+  read_body(std::move(body), exchange, [this, api, exchange](std::string_view text) {
+    return [this, exchange, prepared = prepare(api, text)]() mutable {
+      start(std::move(prepared), exchange);
+    };
   });
 }
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <boost/asio/thread_pool.hpp>
 #include <functional>
 #include <map>
 #include <memory>
@@ -9,6 +8,7 @@
 
 #include "router/http/server.h"
 #include "router/service/api_keys.h"
+#include "router/service/body_reader.h"
 #include "router/service/cluster.h"
 #include "router/service/config.h"
 #include "router/service/generation.h"
@@ -19,14 +19,13 @@ namespace baton::router {
 
 using ModelMap = std::map<std::string, ServedModel, std::less<>>;
 
-// The paths of the server and what each does. On the thread of the io_context, but for the text of
-// long requests, which is parsed and tokenized on a thread of its own.
+// The paths of the server and what each does. On the thread of the io_context, but for long bodies,
+// which are parsed and tokenized on a thread of their own.
 class Api {
  public:
   // All references outlive it.
   Api(boost::asio::io_context& io, const RouterConfig& config, const ModelMap& models,
       Cluster& cluster, RouterMetrics& metrics);
-  ~Api();
 
   HttpHandlers handlers();
 
@@ -49,12 +48,23 @@ class Api {
   void version(std::string body, ExchangePtr exchange);
   void metrics(std::string body, ExchangePtr exchange);
 
+  // Makes something of a body, on whichever thread, and says what becomes of it on ours.
+  using Read = std::function<BodyReader::Then(std::string_view body)>;
+  void read_body(std::string body, const ExchangePtr& exchange, Read read);
+
   // What parsing and tokenizing made of a body.
   struct Prepared {
     Job job;
     const ServedModel* model = nullptr;
   };
   api_result<Prepared> prepare(Job::Api api, std::string_view body) const;
+  // The answer of /tokenize, without its beginning: the model's limits are known on our thread.
+  struct Tokenized {
+    const ServedModel* model = nullptr;
+    std::string rest;
+  };
+  api_result<Tokenized> tokenize_body(std::string_view body) const;
+  api_result<std::string> detokenize_body(std::string_view body) const;
   api_result<const ServedModel*> find_model(const std::string& name) const;
   api_result<const ServedModel*> find_model_or_only(const std::string& name) const;
   void generate(Job::Api api, std::string body, ExchangePtr exchange);
@@ -62,15 +72,13 @@ class Api {
   void refuse(const ExchangePtr& exchange, const ApiError& error);
   void append_model(std::string& out, const ServedModel& model) const;
 
-  boost::asio::io_context& io_;
   RequestLimits limits_;
   Duration request_deadline_;
   const ModelMap& models_;
   Cluster& cluster_;
   RouterMetrics& metrics_;
   ApiKeys keys_;
-  std::shared_ptr<void> alive_ = std::make_shared<char>();  // for work that comes back late
-  boost::asio::thread_pool texts_{1};
+  BodyReader bodies_;  // last: its thread uses the above
 };
 
 }  // namespace baton::router

@@ -1,4 +1,4 @@
-// The paths that answer at once.
+// The paths that need no worker.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -60,47 +60,63 @@ void Api::show_model(std::string, ExchangePtr exchange) {
   exchange->reply({.body = std::move(out)});
 }
 
+api_result<Api::Tokenized> Api::tokenize_body(std::string_view body) const {
+  Tokenized out;
+  BATON_TRY(const TokenizeRequest request, parse_tokenize_request(body, limits_));
+  BATON_TRY(out.model, find_model_or_only(request.model));
+  auto encoded = request.messages
+                     ? out.model->encode_chat(*request.messages, request.add_generation_prompt)
+                     : out.model->encode_prompt(request.prompt, request.add_special_tokens);
+  BATON_TRY(const std::vector<TokenId> ids, std::move(encoded));
+  out.rest =
+      fmt::format(R"("count":{},"tokens":[{}],"token_strs":)", ids.size(), fmt::join(ids, ","));
+  if (!request.return_token_strings) {
+    out.rest += "null}";
+    return out;
+  }
+  out.rest += '[';
+  for (const TokenId id : ids) {
+    if (out.rest.back() != '[') out.rest += ',';
+    append_json_string(out.rest, out.model->tokenizer().token_view(id));
+  }
+  out.rest += "]}";
+  return out;
+}
+
 void Api::tokenize(std::string body, ExchangePtr exchange) {
-  const auto answer = [&]() -> api_result<std::string> {
-    BATON_TRY(const TokenizeRequest request, parse_tokenize_request(body, limits_));
-    BATON_TRY(const ServedModel* model, find_model_or_only(request.model));
-    auto encoded = request.messages
-                       ? model->encode_chat(*request.messages, request.add_generation_prompt)
-                       : model->encode_prompt(request.prompt, request.add_special_tokens);
-    BATON_TRY(const std::vector<TokenId> ids, std::move(encoded));
-    const auto capacity = cluster_.dispatcher().pool().capacity(model->name());
-    std::string out =
-        fmt::format(R"({{"count":{},"max_model_len":{},"tokens":[{}],"token_strs":)", ids.size(),
-                    capacity ? fmt::to_string(capacity->max_context) : "null", fmt::join(ids, ","));
-    if (!request.return_token_strings) return out + "null}";
-    out += '[';
-    for (const TokenId id : ids) {
-      if (out.back() != '[') out += ',';
-      append_json_string(out, model->tokenizer().token_view(id));
-    }
-    return out + "]}";
-  }();
-  if (!answer) return refuse(exchange, answer.error());
-  exchange->reply({.body = *answer});
+  read_body(std::move(body), exchange, [this, exchange](std::string_view text) {
+    return [this, exchange, answer = tokenize_body(text)] {
+      if (!answer) return refuse(exchange, answer.error());
+      const auto capacity = cluster_.dispatcher().pool().capacity(answer->model->name());
+      exchange->reply(
+          {.body = fmt::format(R"({{"max_model_len":{},{})",
+                               capacity ? fmt::to_string(capacity->max_context) : "null",
+                               answer->rest)});
+    };
+  });
+}
+
+api_result<std::string> Api::detokenize_body(std::string_view body) const {
+  BATON_TRY(const DetokenizeRequest request, parse_detokenize_request(body, limits_));
+  BATON_TRY(const ServedModel* model, find_model_or_only(request.model));
+  const size_t vocab = model->tokenizer().vocab_size();
+  const auto outside = std::ranges::find_if(
+      request.tokens, [&](TokenId id) { return static_cast<size_t>(id) >= vocab; });
+  if (outside != request.tokens.end()) {
+    return bad_field("tokens", fmt::format("has token id {}, but the vocabulary ends at {}",
+                                           *outside, vocab - 1));
+  }
+  std::string out = R"({"prompt":)";
+  append_json_string(out, model->tokenizer().decode(request.tokens, /*skip_special=*/false));
+  return out + "}";
 }
 
 void Api::detokenize(std::string body, ExchangePtr exchange) {
-  const auto answer = [&]() -> api_result<std::string> {
-    BATON_TRY(const DetokenizeRequest request, parse_detokenize_request(body, limits_));
-    BATON_TRY(const ServedModel* model, find_model_or_only(request.model));
-    const size_t vocab = model->tokenizer().vocab_size();
-    const auto outside = std::ranges::find_if(
-        request.tokens, [&](TokenId id) { return static_cast<size_t>(id) >= vocab; });
-    if (outside != request.tokens.end()) {
-      return bad_field("tokens", fmt::format("has token id {}, but the vocabulary ends at {}",
-                                             *outside, vocab - 1));
-    }
-    std::string out = R"({"prompt":)";
-    append_json_string(out, model->tokenizer().decode(request.tokens, /*skip_special=*/false));
-    return out + "}";
-  }();
-  if (!answer) return refuse(exchange, answer.error());
-  exchange->reply({.body = *answer});
+  read_body(std::move(body), exchange, [this, exchange](std::string_view text) {
+    return [this, exchange, answer = detokenize_body(text)] {
+      answer ? exchange->reply({.body = *answer}) : refuse(exchange, answer.error());
+    };
+  });
 }
 
 void Api::health(std::string, ExchangePtr exchange) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -23,8 +24,9 @@ struct RouterConfig {
   HttpOptions http;
   std::vector<std::string> workers;  // host:port of each worker's RPC endpoint
   std::vector<ModelSource> models;
-  std::vector<std::string> api_keys;  // none: everybody is let in
-  RequestLimits limits;               // max_body_bytes is http's
+  std::vector<std::string> api_keys;                 // none: everybody is let in
+  RequestLimits limits;                              // max_body_bytes is http's
+  size_t max_waiting_body_bytes = size_t{64} << 20;  // of long bodies not read yet; more gets 503
   DispatchLimits dispatch;
   Duration request_deadline = std::chrono::minutes(10);
   Duration drain_timeout = seconds(30);

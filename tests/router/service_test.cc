@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
+#include <utility>
 
 #include "tests/fakes/toy_tokenizer.h"
 #include "tests/router/router_fixture.h"
@@ -344,6 +345,28 @@ TEST_F(ServiceTest, LongRequestsAreReadBesideTheStreams) {
       ask(post("/v1/completions", R"({"model":"toy","max_tokens":2,"prompt":")" + text + "\"}"));
   ASSERT_EQ(answer.status, 200) << answer.body.substr(0, 300);
   EXPECT_EQ(parse(answer.body).at("usage").at("prompt_tokens").to_number<int>(), 200'000);
+}
+
+// With no room for them they are refused, which shows that none of them is read on the io thread.
+TEST_F(ServiceTest, LongBodiesOfAllPathsWaitTheirTurn) {
+  add_worker({.name = "mixed-0"});
+  RouterConfig config;
+  config.max_waiting_body_bytes = 0;
+  start(std::move(config));
+  wait_ready();
+  const std::pair<const char*, const char*> fields[] = {
+      {"/v1/completions", R"({"model":"toy","max_tokens":1,"prompt":"x")"},
+      {"/v1/chat/completions",
+       R"({"model":"toy","max_tokens":1,"messages":[{"role":"user","content":"x"}])"},
+      {"/tokenize", R"({"prompt":"x")"},
+      {"/detokenize", R"({"tokens":[97])"}};
+  for (const auto& [path, body] : fields) {
+    SCOPED_TRACE(path);
+    EXPECT_EQ(ask(post(path, std::string(body) + "}")).status, 200);
+    const HttpAnswer refused = ask(post(path, std::string(body) + std::string(10'000, ' ') + "}"));
+    EXPECT_EQ(refused.status, 503);
+    EXPECT_EQ(refused.headers.at("retry-after"), "1");
+  }
 }
 
 }  // namespace
