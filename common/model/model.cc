@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <utility>
 
 #include "common/kvcache/sha256.h"
 #include "common/model/rope.h"
@@ -25,9 +26,9 @@ uint32_t logit_rows(size_t max_bytes, uint32_t vocab_size, uint32_t out_rows) {
   return static_cast<uint32_t>(std::clamp<size_t>(fit, 1, out_rows));
 }
 
-kvcache::ModelKey make_key(const formats::ModelFiles& files) {
+kvcache::ModelKey make_key(const formats::ModelFiles& files, std::string weights) {
   kvcache::ModelKey key;
-  key.weights = files.fingerprint().hex();
+  key.weights = std::move(weights);
   if (files.gguf() == nullptr) {
     kvcache::Sha256 sha;
     sha.update(std::as_bytes(std::span(files.tokenizer_json())));
@@ -68,7 +69,7 @@ struct Model::LayerRows {
 };
 
 Model::Model(const formats::ModelFiles& files, const ops::Ops& ops, const LoadOptions& options)
-    : config_(files.config()), ops_(ops), options_(options), model_key_(make_key(files)) {
+    : config_(files.config()), ops_(ops), options_(options) {
   if (options_.max_context == 0) options_.max_context = config_.max_position;
   options_.progress = nullptr;
   numerics_ = fmt::format("{} weights={} cache={} model={}", ops.numerics, name(options.weights),
@@ -101,6 +102,7 @@ result<std::unique_ptr<Model>> Model::load(const formats::ModelFiles& files, dev
   std::unique_ptr<Model> model(new Model(files, ops, options));
   BATON_CHECK_OK(model->check(files));
   BATON_TRY(model->weights_, load_weights(files, device, ops, options.weights, options.progress));
+  model->model_key_ = make_key(files, model->weights_.digest);
   model->weight_bytes_ = bytes_of(model->weights_);
   const uint32_t out_rows = options.max_rows + options.max_samples;
   const WorkspaceSize size = {

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "common/model/rope.h"
+#include "common/model/weight_digest.h"
 
 namespace baton::model {
 namespace {
@@ -15,15 +16,15 @@ using device::Tensor;
 using formats::TensorRole;
 using formats::TensorView;
 
-// body(begin, end) over slices of [0, rows), each on a thread of its own.
+// body(begin, end) over parts of [0, count), each on a thread of its own.
 template <class Body>
-void parallel_rows(unsigned threads, uint64_t rows, const Body& body) {
-  threads = static_cast<unsigned>(std::min<uint64_t>(threads, rows / 64 + 1));
+void parallel_parts(unsigned threads, uint64_t count, const Body& body) {
+  threads = static_cast<unsigned>(std::min<uint64_t>(threads, count));
   std::vector<std::jthread> helpers;
   for (unsigned t = 1; t < threads; ++t) {
-    helpers.emplace_back([&, t] { body(rows * t / threads, rows * (t + 1) / threads); });
+    helpers.emplace_back([&, t] { body(count * t / threads, count * (t + 1) / threads); });
   }
-  body(0, rows / threads);
+  body(0, count / threads);
 }
 
 // The row of the file that becomes row `r`: pairs (2i, 2i+1) of a head go to (i, i + head_dim/2).
@@ -57,6 +58,7 @@ class Loader {
                                                     uint32_t layer = 0);
   result<DeviceVector> vector(std::span<const TensorRole> parts, uint32_t layer = 0);
   Tensor read_rows(const TensorView& view, bool interleaved, std::byte* out);
+  void read_row(const TensorView& view, uint64_t from, std::span<float> row, std::byte* to) const;
   bool is_interleaved(TensorRole role) const;
   void done(const TensorView& view);
 
@@ -68,6 +70,7 @@ class Loader {
   const Progress& progress_;
   std::unique_ptr<device::Stream> stream_;
   std::vector<std::byte> scratch_;  // the matrix that is being packed, rows of store_
+  WeightDigest digest_;
   size_t bytes_done_ = 0, bytes_total_ = 0;
 };
 
@@ -81,30 +84,44 @@ void Loader::done(const TensorView& view) {
   if (progress_) progress_(bytes_done_, bytes_total_);
 }
 
-// One row of the file, or one element of a vector's, at a time: [rows, cols] of store_ in `out`.
+// [rows, cols] of store_ in `out`. A slice of the file is digested, and then converted from the
+// CPU's cache.
 Tensor Loader::read_rows(const TensorView& view, bool interleaved, std::byte* out) {
   const uint64_t rows = view.shape[0], cols = view.elements() / rows;
   const size_t row_bytes = view.data.size() / rows;
-  const bool as_stored = view.type == formats::StorageType::kBF16 && store_ == DType::kBF16;
-  parallel_rows(device_.info().threads, rows, [&](uint64_t begin, uint64_t end) {
+  const uint64_t slice_rows = digest_rows(row_bytes);
+  std::vector<Digest128> digests((rows + slice_rows - 1) / slice_rows);
+  parallel_parts(device_.info().threads, digests.size(), [&](uint64_t begin, uint64_t end) {
     std::vector<float> row(cols);
-    for (uint64_t r = begin; r < end; ++r) {
-      const uint64_t from = interleaved ? interleaved_row(r, config_.head_dim) : r;
-      const auto source = view.data.subspan(from * row_bytes, row_bytes);
-      std::byte* to = out + r * cols * size_bytes(store_);
-      if (as_stored) {
-        std::memcpy(to, source.data(), row_bytes);
-        continue;
-      }
-      formats::dequantize(view.type, source, row);
-      if (store_ == DType::kF32) {
-        std::memcpy(to, row.data(), cols * sizeof(float));
-      } else {
-        std::transform(row.begin(), row.end(), reinterpret_cast<uint16_t*>(to), f32_to_bf16);
+    for (uint64_t slice = begin; slice < end; ++slice) {
+      const uint64_t first = slice * slice_rows, last = std::min(first + slice_rows, rows);
+      digests[slice] =
+          digest_bytes(view.data.subspan(first * row_bytes, (last - first) * row_bytes));
+      for (uint64_t r = first; r < last; ++r) {
+        const uint64_t from = interleaved ? interleaved_row(r, config_.head_dim) : r;
+        read_row(view, from, row, out + r * cols * size_bytes(store_));
       }
     }
   });
+  digest_.add(view.name, digests);
   return Tensor::matrix(out, store_, static_cast<int64_t>(rows), static_cast<int64_t>(cols));
+}
+
+// Row `from` of the file, as store_; `row` is scratch.
+void Loader::read_row(const TensorView& view, uint64_t from, std::span<float> row,
+                      std::byte* to) const {
+  const size_t row_bytes = view.data.size() / view.shape[0];
+  const auto source = view.data.subspan(from * row_bytes, row_bytes);
+  if (view.type == formats::StorageType::kBF16 && store_ == DType::kBF16) {
+    std::memcpy(to, source.data(), row_bytes);
+    return;
+  }
+  formats::dequantize(view.type, source, row);
+  if (store_ == DType::kF32) {
+    std::memcpy(to, row.data(), row.size_bytes());
+  } else {
+    std::transform(row.begin(), row.end(), reinterpret_cast<uint16_t*>(to), f32_to_bf16);
+  }
 }
 
 // The parts one under the other, packed.
@@ -134,6 +151,7 @@ result<DeviceVector> Loader::vector(std::span<const TensorRole> parts, uint32_t 
     const TensorView& view = *files_.find(role, layer);
     std::vector<float> part(view.elements());
     formats::dequantize(view.type, view.data, part);
+    digest_.add(view.name, std::array{digest_bytes(view.data)});
     for (size_t i = 0; i < part.size(); ++i) {
       host.push_back(part[is_interleaved(role) ? interleaved_row(i, config_.head_dim) : i]);
     }
@@ -183,6 +201,7 @@ result<std::vector<float>> Loader::load_frequencies() {
   if (const TensorView* view = files_.find(TensorRole::kRopeFactors)) {
     factors.resize(view->elements());
     formats::dequantize(view->type, view->data, factors);
+    digest_.add(view->name, std::array{digest_bytes(view->data)});
     done(*view);
   }
   return rope_frequencies(config_, factors);
@@ -197,6 +216,7 @@ result<Weights> Loader::load() {
   BATON_TRY(w.final_norm, vector(std::array{TensorRole::kFinalNorm}));
   BATON_CHECK_OK(load_embedding(&w));
   BATON_TRY(w.rope_frequencies, load_frequencies());
+  w.digest = digest_.finish(files_.fingerprint());
   return w;
 }
 

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "common/base/dtype.h"
@@ -47,6 +48,7 @@ struct Weights {
   device::Buffer embedding_memory;
   device::Tensor embedding;
   std::vector<float> rope_frequencies;  // [head_dim / 2], host memory
+  std::string digest;                   // of every byte loaded; see WeightDigest
 };
 
 // Bytes of the file's tensors that are loaded, of how many. Called by the loading thread.

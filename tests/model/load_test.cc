@@ -132,6 +132,28 @@ TEST_F(Load, KeyTellsWeightsAndTokenizersApart) {
   EXPECT_NE(key("a").tokenizer, key("b").tokenizer);
 }
 
+// The 12 KiB a tensor that opening the files samples are the same in both.
+TEST_F(Load, KeyHasEveryByteOfTheWeightsInIt) {
+  const fakes::TempDir dir;
+  const fakes::TinyModel model = fakes::make_tiny_model(fakes::tiny_config("llama"), 3);
+  const auto key = [&](const char* name, unsigned threads) {
+    const auto device = device::make_cpu_device(threads);
+    const auto files = formats::ModelFiles::open(dir / name).value();
+    return Model::load(files, *device, ops_, {.max_rows = 1}).value()->model_key().weights;
+  };
+  fakes::write_hf_model(dir / "a", model);
+  const std::string one = key("a", 1);
+  EXPECT_EQ(key("a", 3), one);
+  for (const size_t tensor : {size_t{0}, model.tensors.size() / 2, model.tensors.size() - 1}) {
+    fakes::TinyModel touched = model;
+    std::vector<float>& values = touched.tensors[tensor].values;
+    values[values.size() / 3] += 0.5f;
+    const std::string name = "touched" + std::to_string(tensor);
+    fakes::write_hf_model(dir / name, touched);
+    EXPECT_NE(key(name.c_str(), 1), one) << "tensor " << tensor;
+  }
+}
+
 // One thread writes the tied embedding once; two copies would show in the bytes.
 TEST_F(Load, TiedEmbeddingsAreKeptOnce) {
   const auto model = load({.max_rows = 32}, data_dir() / "qwen2").value();
