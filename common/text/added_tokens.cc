@@ -71,7 +71,10 @@ result<AddedTokens> AddedTokens::create(std::vector<AddedToken> tokens,
   AddedTokens out(std::move(word));
   for (size_t i = 0; i < tokens.size(); ++i) {
     const AddedToken& token = tokens[i];
-    const std::string text = token.normalized ? normalizer.apply(token.text) : token.text;
+    std::string text = token.text;
+    if (token.normalized) {
+      BATON_TRY(text, normalizer.apply(token.text));
+    }
     if (!text.empty())
       (token.normalized ? out.normalized_ : out.raw_).add(text, static_cast<uint32_t>(i));
   }

@@ -1,5 +1,6 @@
 #include "common/text/normalizer.h"
 
+#include <fmt/format.h>
 #include <utf8proc.h>
 
 #include <algorithm>
@@ -48,17 +49,26 @@ void order_marks(CodePoints& codes) {
   }
 }
 
-void replace_all(std::string& text, const Normalizer::Replace& step) {
+Error too_long(size_t before) {
+  return error(Errc::kResourceExhausted,
+               fmt::format("the tokenizer's normalizer makes {} bytes longer than {}", before,
+                           Normalizer::max_bytes(before)));
+}
+
+// False where the text got longer than `max_bytes`.
+bool replace_all(std::string& text, const Normalizer::Replace& step, size_t max_bytes) {
   std::string out;
   size_t from = 0;
   for (size_t at = text.find(step.from); at != std::string::npos; at = text.find(step.from, from)) {
     out.append(text, from, at - from);
     out += step.to;
+    if (out.size() > max_bytes) return false;
     from = at + step.from.size();
   }
-  if (from == 0) return;
+  if (from == 0) return true;
   out.append(text, from);
   text = std::move(out);
+  return text.size() <= max_bytes;
 }
 
 }  // namespace
@@ -81,16 +91,18 @@ std::string normalize_unicode(std::string_view text, UnicodeForm form) {
   return out;
 }
 
-std::string Normalizer::apply(std::string_view text) const {
+result<std::string> Normalizer::apply(std::string_view text) const {
+  const size_t max = max_bytes(text.size());
   std::string out(text);
   for (const Step& step : steps_) {
     if (const auto* form = std::get_if<UnicodeForm>(&step)) {
       out = normalize_unicode(out, *form);
     } else if (const auto* prepend = std::get_if<Prepend>(&step)) {
       if (!out.empty()) out.insert(0, prepend->text);
-    } else {
-      replace_all(out, std::get<Replace>(step));
+    } else if (!replace_all(out, std::get<Replace>(step), max)) {
+      return too_long(text.size());
     }
+    if (out.size() > max) return too_long(text.size());
   }
   return out;
 }

@@ -29,7 +29,10 @@ class Normalizer {
   void add(const Step& step) { steps_.push_back(step); }
   bool empty() const { return steps_.empty(); }
   const std::vector<Step>& steps() const { return steps_; }
-  std::string apply(std::string_view text) const;
+  // kResourceExhausted where the steps make it longer than max_bytes(): more than any script needs,
+  // but a list of replacements can grow a text without end.
+  result<std::string> apply(std::string_view text) const;
+  static size_t max_bytes(size_t before) { return 16 * before + 64; }
 
  private:
   std::vector<Step> steps_;

@@ -137,7 +137,7 @@ class Encoding {
   status normalize(std::string_view text, bool at_front) {
     std::string normalized;
     if (!normalizer_.empty()) {
-      normalized = normalizer_.apply(text);
+      BATON_TRY(normalized, normalizer_.apply(text));
       text = normalized;
     }
     std::vector<AddedTokens::Part> parts;

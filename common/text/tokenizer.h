@@ -45,7 +45,8 @@ class Tokenizer {
   static result<Tokenizer> create(TokenizerDefinition definition);
 
   // The ids of `utf8`. kInvalidArgument where it is not well-formed UTF-8 (the sentence names the
-  // byte), kResourceExhausted where it is longer than 1 GiB or defeats the model's own pattern.
+  // byte), kResourceExhausted where it is longer than 1 GiB or defeats the model's own pattern
+  // or normalizer.
   // Near-linear in the length, whatever the text.
   result<std::vector<TokenId>> encode(std::string_view utf8, EncodeOptions options = {}) const;
   // `content` with an invisible mark in each control token's text, so that encode() with `guarded`

@@ -216,7 +216,8 @@ class GgufLoader {
         out_.byte_tokens[*byte] = static_cast<TokenId>(id);
         token.bytes = std::string(1, static_cast<char>(*byte));
       } else if (type(id) == GgufTokenType::kNormal) {
-        token.model_text = std::exchange(token.bytes, spaces.apply(texts_[id]));
+        BATON_TRY(std::string plain, spaces.apply(texts_[id]));
+        token.model_text = std::exchange(token.bytes, std::move(plain));
       }
       out_.tokens.push_back(std::move(token));
     }

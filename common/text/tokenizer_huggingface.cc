@@ -124,25 +124,26 @@ class HuggingFaceLoader {
       BATON_TRY(const TokenId id, token_id(model, "vocab", json));
       if (static_cast<size_t>(id) >= most) return model.bad("vocab", "has an id that is too high");
       ids_.emplace(text, id);
-      add_model_token(id, text);
+      BATON_CHECK_OK(add_model_token(id, text));
     }
     return {};
   }
 
-  void add_model_token(TokenId id, std::string_view text) {
+  status add_model_token(TokenId id, std::string_view text) {
     auto& out = token(id);
     if (out_.bpe.byte_level) {
       const auto bytes = bytes_of_byte_level(text);
       out.model_text = bytes.value_or("");
       out.bytes = bytes.value_or(std::string(text));
-      return;
+      return {};
     }
     out.model_text = text;
-    out.bytes = spaces_.apply(text);
+    BATON_TRY(out.bytes, spaces_.apply(text));
     if (const auto byte = byte_of_token(text)) {
       out.bytes = std::string(1, static_cast<char>(*byte));
       out_.byte_tokens[*byte] = id;
     }
+    return {};
   }
 
   status read_merges(const JsonFields& model) {
@@ -206,8 +207,13 @@ class HuggingFaceLoader {
       BATON_TRY(added.lstrip, flag(fields, "lstrip"));
       BATON_TRY(added.rstrip, flag(fields, "rstrip"));
       auto& out = token(added.id);
-      out.bytes = added.normalized ? out_.normalizer.apply(text) : added.text;
-      if (!out_.bpe.byte_level) out.bytes = spaces_.apply(out.bytes);
+      out.bytes = added.text;
+      if (added.normalized) {
+        BATON_TRY(out.bytes, out_.normalizer.apply(text));
+      }
+      if (!out_.bpe.byte_level) {
+        BATON_TRY(out.bytes, spaces_.apply(out.bytes));
+      }
       out.special = added.special;
       if (added.special) out.model_text.clear();  // merging never makes a control token
       ids_.insert_or_assign(added.text, added.id);

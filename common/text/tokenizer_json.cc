@@ -5,17 +5,21 @@
 #include <algorithm>
 
 #include "common/formats/utf8.h"
+#include "common/text/utf8.h"
 
 namespace baton::text {
 namespace {
 
 using formats::JsonFields;
 
-Error unsupported(const JsonFields& fields, std::string_view field, std::string_view value) {
-  Error e =
-      fields.bad(field, fmt::format("is '{}', which is not supported", formats::printable(value)));
+Error unsupported(Error e) {
   e.code = Errc::kUnsupported;
   return e;
+}
+
+Error unsupported(const JsonFields& fields, std::string_view field, std::string_view value) {
+  return unsupported(
+      fields.bad(field, fmt::format("is '{}', which is not supported", formats::printable(value))));
 }
 
 result<bool> flag(const JsonFields& fields, std::string_view field, bool fallback) {
@@ -38,6 +42,17 @@ result<Regex> pattern(const JsonFields& step, std::string* literal = nullptr) {
   return e;
 }
 
+// Text that a step writes into what is encoded. Longer than any tokenizer has it, it would only
+// serve to blow up requests.
+result<std::string_view> short_text(const JsonFields& step, std::string_view field) {
+  constexpr size_t kMaxBytes = 64;
+  BATON_TRY(const std::string_view text, step.string(field));
+  if (text.size() > kMaxBytes) {
+    return unsupported(step.bad(field, fmt::format("is longer than {} bytes", kMaxBytes)));
+  }
+  return text;
+}
+
 // The steps of `field`: one object, or those inside its Sequence.
 template <class AddStep>
 status each_step(const JsonFields& root, std::string_view field, std::string_view list,
@@ -47,6 +62,10 @@ status each_step(const JsonFields& root, std::string_view field, std::string_vie
   BATON_TRY(const std::string_view type, outer.string("type"));
   if (type != "Sequence") return add_step(outer, type);
   BATON_TRY(const boost::json::array* steps, outer.array(list));
+  constexpr size_t kMaxSteps = 16;
+  if (steps->size() > kMaxSteps) {
+    return unsupported(outer.bad(list, fmt::format("has more than {} steps", kMaxSteps)));
+  }
   for (const auto& value : *steps) {
     BATON_TRY(const JsonFields step,
               JsonFields::root(value, fmt::format("tokenizer.json, a step of {}", field)));
@@ -68,7 +87,7 @@ status add_normalizer(Normalizer& out, const JsonFields& step, std::string_view 
     return {};
   }
   if (type == "Prepend") {
-    BATON_TRY(const std::string_view text, step.string("prepend"));
+    BATON_TRY(const std::string_view text, short_text(step, "prepend"));
     out.add(Normalizer::Prepend{std::string(text)});
     return {};
   }
@@ -76,7 +95,7 @@ status add_normalizer(Normalizer& out, const JsonFields& step, std::string_view 
   Normalizer::Replace replace;
   BATON_CHECK_OK(pattern(step, &replace.from));
   if (replace.from.empty()) return unsupported(step, "pattern", "Regex");
-  BATON_TRY(const std::string_view to, step.string("content"));
+  BATON_TRY(const std::string_view to, short_text(step, "content"));
   replace.to = to;
   out.add(replace);
   return {};
@@ -138,7 +157,9 @@ class PreTokenizerReader {
 
   status metaspace(const JsonFields& step) {
     BATON_TRY(const std::string_view space, step.string("replacement"));
-    if (space.empty()) return step.bad("replacement", "is empty");
+    if (space.empty() || space.size() != utf8_length(space.front())) {
+      return step.bad("replacement", "is not one character");
+    }
     auto when = PreTokenizer::Prefix::kAlways;
     if (step.has("prepend_scheme")) {
       BATON_TRY(const std::string_view scheme, step.string("prepend_scheme"));

@@ -117,6 +117,17 @@ TEST(Normalizer, LongRunsOfMarksAreSortedFast) {
   EXPECT_EQ(normalize_unicode(text, UnicodeForm::kNfc), sorted);
 }
 
+TEST(Normalizer, TheLongestFormsFit) {
+  Normalizer normalizer;
+  normalizer.add(UnicodeForm::kNfkd);
+  normalizer.add(Normalizer::Prepend{"▁"});
+  normalizer.add(Normalizer::Replace{" ", "▁"});
+  const auto out = normalizer.apply("ﷺﷺ");  // 3 bytes that become 33, of which 3 are spaces
+  ASSERT_TRUE(out);
+  EXPECT_EQ(out->size(), 3u + 2 * 39);
+  EXPECT_EQ(*normalizer.apply(" "), "▁▁");
+}
+
 TEST(PreTokenizer, PrefixOnlyWhereItIsMissing) {
   PreTokenizer pre;
   pre.prepend = {PreTokenizer::Prefix::kFirst, "_"};

@@ -212,10 +212,16 @@ TEST(HuggingFace, ChatTemplateFromConfigListOrFile) {
 
 struct BrokenJson {
   const char* pointer;  // what is replaced
-  const char* with;     // JSON
+  std::string with;     // JSON
   Errc code;
   const char* sentence;
 };
+
+std::string nfc_steps(size_t n) {
+  std::string out = R"({"type": "NFC"})";
+  for (size_t i = 1; i < n; ++i) out += R"(, {"type": "NFC"})";
+  return out;
+}
 
 TEST(HuggingFace, BrokenFilesAreRefusedWithASentence) {
   const BrokenJson cases[] = {
@@ -260,6 +266,18 @@ TEST(HuggingFace, BrokenFilesAreRefusedWithASentence) {
        Errc::kUnsupported, "Regex"},
       {"/normalizer", R"({"type": "Replace", "pattern": {"String": ""}, "content": ""})",
        Errc::kDataCorrupt, "String"},
+      {"/normalizer", R"({"type": "Prepend", "prepend": ")" + std::string(65, 'a') + "\"}",
+       Errc::kUnsupported, "prepend' is longer than 64 bytes"},
+      {"/normalizer",
+       R"({"type": "Replace", "pattern": {"String": "a"}, "content": ")" + std::string(65, 'a') +
+           "\"}",
+       Errc::kUnsupported, "content' is longer than 64 bytes"},
+      {"/normalizer", R"({"type": "Sequence", "normalizers": [)" + nfc_steps(17) + "]}",
+       Errc::kUnsupported, "more than 16 steps"},
+      {"/pre_tokenizer", R"({"type": "Metaspace", "replacement": "__"})", Errc::kDataCorrupt,
+       "not one character"},
+      {"/pre_tokenizer", R"({"type": "Metaspace", "replacement": ""})", Errc::kDataCorrupt,
+       "not one character"},
       {"/post_processor", R"({"type": "RobertaProcessing"})", Errc::kUnsupported,
        "'RobertaProcessing'"},
       {"/post_processor", R"({"type": "TemplateProcessing", "single": [{"SpecialToken":
@@ -288,6 +306,22 @@ TEST(HuggingFace, BrokenFilesAreRefusedWithASentence) {
     EXPECT_THAT(out.error().message, HasSubstr(broken.sentence)) << broken.with;
     EXPECT_THAT(out.error().message, HasSubstr("tokenizer.json")) << broken.with;
   }
+}
+
+// 64 bytes for one, sixteen times over: 10^28 bytes.
+TEST(HuggingFace, NormalizerCannotBlowUpAText) {
+  std::string steps;
+  for (int i = 0; i < 16; ++i) {
+    steps += R"({"type": "Replace", "pattern": {"String": "a"}, "content": ")" +
+             std::string(64, 'a') + "\"}" + (i < 15 ? "," : "");
+  }
+  auto json = toy_json();
+  json.as_object()["normalizer"] =
+      boost::json::parse(R"({"type": "Sequence", "normalizers": [)" + steps + "]}");
+  const auto tokenizer = load_json(json);
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+  EXPECT_TRUE(tokenizer->encode("b"));
+  EXPECT_EQ(tokenizer->encode("a").error().code, Errc::kResourceExhausted);
 }
 
 TEST(HuggingFace, BrokenConfigsAreRefused) {
