@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 #include <string_view>
+#include <utility>
 
 #include "router/openai/json_writer.h"
 
@@ -20,23 +22,22 @@ void append_chat_token(std::string& out, std::string_view bytes, float logprob) 
 }
 
 // An object cannot have a key twice: of alternatives that read the same, the likelier one stays.
+// Parts of different characters do: each reads as U+FFFD.
 void append_alternatives(std::string& out, const TokenScore& score) {
+  std::vector<std::string> keys;
   out += '{';
   const auto append = [&](std::string_view bytes, float logprob) {
-    if (out.back() != '{') out += ',';
-    append_json_string(out, bytes);
+    std::string key;
+    append_json_string(key, bytes);
+    if (std::ranges::find(keys, key) != keys.end()) return;
+    if (!keys.empty()) out += ',';
+    out += key;
     out += ':';
     append_json_float(out, logprob);
+    keys.push_back(std::move(key));
   };
-  bool has_itself = false;
-  for (size_t i = 0; i < score.top.size(); ++i) {
-    bool seen = false;
-    for (size_t j = 0; j < i && !seen; ++j) seen = score.top[j].first == score.top[i].first;
-    if (seen) continue;
-    has_itself = has_itself || score.top[i].first == score.bytes;
-    append(score.top[i].first, score.top[i].second);
-  }
-  if (!has_itself) append(score.bytes, *score.logprob);
+  for (const auto& [bytes, logprob] : score.top) append(bytes, logprob);
+  append(score.bytes, *score.logprob);
   out += '}';
 }
 

@@ -61,8 +61,10 @@ Generation::Generation(Context context, Job job, std::shared_ptr<Exchange> excha
       parts_(job_.prompts.size()),
       clocks_(job_.num_choices()),
       role_told_(job_.num_choices()) {
-  const ChoiceText::Options options{job_.sampling.skip_special_tokens, job_.logprobs.has_value(),
-                                    job_.sampling.stop};
+  const ChoiceText::Options options{.skip_special = job_.sampling.skip_special_tokens,
+                                    .logprobs = job_.logprobs.has_value(),
+                                    .stop = job_.sampling.stop,
+                                    .min_tokens = job_.sampling.min_tokens};
   texts_.reserve(job_.num_choices());
   for (uint32_t i = 0; i < job_.num_choices(); ++i) {
     texts_.emplace_back(i, context_.model.tokenizer(), options);

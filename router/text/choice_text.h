@@ -21,6 +21,7 @@ class ChoiceText {
     bool skip_special = true;
     bool logprobs = false;
     std::vector<std::string> stop;
+    uint32_t min_tokens = 0;  // a stop string that is complete among so many ends nothing
   };
   ChoiceText(uint32_t index, text::Tokenizer tokenizer, Options options);
 
@@ -42,7 +43,9 @@ class ChoiceText {
   void take();
 
  private:
-  void tell(std::string_view text);
+  void see(std::string_view text);
+  text::StopMatcher::Outcome match(const std::string& text);
+  bool has_written_space(TokenId first) const;
   template <class Top>
   void add_score(TokenId token, std::optional<float> logprob, const Top& top);
 
@@ -52,7 +55,7 @@ class ChoiceText {
   text::StopMatcher matcher_;
   ChoicePiece piece_;
   uint32_t num_tokens_ = 0;
-  uint32_t told_characters_ = 0;
+  uint32_t seen_characters_ = 0;  // told, or held back as the beginning of a stop string
   bool taken_finish_ = false;
 };
 

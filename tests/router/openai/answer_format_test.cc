@@ -98,6 +98,14 @@ TEST(AnswerFormat, CompletionLogprobsHaveTheTokenItself) {
                 "top_logprobs":[null,{"x":-1,"b":-3}],"text_offset":[0,1]})"));
 }
 
+TEST(AnswerFormat, AlternativesThatReadTheSameAreOneKey) {
+  const AnswerFormat format_ = format(AnswerHead::Kind::kCompletion, true);
+  const ChoicePiece piece{
+      0, "", {{"\xc3", -3.0f, {{"\xe2", -1.0f}, {"\xe3", -2.0f}, {"\xc3", -3.0f}}, 0}}, {}};
+  const std::string body = format_.body({piece}, {}, std::nullopt);
+  EXPECT_NE(body.find("\"top_logprobs\":[{\"\xef\xbf\xbd\":-1}]"), std::string::npos) << body;
+}
+
 TEST(AnswerFormat, TimingsAndErrors) {
   std::string out;
   format(AnswerHead::Kind::kCompletion)
