@@ -86,16 +86,15 @@ status ModelFiles::open_directory() {
   BATON_TRY(const MappedFile config_file, MappedFile::open(path_ / "config.json"));
   BATON_TRY(const MappedFile generation_file, open_if_there(path_ / "generation_config.json"));
   BATON_TRY(tokenizer_json_, open_if_there(path_ / "tokenizer.json"));
-  BATON_TRY(tokenizer_config_json_, open_if_there(path_ / "tokenizer_config.json"));
-  BATON_TRY(chat_template_jinja_, open_if_there(path_ / "chat_template.jinja"));
+  BATON_TRY(const MappedFile tokenizer_file, open_if_there(path_ / "tokenizer_config.json"));
 
   BATON_TRY(const boost::json::value config, parse(config_file));
   BATON_TRY(const JsonFields fields, JsonFields::root(config, config_file.path()));
   BATON_TRY(const boost::json::value generation, parse_if_there(generation_file));
   BATON_TRY(const auto generation_fields, optional_root(generation, generation_file));
   BATON_TRY(const boost::json::value tokenizer,
-            parse_if_there(tokenizer_config_json_, kTokenizerJsonLimits));
-  BATON_TRY(const auto tokenizer_fields, optional_root(tokenizer, tokenizer_config_json_));
+            parse_if_there(tokenizer_file, kTokenizerJsonLimits));
+  BATON_TRY(const auto tokenizer_fields, optional_root(tokenizer, tokenizer_file));
   BATON_TRY(config_, model_config_from_hf(fields, generation_fields, tokenizer_fields));
 
   BATON_TRY(weights_, TensorFile::open(path_));

@@ -33,10 +33,8 @@ class ModelFiles {
 
   // The file with its metadata; nullptr for a directory.
   const GgufFile* gguf() const { return gguf_ ? &*gguf_ : nullptr; }
-  // The text of these files; empty for a GGUF file and where the directory has no such file.
+  // The text of that file; empty for a GGUF file and where the directory has no such file.
   std::string_view tokenizer_json() const { return tokenizer_json_.text(); }
-  std::string_view tokenizer_config_json() const { return tokenizer_config_json_.text(); }
-  std::string_view chat_template_jinja() const { return chat_template_jinja_.text(); }
   // As given to open(), for messages.
   const std::filesystem::path& path() const { return path_; }
 
@@ -55,7 +53,7 @@ class ModelFiles {
   ModelConfig config_;
   std::optional<GgufFile> gguf_;
   TensorFile weights_;  // of a directory
-  MappedFile tokenizer_json_, tokenizer_config_json_, chat_template_jinja_;
+  MappedFile tokenizer_json_;
   Fingerprint fingerprint_;
 };
 

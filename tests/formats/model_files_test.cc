@@ -103,15 +103,12 @@ TEST_F(ModelFilesTest, GivesAccessToTheTokenizerOfEitherForm) {
   const fakes::TinyModel model = fakes::make_tiny_model(fakes::tiny_config("llama"), 1);
   fakes::write_gguf_model(dir_ / "m.gguf", model);
   fakes::write_hf_model(dir_ / "m", model);
-  fakes::write_file(dir_ / "m/chat_template.jinja", "{{ messages }}");
   const auto gguf = ModelFiles::open(dir_ / "m.gguf"), hf = ModelFiles::open(dir_ / "m");
   ASSERT_TRUE(gguf && hf);
   EXPECT_EQ(gguf->gguf()->metadata().strings("tokenizer.ggml.tokens")->size(), 320u);
   EXPECT_THAT(gguf->tokenizer_json(), IsEmpty());
   EXPECT_EQ(hf->gguf(), nullptr);
   EXPECT_THAT(hf->tokenizer_json(), HasSubstr("ByteLevel"));
-  EXPECT_THAT(hf->tokenizer_config_json(), HasSubstr("chat_template"));
-  EXPECT_EQ(hf->chat_template_jinja(), "{{ messages }}");
 }
 
 TEST_F(ModelFilesTest, KeepsTheStoredType) {
