@@ -10,15 +10,30 @@ namespace {
 bool is_brg(DType store) { return onednn_kernel(store).starts_with("brg:"); }
 
 TEST(OneDnn, IsChosenOnlyWhereItsRowsAreIndependent) {
-  EXPECT_EQ(use_onednn(""), onednn_is_invariant(DType::kBF16));
-  if (!is_brg(DType::kBF16)) {
-    EXPECT_FALSE(use_onednn(""));
-    EXPECT_EQ(cpu_ops().numerics, "cpu-f32-chain-1");
-  } else {
-    EXPECT_NE(cpu_ops().numerics, "cpu-f32-chain-1");
+  const std::string kernel = onednn_in_use("");
+  EXPECT_EQ(cpu_ops().numerics, cpu_numerics(kernel));
+  if (!kernel.empty()) {
+    EXPECT_TRUE(is_brg(DType::kBF16));
+    EXPECT_EQ(kernel, onednn_kernel(DType::kBF16));
   }
-  EXPECT_FALSE(use_onednn("avx2"));
-  EXPECT_FALSE(use_onednn("avx3"));
+  EXPECT_EQ(onednn_in_use("avx2"), "");
+  EXPECT_EQ(onednn_in_use("avx3"), "");
+}
+
+TEST(OneDnn, NumericsTellKernelsApart) {
+  EXPECT_EQ(cpu_numerics(""), "cpu-f32-chain-1");
+  EXPECT_NE(cpu_numerics("brg:avx512_core_bf16"), cpu_numerics("brg:avx512_core_bf16_amx_bf16"));
+}
+
+// Where its name promises it. So a machine that has the instructions tests the check, and the
+// library.
+TEST(OneDnn, KernelThatPromisesItPassesTheCheck) {
+  if (onednn_invariant_kernel(DType::kBF16).empty()) {
+    EXPECT_FALSE(check_onednn());
+    return;
+  }
+  const status checked = check_onednn();
+  EXPECT_TRUE(checked) << checked.error().message;
 }
 
 // Multiplies with whatever kernel it has for the type on this machine.

@@ -1,9 +1,12 @@
 #include "common/ops/cpu/cpu_ops.h"
 
+#include <fmt/format.h>
+
 #include <cstdlib>
 #include <stdexcept>
 #include <string_view>
 
+#include "common/base/log.h"
 #include "common/ops/cpu/functions.h"
 #include "common/ops/cpu/isa.h"
 #include "common/ops/cpu/onednn.h"
@@ -26,8 +29,22 @@ result<std::unique_ptr<PackedMatrix>> pack_for_onednn(device::Device& device,
 
 }  // namespace
 
-bool use_onednn(std::string_view isa_cap) {
-  return isa_cap.empty() && onednn_is_invariant(DType::kBF16);
+std::string onednn_in_use(std::string_view isa_cap) {
+  if (!isa_cap.empty()) return {};
+  const std::string kernel = onednn_invariant_kernel(DType::kBF16);
+  if (kernel.empty()) return {};
+  const status checked = check_onednn();
+  if (checked) return kernel;
+  LOG_WARN("oneDNN's kernel {} is not used: {}", kernel, checked.error().message);
+  return {};
+}
+
+std::string cpu_numerics(std::string_view onednn_kernel) {
+  // One chain of f32 FMAs an output, sums in 16 lanes, tiles of 256: the same on every instruction
+  // set. A change of any result's bits is a new number.
+  if (onednn_kernel.empty()) return "cpu-f32-chain-1";
+  // oneDNN's kernels for different instruction sets add in different orders.
+  return fmt::format("cpu-onednn-{}-{}-1", onednn_version(), onednn_kernel);
 }
 
 Ops cpu_ops() {
@@ -35,13 +52,11 @@ Ops cpu_ops() {
   const std::string_view isa_cap = variable == nullptr ? "" : variable;
   throw_on_error(cap_isa(isa_cap));
   throw_on_error(check_isa());
-  const bool onednn = use_onednn(isa_cap);
+  const std::string onednn = onednn_in_use(isa_cap);
   return {.backend = "cpu",
-          // One chain of f32 FMAs an output, sums in 16 lanes, tiles of 256: the same on every
-          // instruction set. A change of any result's bits is a new number.
-          .numerics = onednn ? "cpu-onednn-" + onednn_version() + "-1" : "cpu-f32-chain-1",
+          .numerics = cpu_numerics(onednn),
           .activation = DType::kF32,
-          .pack = onednn ? pack_for_onednn : cpu_pack,
+          .pack = onednn.empty() ? cpu_pack : pack_for_onednn,
           .matmul = cpu_matmul,
           .embed = cpu_embed,
           .embed_packed = cpu_embed_packed,

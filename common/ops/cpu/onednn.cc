@@ -13,7 +13,9 @@
 
 #include "common/base/log.h"
 #include "common/ops/cpu/cpu_matrix.h"
+#include "common/ops/cpu/functions.h"
 #include "common/ops/cpu/parallel.h"
+#include "common/ops/cpu/product_check.h"
 #include "common/ops/cpu/row_source.h"
 
 namespace baton::ops {
@@ -49,9 +51,7 @@ MatmulDesc describe(const dnnl::engine& engine, DType type, int64_t m, int64_t n
 #endif
 }
 
-bool is_invariant(const MatmulDesc& d) {
-  return std::string_view(d.impl_info_str()).starts_with("brg:");
-}
+bool promises_invariance(std::string_view kernel) { return kernel.starts_with("brg:"); }
 
 memory::desc any_weights(DType type, int64_t n, int64_t k) {
   return memory::desc({k, n}, type_of(type), memory::format_tag::any);
@@ -100,8 +100,9 @@ struct Slice {
 
 class OneDnnMatrix final : public CpuMatrix {
  public:
-  OneDnnMatrix(DType type, int64_t n, int64_t k, bool invariant)
-      : type_(type), n_(n), k_(k), invariant_(invariant) {}
+  // `kernel`: the only one to use; any if empty.
+  OneDnnMatrix(DType type, int64_t n, int64_t k, std::string kernel)
+      : type_(type), n_(n), k_(k), only_(std::move(kernel)) {}
 
   // Throws dnnl::error.
   status fill(device::Device& device, const RowSource& source) {
@@ -110,6 +111,11 @@ class OneDnnMatrix final : public CpuMatrix {
     const int64_t width = std::max<int64_t>((wanted + 63) / 64 * 64, 64);
     for (int64_t begin = 0; begin < n_; begin += width) {
       BATON_CHECK_OK(add_slice(device, source, begin, std::min(width, n_ - begin)));
+    }
+    for (const Slice* s : {&slices_.front(), &slices_.back()}) {
+      for (const int64_t rows : {1, 16, 33}) {
+        BATON_CHECK_OK(check_kernel(describe(engine_, type_, rows, s->count, k_, s->layout)));
+      }
     }
     return {};
   }
@@ -157,10 +163,7 @@ class OneDnnMatrix final : public CpuMatrix {
     Slice s = {begin, count, {}, {}};
     const MatmulDesc d =
         describe(engine_, type_, kMaxRows, count, k_, any_weights(type_, count, k_));
-    if (invariant_ && !is_invariant(d)) {
-      return error(Errc::kUnsupported,
-                   std::string("oneDNN: rows depend on one another in ") + d.impl_info_str());
-    }
+    BATON_CHECK_OK(check_kernel(d));
     s.layout = d.weights_desc();
     BATON_TRY(s.weights, device.allocate(s.layout.get_size()));
     if (type_ == DType::kF32) {
@@ -170,6 +173,12 @@ class OneDnnMatrix final : public CpuMatrix {
     }
     slices_.push_back(std::move(s));
     return {};
+  }
+
+  status check_kernel(const MatmulDesc& d) const {
+    if (only_.empty() || only_ == d.impl_info_str()) return {};
+    return error(Errc::kUnsupported,
+                 fmt::format("oneDNN: {} instead of {}", d.impl_info_str(), only_));
   }
 
   // An operation cannot fail, and with 64 rows this very product was possible.
@@ -185,7 +194,7 @@ class OneDnnMatrix final : public CpuMatrix {
     if (k == nullptr) {
       try {
         const MatmulDesc d = describe(engine_, type_, rows, s.count, k_, s.layout);
-        if (invariant_ && !is_invariant(d)) fail(rows, s, d.impl_info_str());
+        if (!check_kernel(d)) fail(rows, s, d.impl_info_str());
         k = std::make_unique<Kernel>(
             Kernel{dnnl::matmul(d), d.src_desc(), d.dst_desc(), d.scratchpad_desc()});
       } catch (const dnnl::error& e) {
@@ -244,7 +253,7 @@ class OneDnnMatrix final : public CpuMatrix {
 
   DType type_;
   int64_t n_, k_;
-  bool invariant_;
+  std::string only_;
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   std::vector<Slice> slices_;  // of equal width, but for the last
   mutable std::mutex mutex_;
@@ -269,7 +278,9 @@ std::string onednn_kernel(DType store) {
   }
 }
 
-bool onednn_is_invariant(DType store) {
+std::string onednn_invariant_kernel(DType store) {
+  const std::string name = onednn_kernel(store);
+  if (!promises_invariance(name)) return {};
   try {
     const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
     for (const auto& [n, k] : {std::pair{576, 576}, {64, 1536}, {3072, 576}, {4096, 4096}}) {
@@ -277,13 +288,25 @@ bool onednn_is_invariant(DType store) {
           describe(engine, store, kMaxRows, n, k, any_weights(store, n, k)).weights_desc();
       for (const int64_t m : {1, 2, 3, 7, 16, 33, 64}) {
         const MatmulDesc d = describe(engine, store, m, n, k, weights);
-        if (!is_invariant(d)) return false;
+        if (name != d.impl_info_str()) return {};
       }
     }
-    return true;
+    return name;
   } catch (const dnnl::error&) {
-    return false;
+    return {};
   }
+}
+
+status check_onednn() {
+  return check_products([](const Tensor& weights, unsigned threads) -> result<Product> {
+    const std::shared_ptr<device::Device> device = device::make_cpu_device(threads);
+    BATON_TRY(auto packed, onednn_pack(*device, {&weights, 1}, DType::kBF16, true));
+    const std::shared_ptr<const PackedMatrix> matrix = std::move(packed);
+    const std::shared_ptr<device::Stream> stream = device->make_stream();
+    return [device, matrix, stream](const Tensor& x, const Tensor& out) {
+      cpu_matmul(*stream, x, *matrix, nullptr, out, false);
+    };
+  });
 }
 
 result<std::unique_ptr<PackedMatrix>> onednn_pack(device::Device& device,
@@ -291,7 +314,14 @@ result<std::unique_ptr<PackedMatrix>> onednn_pack(device::Device& device,
                                                   bool invariant) {
   BATON_TRY(const RowSource source, RowSource::make(parts, store));
   try {
-    auto matrix = std::make_unique<OneDnnMatrix>(store, source.rows(), source.cols(), invariant);
+    std::string only;
+    if (invariant) {
+      only = onednn_kernel(store);
+      if (!promises_invariance(only))
+        return error(Errc::kUnsupported, "oneDNN: no kernel of independent rows");
+    }
+    auto matrix =
+        std::make_unique<OneDnnMatrix>(store, source.rows(), source.cols(), std::move(only));
     BATON_CHECK_OK(matrix->fill(device, source));
     return std::unique_ptr<PackedMatrix>(std::move(matrix));
   } catch (const dnnl::error& e) {
