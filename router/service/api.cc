@@ -181,8 +181,10 @@ void Api::start(api_result<Prepared> prepared, ExchangePtr exchange) {
     return refuse(exchange, admitted.error());
   }
   const TimePoint deadline = exchange->head().received + request_deadline_;
-  Generation::start({cluster_, metrics_, model, capacity->numerics, deadline},
-                    std::move(prepared->job), std::move(exchange));
+  const api_status begun =
+      Generation::start({cluster_, metrics_, model, capacity->numerics, deadline},
+                        std::move(prepared->job), exchange);
+  if (!begun) refuse(exchange, begun.error());
 }
 
 }  // namespace baton::router

@@ -39,17 +39,18 @@ FinishReason finish_reason(const ChoiceEnd& end) {
 
 }  // namespace
 
-void Generation::start(Context context, Job job, std::shared_ptr<Exchange> exchange) {
-  if (exchange->gone() != Exchange::Gone::kNo || exchange->complete()) return;
+api_status Generation::start(Context context, Job job, std::shared_ptr<Exchange> exchange) {
+  if (exchange->gone() != Exchange::Gone::kNo || exchange->complete()) return {};
   const auto generation =
       std::make_shared<Generation>(std::move(context), std::move(job), std::move(exchange));
-  if (!generation->submit()) return;
+  BATON_CHECK_OK(generation->submit());
   generation->exchange_->on_gone([weak = std::weak_ptr(generation)] {
     if (const auto alive = weak.lock()) alive->give_up("disconnected");
   });
   generation->exchange_->on_abort([weak = std::weak_ptr(generation)](const ApiError& why) {
     if (const auto alive = weak.lock()) alive->fail(why);
   });
+  return {};
 }
 
 Generation::Generation(Context context, Job job, std::shared_ptr<Exchange> exchange)
@@ -71,7 +72,7 @@ Generation::Generation(Context context, Job job, std::shared_ptr<Exchange> excha
   }
 }
 
-bool Generation::submit() {
+api_status Generation::submit() {
   series_.parse.Observe(to_seconds(Clock::now() - exchange_->head().received));
   for (uint32_t i = 0; i < parts_.size(); ++i) {
     RequestInput input = make_input(job_, i, context_.model, draw_seed());
@@ -79,13 +80,14 @@ bool Generation::submit() {
     input.trace = exchange_->head().request_id;
     const auto id = context_.cluster.submit(std::move(input), shared_from_this(), i);
     if (!id) {
-      fail(from_error(id.error()));
-      return false;
+      over_ = true;
+      cancel_parts();
+      return from_error(id.error());
     }
     parts_[i].request = *id;
   }
   series_.prompt_tokens.Increment(static_cast<double>(job_.prompt_tokens()));
-  return true;
+  return {};
 }
 
 // --- what the cluster says -----------------------------------------------------------------------

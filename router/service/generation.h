@@ -27,8 +27,9 @@ class Generation final : public RequestListener, public std::enable_shared_from_
     TimePoint deadline;
   };
 
-  // Submits the (admitted) job's prompts; answers through the exchange, errors too.
-  static void start(Context context, Job job, std::shared_ptr<Exchange> exchange);
+  // Submits the (admitted) job's prompts; answers through the exchange, later errors too. An error:
+  // the cluster does not take it, nothing was answered.
+  static api_status start(Context context, Job job, std::shared_ptr<Exchange> exchange);
 
   Generation(Context context, Job job, std::shared_ptr<Exchange> exchange);
 
@@ -52,7 +53,7 @@ class Generation final : public RequestListener, public std::enable_shared_from_
     std::optional<TimePoint> first, last;
   };
 
-  bool submit();
+  api_status submit();
   void open(Part& part, uint32_t index, const std::vector<proto::PromptScore>& scores);
   void add_token(uint32_t part, const proto::TokenEvent& event, TimePoint now);
   void time_token(size_t choice, TimePoint now);

@@ -147,6 +147,8 @@ TEST_F(FaultsTest, NoWorkerIsSaidAtOnceAndALostOneIsWaitedFor) {
   const HttpAnswer full = ask(post("/v1/completions", kBody + "}"));
   EXPECT_EQ(full.status, 503);
   EXPECT_EQ(full.headers.at("retry-after"), "1");
+  EXPECT_TRUE(metric("baton_router_refused_total{reason=\"overloaded\"}").ends_with(" 1"));
+  EXPECT_TRUE(metric("vllm:request_success_total{finished_reason=\"error\"").ends_with(" 0"));
   add_worker({.name = "b", .port = worker_port});
   const auto answer = waiting.read_answer(milliseconds(10'000));
   EXPECT_EQ(answer->status, 200);
