@@ -210,7 +210,8 @@ class HttpConnection final : public Connection,
     const bool kept = co_await write_answer(exchange, keep, with_body, chunked);
     exchange->on_ready(nullptr);
     co_await stop_watching();
-    co_return kept&& watch_ok_;
+    if (flooded_ && watch_ok_) co_await linger();
+    co_return kept&& watch_ok_ && !flooded_;
   }
 
   // Until the answer is complete and sent, or the client gone.
@@ -311,8 +312,10 @@ class HttpConnection final : public Connection,
   // --- the client while it waits ---
 
   // One read is always pending: it notices that the client is gone, and keeps what it sends early.
+  // Of a client that sends too much early, nothing is kept, nor is the connection.
   void watch(std::shared_ptr<Exchange> exchange) {
-    if (buffer_.size() >= kMaxPipelinedBytes) return;
+    if (buffer_.size() >= kMaxPipelinedBytes) flooded_ = true;
+    if (flooded_) buffer_.clear();
     watching_ = true;
     auto on_read = [self = shared_from_this(), exchange](error_code failed, size_t bytes) {
       self->watching_ = false;
@@ -369,6 +372,7 @@ class HttpConnection final : public Connection,
   asio::cancellation_signal stop_watching_;
   bool watching_ = false;
   bool watch_ok_ = true;
+  bool flooded_ = false;  // by requests behind the one under way
   std::weak_ptr<Exchange> answering_;
   std::string_view outcome_ = "ok";
   size_t bytes_written_ = 0;

@@ -342,6 +342,29 @@ TEST_F(HttpTest, AClientThatGoesAwayFreesTheWorkers) {
               HasSubstr("baton_router_cut_off_total{reason=\"disconnected\"} 4"));
 }
 
+TEST_F(HttpTest, AClientThatFloodsAndGoesAwayIsNoticedToo) {
+  start_with({}, milliseconds(5));
+  RawClient client(port());
+  client.send(with_prompt(R"("max_tokens":100000)") + std::string(100 << 10, '\n'));
+  ASSERT_TRUE(eventually([&] { return active_on_workers() == 1; }));
+  client.reset();
+  EXPECT_TRUE(eventually([&] { return active_on_workers() == 0; }));
+}
+
+TEST_F(HttpTest, AClientThatFloodsGetsItsAnswerAndNoOther) {
+  start_quick();
+  RawClient client(port());
+  std::string more;
+  while (more.size() < 200 << 10) more += get("/health");
+  client.send(with_prompt(R"("max_tokens":300)") + more);
+  const auto answer = client.read_answer(milliseconds(10'000));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, 200);
+  EXPECT_TRUE(answer->complete);
+  EXPECT_TRUE(client.wait_closed(milliseconds(10'000)));
+  EXPECT_TRUE(client.buffered().empty());
+}
+
 TEST_F(HttpTest, ASlowReaderIsCutOffAndSlowsNobody) {
   start_with({.write_timeout = milliseconds(500),
               .max_pending_bytes = 64 << 10,
