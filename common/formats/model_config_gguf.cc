@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <limits>
 
 #include "common/formats/model_config.h"
@@ -10,6 +12,9 @@
 
 namespace baton::formats {
 namespace {
+
+// Mistral's files say llama.
+constexpr std::array<std::string_view, 3> kArchitectures = {"llama", "qwen2", "qwen3"};
 
 class Reader {
  public:
@@ -64,7 +69,7 @@ status refuse_split(const GgufMetadata& metadata) {
 result<std::string> architecture(const GgufMetadata& metadata) {
   constexpr std::string_view kKey = "general.architecture";
   BATON_TRY(const std::string_view name, metadata.string(kKey));
-  if (name == "llama" || name == "qwen2" || name == "qwen3") return std::string(name);
+  if (std::ranges::find(kArchitectures, name) != kArchitectures.end()) return std::string(name);
   Error e = metadata.bad(
       kKey, fmt::format("is '{}', an architecture that is not supported", printable(name)));
   e.code = Errc::kUnsupported;
