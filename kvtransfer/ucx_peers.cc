@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "common/base/log.h"
-#include "kvtransfer/host_identity.h"
+#include "kvtransfer/memory_map.h"
 #include "kvtransfer/ucx_transport_impl.h"
 
 // How the UCX transport connects to peers and lets go of them.
@@ -42,21 +42,35 @@ status UcxTransport::open(Peer& peer, UcxWorker& worker, const std::string& addr
     params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
     params.err_handler = {on_error, &peer};
   }
-  ucs_status_t s = ucp_ep_create(worker.handle(), &params, &peer.ep);
+  const ucs_status_t s = ucp_ep_create(worker.handle(), &params, &peer.ep);
   if (s != UCS_OK) {
     peer.ep = nullptr;
     return error(Errc::kUnavailable,
                  fmt::format("{} cannot be reached: {}", peer.name, ucs_status_string(s)));
   }
   if (!shared_memory || peer.region.bytes == 0) return {};
-  s = ucp_ep_rkey_unpack(peer.ep, peer.region.key.data(), &peer.rkey);
+  return map_region(peer);
+}
+
+// The peer says how long its region is; what is really mapped bounds what is read here, or a wrong
+// word would end this process.
+status UcxTransport::map_region(Peer& peer) {
+  ucs_status_t s = ucp_ep_rkey_unpack(peer.ep, peer.region.key.data(), &peer.rkey);
   if (s != UCS_OK) peer.rkey = nullptr;
   void* mapped = nullptr;
   if (s == UCS_OK) s = ucp_rkey_ptr(peer.rkey, peer.region.base, &mapped);
+  if (s != UCS_OK) {
+    return error(Errc::kUnavailable,
+                 fmt::format("{}: its memory cannot be read: {}", peer.name, ucs_status_string(s)));
+  }
+  const uint64_t there = mapped_bytes_from(mapped);
+  if (there < peer.region.bytes) {
+    return error(Errc::kUnavailable,
+                 fmt::format("{}: its memory cannot be read: {} bytes of the {} it speaks of",
+                             peer.name, there, peer.region.bytes));
+  }
   peer.mapped = static_cast<const std::byte*>(mapped);
-  if (s == UCS_OK) return {};
-  return error(Errc::kUnavailable,
-               fmt::format("{}: its memory cannot be read: {}", peer.name, ucs_status_string(s)));
+  return {};
 }
 
 // UCX reports the death of a peer only in a mode that excludes shared memory. So: peers of this
@@ -156,6 +170,7 @@ void UcxTransport::close_ep(Peer& peer) {
 
 // Of a peer that was never used.
 void UcxTransport::discard_ep(Peer& peer) {
+  peer.mapped = nullptr;
   if (peer.rkey != nullptr) ucp_rkey_destroy(std::exchange(peer.rkey, nullptr));
   if (peer.ep == nullptr) return;
   ucp_request_param_t param{};

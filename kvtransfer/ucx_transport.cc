@@ -11,6 +11,7 @@
 
 #include "common/base/log.h"
 #include "kvtransfer/host_identity.h"
+#include "kvtransfer/memory_map.h"
 #include "kvtransfer/ucx_transport_impl.h"
 
 namespace baton::kvtransfer {
@@ -97,6 +98,7 @@ result<std::span<std::byte>> UcxTransport::allocate(size_t bytes) {
           "this host read it more slowly",
           bytes >> 20);
     }
+    prefer_huge_pages(memory_.data(), bytes);
     std::memset(memory_.data(), 0, bytes);
   } else {
     private_memory_.resize(bytes + kPage);

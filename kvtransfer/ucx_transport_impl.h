@@ -99,6 +99,7 @@ class UcxTransport final : public Transport {
  private:
   status start_network(const std::string& tls);
   status open(Peer& peer, UcxWorker& worker, const std::string& address, bool shared_memory);
+  status map_region(Peer& peer);
   status reach(Peer& peer, const Endpoint& remote);
   std::string transport_of(const Peer& peer) const;
   void discard_ep(Peer& peer);

@@ -160,6 +160,18 @@ TEST_P(TransportTest, ReadsOutsideTheRegionAreRefused) {
   EXPECT_FALSE(a_.transport->get(PeerId{999}, {&good, 1}, 1));
 }
 
+// A claim that is believed lets the reader run off what is mapped.
+TEST_P(TransportTest, LongerARegionThanThereIsIsNotMapped) {
+  Endpoint boasting = b_.transport->endpoint();
+  boasting.region.bytes += 64u << 20;
+  const auto peer = a_.transport->connect(boasting, "boasting");
+  if (!peer) {
+    EXPECT_EQ(peer.error().code, Errc::kUnavailable);
+  } else {
+    EXPECT_LE(a_.transport->mapped(*peer).size(), kBytes);
+  }
+}
+
 TEST_P(TransportTest, AStrangersMessageIsDropped) {
   a_.peer = *a_.transport->connect(b_.transport->endpoint(), "b");  // b does not connect to a
   ASSERT_TRUE(a_.transport->notify(a_.peer, bytes(10, 0)));

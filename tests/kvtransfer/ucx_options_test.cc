@@ -37,7 +37,8 @@ std::set<unsigned> listening_ports() {
     words >> slot >> local >> remote >> state >> queues >> timer >> retransmits >> uid >> timeout >>
         inode;
     if (state == "0A" && ours.contains(inode)) {
-      ports.insert(static_cast<unsigned>(std::stoul(local.substr(local.find(':') + 1), nullptr, 16)));
+      ports.insert(
+          static_cast<unsigned>(std::stoul(local.substr(local.find(':') + 1), nullptr, 16)));
     }
   }
   return ports;
@@ -96,12 +97,6 @@ TEST(UcxOptions, TransportsAreSplitByReach) {
 TEST(HostIdentity, IsStable) {
   EXPECT_FALSE(host_identity().empty());
   EXPECT_EQ(host_identity(), host_identity());
-}
-
-TEST(MemoryKind, TellsPrivateMemory) {
-  const std::vector<char> heap(100);
-  EXPECT_EQ(memory_kind(heap.data()), "private");
-  EXPECT_EQ(memory_kind(nullptr), "?");
 }
 
 }  // namespace
