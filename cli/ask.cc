@@ -7,7 +7,8 @@
 #include <boost/beast/http.hpp>
 #include <boost/json.hpp>
 #include <cstdio>
-#include <optional>
+
+#include "cli/http_address.h"
 
 namespace baton::cli {
 namespace {
@@ -41,6 +42,7 @@ class AnswerPrinter {
 
   AskTimings timings() const {
     AskTimings t = timings_;
+    if (!seen_) return t;
     t.ttft = first_ - sent_;
     if (t.output_tokens > 1) t.tpot = (last_ - first_) / (t.output_tokens - 1);
     return t;
@@ -105,14 +107,15 @@ class Client {
  public:
   explicit Client(TimePoint deadline) : stream_(io_), deadline_(deadline) {}
 
-  result<AskTimings> stream(uint16_t port, http::request<http::string_body> request) {
-    BATON_CHECK_OK(send(port, request));
+  result<AskTimings> stream(const RouterAddress& router, http::request<http::string_body> request) {
+    BATON_CHECK_OK(send(router, request));
     AnswerPrinter printer(Clock::now());
     BATON_CHECK_OK(read(printer));
     return printer.timings();
   }
-  result<http::status> status_of(uint16_t port, http::request<http::string_body> request) {
-    BATON_CHECK_OK(send(port, request));
+  result<http::status> status_of(const RouterAddress& router,
+                                 http::request<http::string_body> request) {
+    BATON_CHECK_OK(send(router, request));
     http::response<http::string_body> response;
     error_code ec;
     http::async_read(stream_, buffer_, response, [&](error_code e, size_t) { ec = e; });
@@ -121,11 +124,13 @@ class Client {
   }
 
  private:
-  status send(uint16_t port, http::request<http::string_body>& request) {
+  status send(const RouterAddress& router, http::request<http::string_body>& request) {
+    request.set(http::field::host, host_port(router.host, router.port));
     stream_.expires_at(deadline_);
     error_code ec;
-    stream_.async_connect(tcp::endpoint(boost::asio::ip::make_address("127.0.0.1"), port),
-                          [&](error_code e) { ec = e; });
+    const auto endpoints = tcp::resolver(io_).resolve(router.host, std::to_string(router.port), ec);
+    if (ec) return error(Errc::kUnavailable, "resolve '" + router.host + "': " + ec.message());
+    stream_.async_connect(endpoints, [&](error_code e, const tcp::endpoint&) { ec = e; });
     BATON_CHECK_OK(finish(ec, "connect"));
     http::async_write(stream_, request, [&](error_code e, size_t) { ec = e; });
     return finish(ec, "send");
@@ -177,9 +182,8 @@ class Client {
 
 }  // namespace
 
-result<AskTimings> ask(uint16_t port, const Question& question, Duration timeout) {
+result<AskTimings> ask(const RouterAddress& router, const Question& question, Duration timeout) {
   http::request<http::string_body> request(http::verb::post, "/v1/chat/completions", 11);
-  request.set(http::field::host, "127.0.0.1");
   request.set(http::field::content_type, "application/json");
   request.set("x-baton-timings", "1");
   if (!question.api_key.empty()) {
@@ -194,13 +198,13 @@ result<AskTimings> ask(uint16_t port, const Question& question, Duration timeout
       {"stream_options", json::object{{"include_usage", true}}}};
   request.body() = json::serialize(body);
   request.prepare_payload();
-  return Client(Clock::now() + timeout).stream(port, std::move(request));
+  return Client(Clock::now() + timeout).stream(router, std::move(request));
 }
 
-bool is_ready(uint16_t port) {
+bool is_ready(const RouterAddress& router) {
   http::request<http::string_body> request(http::verb::get, "/ready", 11);
-  request.set(http::field::host, "127.0.0.1");
-  const auto status = Client(Clock::now() + milliseconds(200)).status_of(port, std::move(request));
+  const auto status =
+      Client(Clock::now() + milliseconds(200)).status_of(router, std::move(request));
   return status && *status == http::status::ok;
 }
 

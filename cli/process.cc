@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <string_view>
 
 #include "common/base/log.h"
 
@@ -14,7 +15,7 @@ namespace baton::cli {
 namespace {
 
 // After fork: only calls that are safe between fork and exec.
-[[noreturn]] void become(const std::vector<char*>& argv, pid_t parent, int write_fd) {
+[[noreturn]] void become(char* const* argv, char* const* environment, pid_t parent, int write_fd) {
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (getppid() != parent) _exit(1);  // it died before the line above
@@ -22,11 +23,29 @@ namespace {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   fcntl(write_fd, F_SETFD, 0);
-  execv("/proc/self/exe", argv.data());
+  execve("/proc/self/exe", argv, environment);
   _exit(127);
 }
 
+std::vector<char*> null_terminated(std::vector<std::string>& words) {
+  std::vector<char*> pointers;
+  for (auto& word : words) pointers.push_back(word.data());
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
 }  // namespace
+
+std::vector<std::string> environment_of_child(const char* const* environment) {
+  std::vector<std::string> kept;
+  for (; *environment != nullptr; ++environment) {
+    const std::string_view entry(*environment);
+    if (!entry.starts_with("BATON_") || entry.starts_with("BATON_MAX_ISA=")) {
+      kept.emplace_back(entry);
+    }
+  }
+  return kept;
+}
 
 result<Child> spawn_self(const std::vector<std::string>& args) {
   int fds[2];
@@ -36,13 +55,12 @@ result<Child> spawn_self(const std::vector<std::string>& args) {
   std::vector<std::string> all = {"baton"};
   all.insert(all.end(), args.begin(), args.end());
   all.insert(all.end(), {"--ready-fd", std::to_string(fds[1])});
-  std::vector<char*> argv;
-  for (auto& arg : all) argv.push_back(arg.data());
-  argv.push_back(nullptr);
+  std::vector<std::string> variables = environment_of_child(environ);
+  const std::vector<char*> argv = null_terminated(all), environment = null_terminated(variables);
 
   const pid_t parent = getpid();
   const pid_t pid = fork();
-  if (pid == 0) become(argv, parent, fds[1]);
+  if (pid == 0) become(argv.data(), environment.data(), parent, fds[1]);
   const int fork_errno = errno;
   close(fds[1]);
   if (pid < 0) {

@@ -17,7 +17,12 @@ struct Child {
       -1;  // read end; the child writes one line here when it serves. Owned by the caller.
 };
 
-// Starts this same program with `args`, adding "--ready-fd N". Blocks for the fork only.
+// The entries of a null-terminated `environment` that a child gets: without the options of its
+// parent (BATON_...), which `args` passes on where they are meant for it; BATON_MAX_ISA is none.
+std::vector<std::string> environment_of_child(const char* const* environment);
+
+// Starts this same program with `args`, adding "--ready-fd N", and the environment above. Blocks
+// for the fork only.
 result<Child> spawn_self(const std::vector<std::string>& args);
 
 // Writes the one line that tells the parent where this process serves, and closes the descriptor.

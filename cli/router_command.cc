@@ -1,7 +1,7 @@
 #include <boost/asio/io_context.hpp>
 #include <cstdio>
-#include <fstream>
 
+#include "cli/api_keys.h"
 #include "cli/commands.h"
 #include "cli/model_name.h"
 #include "cli/process.h"
@@ -44,19 +44,6 @@ void add_options(Options& options, RouterSettings& s) {
   options.add("ready-fd", &s.ready_fd, "Descriptor to report the port on, once");
 }
 
-result<std::vector<std::string>> read_keys(const std::string& path) {
-  std::vector<std::string> keys;
-  if (path.empty()) return keys;
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
-    if (!line.empty() && line[0] != '#') keys.push_back(line);
-  }
-  if (!file.eof()) return error(Errc::kIo, "cannot read the keys in '" + path + "'");
-  if (keys.empty()) return error(Errc::kInvalidArgument, "no key in '" + path + "'");
-  return keys;
-}
-
 result<router::RouterConfig> make_config(const RouterSettings& s) {
   const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
   if (s.workers.empty()) return bad("--workers is needed");
@@ -76,7 +63,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   config.http.max_connections = s.max_connections;
   config.workers = s.workers;
   config.models = {{s.model_name.empty() ? model_name_of(s.model) : s.model_name, s.model}};
-  BATON_TRY(config.api_keys, read_keys(s.api_key_file));
+  BATON_TRY(config.api_keys, read_api_keys(s.api_key_file));
   config.dispatch.max_queued = s.max_waiting;
   config.request_deadline = seconds(s.deadline_seconds);
   config.drain_timeout = seconds(s.drain_seconds);

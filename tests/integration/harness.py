@@ -21,14 +21,15 @@ BIN = pathlib.Path(os.environ.get("BATON_TEST_BIN", ROOT / "build/release/bin/ba
 PATIENCE = float(os.environ.get("BATON_TEST_PATIENCE", "1"))
 
 
-def wait_for(condition, seconds: float, what: str):
-    """Polls until condition() is true; returns its value."""
+def wait_for(condition, seconds: float, what):
+    """Polls until condition() is true; returns its value. `what`: words, or what gives them."""
     deadline = time.monotonic() + seconds * PATIENCE
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
         time.sleep(0.01)
 
 
@@ -157,7 +158,7 @@ class Cluster:
         self.router_options = router_options or {}
         self.workers: dict[str, Worker] = {}
         self.router: Process | None = None
-        self._shm_before = shm_files()
+        self._shm: set[str] = set()
 
     def start(self, prefill=0, decode=0, mixed=0, **options):
         for role, count in [("prefill", prefill), ("decode", decode), ("mixed", mixed)]:
@@ -191,7 +192,12 @@ class Cluster:
         return worker.process
 
     def kill_worker(self, name: str):
+        self._note_shared_memory()
         self.workers[name].process.kill()
+
+    def _note_shared_memory(self):
+        running = [p.pid for p in self.processes() if p.popen.poll() is None]
+        self._shm |= shared_memory_of(running)
 
     @property
     def url(self) -> str:
@@ -230,6 +236,7 @@ class Cluster:
     def stop(self):
         """Ends everything and checks that nothing of it is left."""
         problems = []
+        self._note_shared_memory()
         for process in self.processes():
             killed = process.popen.poll() == -signal.SIGKILL
             try:
@@ -238,7 +245,7 @@ class Cluster:
                     problems.append(f"{process.name} ended with {status}: {tail(process.log)}")
             except AssertionError as error:
                 problems.append(str(error))
-        problems += left_behind(self.processes(), self._shm_before)
+        problems += left_behind(self.processes(), self._shm)
         assert not problems, "\n".join(problems)
 
 
@@ -246,8 +253,22 @@ def tail(log: pathlib.Path, lines: int = 15) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def shm_files() -> set[str]:
-    return set(os.listdir("/dev/shm"))
+def shared_memory_of(pids: list[int]) -> set[str]:
+    """Files in /dev/shm that these processes have mapped or open; other programs have theirs."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines():
+                found.add(line.split(maxsplit=5)[-1])
+            for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found.add(os.readlink(fd))
+    return {name for name in found if is_shared_memory(name)}
+
+
+def is_shared_memory(name: str) -> bool:
+    # What was unlinked already cannot stay.
+    return name.startswith("/dev/shm/") and not name.endswith(" (deleted)")
 
 
 def is_listening(port: int) -> bool:
@@ -256,18 +277,24 @@ def is_listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def left_behind(processes: list[Process], shm_before: set[str]) -> list[str]:
-    problems = [
+def left_behind(processes: list[Process], shared_memory: set[str]) -> list[str]:
+    ports = [
         f"port {port} ({process.name}, {what}) still listens"
         for process in processes
         for what, port in process.ports.items()
         if is_listening(port)
     ]
-    # Other programs of the machine come and go here too: what stays for a second is ours.
-    deadline = time.monotonic() + 1
-    while (new := shm_files() - shm_before) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return problems + [f"/dev/shm/{name} was left" for name in sorted(new)]
+    files = [f"{name} was left" for name in sorted(shared_memory) if os.path.exists(name)]
+    return ports + files + sysv_segments_of({process.pid for process in processes})
+
+
+def sysv_segments_of(pids: set[int]) -> list[str]:
+    with contextlib.suppress(FileNotFoundError):
+        head, *rows = pathlib.Path("/proc/sysvipc/shm").read_text().splitlines()
+        creator = head.split().index("cpid")
+        left = [row.split() for row in rows]
+        return [f"SysV segment {r[1]} was left" for r in left if int(r[creator]) in pids]
+    return []
 
 
 def descendants(pid: int) -> list[int]:

@@ -121,9 +121,26 @@ def handles(cluster) -> dict[str, tuple[int, int, int]]:
 
 
 def settled_handles(cluster) -> dict[str, tuple[int, int, int]]:
-    """Once the connections of the last scrape are gone."""
-    time.sleep(0.5)
-    return handles(cluster)
+    """Once the connections of the last scrape are gone, and nothing more changes."""
+    samples = []
+
+    def is_settled() -> bool:
+        samples.append(handles(cluster))
+        time.sleep(0.2)
+        return len(samples) >= 4 and all(sample == samples[-1] for sample in samples[-4:])
+
+    harness.wait_for(is_settled, 20, lambda: f"handles stay as they are: {samples[-4:]}")
+    return samples[-1]
+
+
+def blocks(cluster) -> dict[str, float]:
+    """Of each worker, in whatever state."""
+    states = ["free", "active", "cached", "quarantined"]
+    scrapes = {name: cluster.metrics(name) for name in cluster.workers}
+    return {
+        name: sum(scrape.sum("baton_kv_blocks", state=state) for state in states)
+        for name, scrape in scrapes.items()
+    }
 
 
 SETUPS = {
@@ -141,21 +158,21 @@ def test_nothing_is_held_after_the_storm(start_cluster, medium, setup):
     cluster = start_cluster(medium, chunk_tokens=64, **SETUPS[setup])
     seed = random.Random(f"leak {setup}")
     asyncio.run(storm(cluster, seed, 20))  # pairs have met, pools have grown
-    harness.wait_for(lambda: not held(cluster), 1, "quiet before the storm")
-    before = settled_handles(cluster)
+
+    def quiet() -> bool:
+        return not held(cluster)
+
+    harness.wait_for(quiet, 10, lambda: f"quiet before the storm, but: {held(cluster)}")
+    before, blocks_before = settled_handles(cluster), blocks(cluster)
+    assert all(total > 0 for total in blocks_before.values())
 
     out = asyncio.run(storm(cluster, seed, REQUESTS))
 
-    harness.wait_for(lambda: not held(cluster), 1, f"nothing held, but: {held(cluster)}")
+    harness.wait_for(quiet, 10, lambda: f"nothing held, but: {held(cluster)}")
+    assert blocks(cluster) == blocks_before, "every block is in one state"
     harness.wait_for(
-        lambda: handles(cluster) == before, 1, f"{handles(cluster)} as before: {before}"
+        lambda: handles(cluster) == before, 10, lambda: f"{handles(cluster)} as before: {before}"
     )
-    for name in cluster.workers:
-        metrics = cluster.metrics(name)
-        states = ["free", "active", "cached", "quarantined"]
-        total = sum(metrics.sum("baton_kv_blocks", state=state) for state in states)
-        assert total > 0
-        assert metrics.sum("baton_kv_blocks") == total
     # The storm did what its name says, and nobody else had to suffer.
     assert out.errors == []
     assert out.finished + out.refused >= REQUESTS * 2 // 3

@@ -4,55 +4,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import textwrap
 import time
 
 import harness
 import pytest
 import requests
 import sse
-
-
-class Up:
-    """`baton up` in a session of its own."""
-
-    def __init__(self, model, *args: str):
-        self.shm_before = harness.shm_files()
-        self.popen = subprocess.Popen(
-            [harness.BIN, "up", "--model", model, "--port", "0", *args],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.said = ""
-        self.pids: list[int] = []
-
-    def url(self) -> str:
-        """Read from the banner; returns when the cluster is up."""
-        for line in self.popen.stderr:
-            self.said += line
-            if match := re.search(r"(http://127\.0\.0\.1:\d+)/v1", line):
-                self.pids = harness.descendants(self.popen.pid)
-                return match[1]
-        raise AssertionError(f"no URL in: {self.said}")
-
-    def end(self, seconds: float = 60) -> tuple[int, str, str]:
-        try:
-            out, err = self.popen.communicate(timeout=seconds * harness.PATIENCE)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.popen.pid, signal.SIGKILL)
-            raise
-        return self.popen.returncode, out, self.said + err
-
-    def nothing_is_left(self):
-        assert [pid for pid in self.pids if exists(pid)] == []
-        deadline = time.monotonic() + 1
-        while (new := harness.shm_files() - self.shm_before) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not new
+from up import Up, cmdline, exists
 
 
 @pytest.mark.slow
@@ -96,29 +54,6 @@ def test_a_second_start_is_quick(quickstart_model):
     assert took < 20 * harness.PATIENCE
 
 
-def test_what_the_banner_shows_works_as_it_stands(tiny):
-    up = Up(tiny)
-    url = up.url()
-    while "Ctrl-C" not in up.said:
-        line = up.popen.stderr.readline()
-        assert line, up.said
-        up.said += line
-    [command] = re.findall(r"^ *(curl .*?[^\\])$", up.said, re.M | re.S)
-    curl = subprocess.run(["bash", "-c", command], capture_output=True, timeout=30)
-    assert sse.text_of(sse.events_of([curl.stdout]))
-
-    [program] = re.findall(r"^ *(from openai .*?)\n\n", up.said, re.M | re.S)
-    assert f'base_url="{url}/v1"' in program
-    python = subprocess.run([sys.executable, "-c", textwrap.dedent("  " + program)],
-                            capture_output=True, text=True, timeout=30)  # fmt: skip
-    assert python.returncode == 0, python.stderr
-    assert python.stdout.strip()
-
-    up.popen.send_signal(signal.SIGINT)
-    assert up.end()[0] == 0
-    up.nothing_is_left()
-
-
 def test_ctrl_c_drains(medium):
     up = Up(medium, "--prefill", "1", "--decode", "1")
     url = up.url()
@@ -150,9 +85,9 @@ def test_a_second_ctrl_c_does_not_wait(medium):
     chunks = answer.iter_content(None)  # to be kept: the connection ends with it
     next(chunks)
     up.popen.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    up.read_until("Stopping")
     up.popen.send_signal(signal.SIGINT)
-    up.end(10)
+    assert up.end(10)[0] == 130
     harness.wait_for(lambda: not any(map(exists, up.pids)), 8, "workers and router are gone")
     up.nothing_is_left()
 
@@ -173,15 +108,6 @@ def test_a_worker_killed_under_up_comes_back(tiny):
     up.popen.send_signal(signal.SIGTERM)
     assert up.end()[0] == 0
     up.nothing_is_left()
-
-
-def exists(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")
-
-
-def cmdline(pid: int) -> bytes:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read()
 
 
 @pytest.mark.parametrize(

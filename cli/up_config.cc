@@ -1,0 +1,131 @@
+#include "cli/up_config.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <thread>
+#include <utility>
+
+#include "cli/http_address.h"
+#include "cli/model_name.h"
+#include "common/base/log.h"
+
+namespace baton::cli {
+namespace {
+
+void add_options(Options& options, UpConfig& c) {
+  options.add("model", &c.model, "GGUF file or Hugging Face directory");
+  options.add("model-name", &c.model_name, "Name that requests use; empty: from the path");
+  options.add("prefill", &c.prefill, "Prefill workers");
+  options.add("decode", &c.decode, "Decode workers");
+  options.add("mixed", &c.mixed, "Mixed workers; with any, --prefill and --decode default to 0");
+  options.add("host", &c.host, "Address that HTTP listens on");
+  options.add("port", &c.port, "Port that HTTP listens on; 0 picks a free one");
+  options.add("threads-per-worker", &c.threads_per_worker,
+              "Compute threads of each worker; 0 divides the cores");
+  options.add("dtype", &c.dtype, "Weights and KV cache: bf16 or f32");
+  options.add("device", &c.device, "Where workers compute: cpu");
+  options.add("kv-gib", &c.kv_gib, "KV cache of each worker, GiB");
+  options.add("block-tokens", &c.block_tokens, "Tokens in a KV block: 16, 32, 64, 128 or 256");
+  options.add("chunk-tokens", &c.chunk_tokens,
+              "Prompt tokens computed in one step; 0: all at once");
+  options.add("max-context", &c.max_context, "Longest prompt + output; 0: what the model allows");
+  options.add("max-sequences", &c.max_sequences, "Sequences that a worker decodes at once");
+  options.add("prefix-cache", &c.prefix_cache, "Keep the KV of finished prompts for reuse");
+  options.add("preempt-every", &c.preempt_every, "For tests: preempt a sequence every N steps");
+  options.add("transport", &c.transport, "KV transport between workers: auto, shm or tcp");
+  options.add("api-key-file", &c.api_key_file, "File with one accepted API key a line");
+  options.add("log-level", &c.log_level, "debug, info, warn or error");
+  options.add("ask", &c.ask, "Ask this once the cluster is up, then stay up");
+  options.add("once", &c.once, "Ask this, print the answer and stop");
+  options.add("ask-tokens", &c.ask_tokens, "Longest answer to --ask and --once, tokens");
+  options.add("quiet", &c.quiet, "Print the answer alone, no banner");
+}
+
+// Asking for mixed workers means just them, unless the others are asked for too.
+void settle(const Options& options, UpConfig& c) {
+  if (c.mixed > 0 && !options.was_set("prefill")) c.prefill = 0;
+  if (c.mixed > 0 && !options.was_set("decode")) c.decode = 0;
+}
+
+status check(const UpConfig& c) {
+  const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
+  if (c.model.empty()) return bad("--model is needed");
+  BATON_CHECK_OK(check_log_level(c.log_level));
+  if (c.mixed == 0 && (c.prefill == 0 || c.decode == 0)) {
+    return bad("nothing can answer: give --mixed N, or --prefill N and --decode N");
+  }
+  if (uint64_t{c.prefill} + c.decode + c.mixed > 64) {
+    return bad("more than 64 workers on one machine");
+  }
+  if (c.host.empty()) return bad("--host is empty");
+  if (c.port > 65535) return bad("--port is over 65535");
+  return {};
+}
+
+uint32_t threads(const UpConfig& c) {
+  if (c.threads_per_worker != 0) return c.threads_per_worker;
+  return std::max(1u, std::thread::hardware_concurrency() / c.workers());
+}
+
+using Flag = std::pair<const char*, std::string>;
+
+std::vector<std::string> command(const char* name, std::initializer_list<Flag> flags) {
+  std::vector<std::string> args = {name};
+  for (const auto& [flag, value] : flags) {
+    args.push_back(std::string("--") + flag);
+    args.push_back(value);
+  }
+  return args;
+}
+
+}  // namespace
+
+result<Options::Outcome> parse_up(const std::vector<std::string>& args, UpConfig& config) {
+  Options options("up", "A whole cluster on this machine: a router and its workers.");
+  add_options(options, config);
+  options.settle([&] { settle(options, config); });
+  BATON_TRY(const Options::Outcome outcome, options.parse(args));
+  if (outcome == Options::Outcome::kDone) return outcome;
+  BATON_CHECK_OK(check(config));
+  config.host = without_brackets(config.host);
+  if (config.model_name.empty()) config.model_name = model_name_of(config.model);
+  return outcome;
+}
+
+std::vector<std::string> worker_args(const UpConfig& c, const WorkerPlace& place) {
+  auto args = command("worker", {{"role", place.role},
+                                 {"name", place.name},
+                                 {"listen", place.listen},
+                                 {"metrics-listen", place.metrics_listen},
+                                 {"model", c.model},
+                                 {"model-name", c.model_name},
+                                 {"threads", std::to_string(threads(c))},
+                                 {"dtype", c.dtype},
+                                 {"device", c.device},
+                                 {"kv-gib", std::to_string(c.kv_gib)},
+                                 {"block-tokens", std::to_string(c.block_tokens)},
+                                 {"chunk-tokens", std::to_string(c.chunk_tokens)},
+                                 {"max-context", std::to_string(c.max_context)},
+                                 {"max-sequences", std::to_string(c.max_sequences)},
+                                 {"preempt-every", std::to_string(c.preempt_every)},
+                                 {"transport", c.transport},
+                                 {"log-level", c.log_level},
+                                 {"drain-seconds", std::to_string(kWorkerDrain.count())}});
+  args.push_back(c.prefix_cache ? "--prefix-cache=true" : "--prefix-cache=false");
+  return args;
+}
+
+std::vector<std::string> router_args(const UpConfig& c, uint16_t port,
+                                     const std::vector<std::string>& workers) {
+  auto args = command("router", {{"model", c.model},
+                                 {"model-name", c.model_name},
+                                 {"listen", host_port(c.host, port)},
+                                 {"api-key-file", c.api_key_file},
+                                 {"log-level", c.log_level},
+                                 {"drain-seconds", std::to_string(kRouterDrain.count())}});
+  args.push_back("--workers");
+  args.insert(args.end(), workers.begin(), workers.end());
+  return args;
+}
+
+}  // namespace baton::cli

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/config.h"
+#include "common/base/result.h"
+
+namespace baton::cli {
+
+// A stop lets requests finish for as long as a drain lasts; a child that has not ended when its
+// grace is over is killed.
+inline constexpr seconds kRouterDrain{10}, kRouterGrace{15};
+inline constexpr seconds kWorkerDrain{3}, kWorkerGrace{5};
+
+// What `baton up` was asked for.
+struct UpConfig {
+  std::string model;
+  std::string model_name;
+  uint32_t prefill = 1, decode = 1, mixed = 0;
+  std::string host = "127.0.0.1";
+  uint32_t port = 8000;
+  uint32_t threads_per_worker = 0;  // 0: the cores, divided
+  std::string dtype = "bf16";
+  std::string device = "cpu";
+  double kv_gib = 0.5;
+  uint32_t block_tokens = 16;
+  uint32_t chunk_tokens = 256;
+  uint32_t max_context = 0;
+  uint32_t max_sequences = 64;
+  uint32_t preempt_every = 0;
+  bool prefix_cache = true;
+  std::string transport = "auto";
+  std::string api_key_file;
+  std::string log_level = "warn";
+  std::string ask, once;
+  uint32_t ask_tokens = 200;
+  bool quiet = false;
+
+  uint32_t workers() const { return prefill + decode + mixed; }
+};
+
+// Fills `config` from flags, environment and file, and checks it. Errors name the flag.
+result<Options::Outcome> parse_up(const std::vector<std::string>& args, UpConfig& config);
+
+// Arguments of the children. `listen` and `metrics_listen` are host:port, as are `workers`.
+struct WorkerPlace {
+  std::string role, name;
+  std::string listen, metrics_listen;
+};
+std::vector<std::string> worker_args(const UpConfig& config, const WorkerPlace& place);
+std::vector<std::string> router_args(const UpConfig& config, uint16_t port,
+                                     const std::vector<std::string>& workers);
+
+}  // namespace baton::cli

@@ -1,0 +1,26 @@
+#include "cli/http_address.h"
+
+#include <gtest/gtest.h>
+
+namespace baton::cli {
+namespace {
+
+TEST(HttpAddress, PutsIpv6InBrackets) {
+  EXPECT_EQ(host_port("127.0.0.1", 80), "127.0.0.1:80");
+  EXPECT_EQ(host_port("::1", 80), "[::1]:80");
+  EXPECT_EQ(host_port("localhost", 0), "localhost:0");
+  EXPECT_EQ(without_brackets("[::1]"), "::1");
+  EXPECT_EQ(without_brackets("::1"), "::1");
+  EXPECT_EQ(without_brackets(""), "");
+}
+
+TEST(HttpAddress, ReachesAnyOverLoopback) {
+  EXPECT_EQ(reachable_host("0.0.0.0"), "127.0.0.1");
+  EXPECT_EQ(reachable_host("::"), "::1");
+  EXPECT_EQ(reachable_host("192.168.1.5"), "192.168.1.5");
+  EXPECT_EQ(reachable_host("fd00::2"), "fd00::2");
+  EXPECT_EQ(reachable_host("example.org"), "example.org");
+}
+
+}  // namespace
+}  // namespace baton::cli

@@ -1,0 +1,115 @@
+#include "cli/up_config.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "cli/banner.h"
+
+namespace baton::cli {
+namespace {
+
+class UpConfigTest : public ::testing::Test {
+ protected:
+  void TearDown() override {
+    unsetenv("BATON_MIXED");
+    std::filesystem::remove(file_);
+  }
+  // "prefill decode mixed" that these arguments ask for, or the error.
+  static std::string pools(std::vector<std::string> args) {
+    args.insert(args.end(), {"--model", "m"});
+    UpConfig c;
+    const auto outcome = parse_up(args, c);
+    if (!outcome) return outcome.error().message;
+    return std::to_string(c.prefill) + " " + std::to_string(c.decode) + " " +
+           std::to_string(c.mixed);
+  }
+  std::string file(const std::string& text) {
+    std::ofstream(file_) << text;
+    return file_;
+  }
+  const std::string file_ = (std::filesystem::temp_directory_path() /
+                             ("baton_up_config_test_" + std::to_string(::getpid()) + ".yaml"))
+                                .string();
+};
+
+TEST_F(UpConfigTest, MixedWorkersReplaceTheOthersUnlessThoseAreAskedFor) {
+  EXPECT_EQ(pools({}), "1 1 0");
+  EXPECT_EQ(pools({"--mixed", "2"}), "0 0 2");
+  EXPECT_EQ(pools({"--mixed=2", "--prefill", "1"}), "1 0 2");
+  EXPECT_EQ(pools({"--mixed", "2", "--decode", "3"}), "0 3 2");
+}
+
+TEST_F(UpConfigTest, NoMixedWorkersIsTheDefault) { EXPECT_EQ(pools({"--mixed", "0"}), "1 1 0"); }
+
+TEST_F(UpConfigTest, MixedMayComeFromAVariableOrAFile) {
+  EXPECT_EQ(pools({"--config", file("mixed: 1\n")}), "0 0 1");
+  EXPECT_EQ(pools({"--config", file("mixed: 1\nprefill: 2\n")}), "2 0 1");
+  setenv("BATON_MIXED", "1", 1);
+  EXPECT_EQ(pools({}), "0 0 1");
+  EXPECT_EQ(pools({"--mixed", "0"}), "1 1 0");
+}
+
+TEST_F(UpConfigTest, PoolsThatCannotAnswerAreRefused) {
+  EXPECT_NE(pools({"--prefill", "0"}).find("nothing can answer"), std::string::npos);
+  EXPECT_NE(pools({"--mixed", "0", "--decode", "0"}).find("nothing can answer"), std::string::npos);
+}
+
+TEST_F(UpConfigTest, TooManyWorkersAreRefusedHoweverMany) {
+  EXPECT_EQ(pools({"--prefill", "32", "--decode", "32"}), "32 32 0");
+  for (const char* many : {"64", "4294967295"}) {
+    EXPECT_NE(pools({"--prefill", many}).find("more than 64"), std::string::npos) << many;
+  }
+}
+
+std::string value_of(const std::vector<std::string>& args, const std::string& flag) {
+  const auto found = std::find(args.begin(), args.end(), flag);
+  return found == args.end() || found + 1 == args.end() ? "" : *(found + 1);
+}
+
+TEST_F(UpConfigTest, TheRouterEndsBeforeItWouldBeKilled) {
+  UpConfig c;
+  const auto router = router_args(c, 8000, {"127.0.0.1:7001"});
+  EXPECT_EQ(value_of(router, "--drain-seconds"), "10");
+  EXPECT_LT(kRouterDrain, kRouterGrace);
+  const auto worker = worker_args(c, {"decode", "decode-0", "127.0.0.1:0", "127.0.0.1:0"});
+  EXPECT_EQ(value_of(worker, "--drain-seconds"), "3");
+  EXPECT_LT(kWorkerDrain, kWorkerGrace);
+}
+
+TEST_F(UpConfigTest, TheRouterListensOnIpv6InBrackets) {
+  for (const char* host : {"::1", "[::1]"}) {
+    UpConfig c;
+    ASSERT_TRUE(parse_up({"--model", "m", "--host", host}, c));
+    EXPECT_EQ(value_of(router_args(c, 8000, {}), "--listen"), "[::1]:8000");
+  }
+}
+
+TEST_F(UpConfigTest, UsageShowsTheKeysHeaderWithoutTheKey) {
+  UpConfig c;
+  ASSERT_TRUE(parse_up({"--model", "m"}, c));
+  EXPECT_EQ(usage_text(c, "http://h/v1").find("API_KEY"), std::string::npos);
+  c.api_key_file = "keys";
+  const std::string shown = usage_text(c, "http://h/v1");
+  EXPECT_NE(shown.find("-H \"Authorization: Bearer $API_KEY\""), std::string::npos);
+  EXPECT_NE(shown.find("api_key=os.environ[\"API_KEY\"]"), std::string::npos);
+}
+
+TEST_F(UpConfigTest, TimingsLeaveOutWhatWasNotMeasured) {
+  AskTimings t;
+  t.prompt_tokens = 7;
+  EXPECT_EQ(timings_text(t), "[7 prompt + 0 output tokens]");
+  t.ttft = milliseconds(31);
+  t.output_tokens = 1;
+  EXPECT_EQ(timings_text(t), "[TTFT 31 ms, 7 prompt + 1 output tokens]");
+  t.tpot = microseconds(4200);
+  t.output_tokens = 2;
+  EXPECT_EQ(timings_text(t), "[TTFT 31 ms, TPOT 4.2 ms, 7 prompt + 2 output tokens]");
+}
+
+}  // namespace
+}  // namespace baton::cli
