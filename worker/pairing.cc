@@ -79,6 +79,7 @@ void Pairing::dial(const std::string& address) {
              if (worker) {
                p->worker = *worker;
                p->refusal.clear();
+               p->client->settled();
                return;
              }
              if (p->refusal != worker.error().message) {

@@ -2,14 +2,15 @@
 
 namespace baton::net {
 
-result<uint32_t> parse_frame_header(std::span<const std::byte, kFrameHeaderBytes> header) {
+result<uint32_t> parse_frame_header(std::span<const std::byte, kFrameHeaderBytes> header,
+                                    uint32_t max_bytes) {
   uint32_t length = 0;
   for (size_t i = 0; i < kFrameHeaderBytes; ++i) {
     length |= std::to_integer<uint32_t>(header[i]) << (8 * i);
   }
-  if (length > kMaxFrameBytes) {
+  if (length > max_bytes) {
     return error(Errc::kDataCorrupt, "frame of " + std::to_string(length) + " bytes; at most " +
-                                         std::to_string(kMaxFrameBytes) + " are taken");
+                                         std::to_string(max_bytes) + " are taken");
   }
   return length;
 }

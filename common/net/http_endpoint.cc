@@ -2,6 +2,7 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "common/net/rpc.h"
 
 namespace baton::net {
@@ -82,7 +84,9 @@ class Session : public std::enable_shared_from_this<Session> {
 class Listener : public std::enable_shared_from_this<Listener> {
  public:
   Listener(boost::asio::io_context& io, HttpHandlers handlers)
-      : acceptor_(io), handlers_(std::make_shared<const HttpHandlers>(std::move(handlers))) {}
+      : acceptor_(io),
+        retry_(io),
+        handlers_(std::make_shared<const HttpHandlers>(std::move(handlers))) {}
 
   status open(const tcp::endpoint& endpoint, std::string_view address) {
     error_code ec;
@@ -99,6 +103,7 @@ class Listener : public std::enable_shared_from_this<Listener> {
   void stop() {
     error_code ignored;
     acceptor_.close(ignored);
+    retry_.cancel();
     for (const auto& weak : sessions_) {
       if (const auto session = weak.lock()) session->stop();
     }
@@ -106,7 +111,8 @@ class Listener : public std::enable_shared_from_this<Listener> {
   void accept() {
     acceptor_.async_accept([self = shared_from_this()](error_code ec, tcp::socket socket) {
       if (!self->acceptor_.is_open()) return;
-      if (!ec) self->take(std::move(socket));
+      if (ec) return self->retry_later(ec);
+      self->take(std::move(socket));
       self->accept();
     });
   }
@@ -120,7 +126,17 @@ class Listener : public std::enable_shared_from_this<Listener> {
     session->read();
   }
 
+  // Out of descriptors, most likely: wait instead of spinning.
+  void retry_later(error_code ec) {
+    LOG_WARN("http accept: {}", ec.message());
+    retry_.expires_after(milliseconds(100));
+    retry_.async_wait([self = shared_from_this()](error_code wait) {
+      if (!wait && self->acceptor_.is_open()) self->accept();
+    });
+  }
+
   tcp::acceptor acceptor_;
+  boost::asio::steady_timer retry_;
   SharedHandlers handlers_;
   std::vector<std::weak_ptr<Session>> sessions_;
 };

@@ -57,7 +57,8 @@ result<std::unique_ptr<RpcServer>> listen_rpc(boost::asio::io_context& io, std::
                                               RpcOptions options, RpcServer::OnAccept on_accept,
                                               size_t max_connections = 1024);
 
-// Keeps one connection to `address`, connecting again with jittered backoff until destroyed.
+// Keeps one connection to `address`, connecting again with jittered backoff until destroyed. The
+// backoff grows until settled(): a connection alone does not say that the peer takes us.
 class RpcClient {
  public:
   struct Handlers {
@@ -69,6 +70,8 @@ class RpcClient {
   virtual status send(const proto::Frame& frame) = 0;  // kUnavailable while not connected
   virtual bool connected() const = 0;
   virtual const std::string& address() const = 0;
+  // The peer answered as it should: when it is lost, the first attempt comes soon.
+  virtual void settled() = 0;
   // Drops the connection at hand (the peer misbehaved) and tries again after the backoff.
   virtual void reset(std::string_view why) = 0;
 };

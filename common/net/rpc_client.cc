@@ -33,6 +33,7 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
     if (!connected()) return error(Errc::kUnavailable, address_ + ": not connected");
     return connection_->send(frame);
   }
+  void settled() { backoff_ = options_.reconnect_min; }
   void reset(std::string_view why) {
     if (!connection_) return;
     connection_->forget_handlers();
@@ -87,7 +88,6 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
   void connected_now() {
     ++attempt_;  // the time-out that still waits is of the past
     timer_.cancel();
-    backoff_ = options_.reconnect_min;
     connection_ = std::make_shared<TcpConnection>(std::move(socket_), address_, options_);
     std::weak_ptr<Dialer> weak = weak_from_this();
     connection_->set_handlers({
@@ -147,6 +147,7 @@ class TcpClient final : public RpcClient {
   status send(const proto::Frame& frame) override { return dialer_->send(frame); }
   bool connected() const override { return dialer_->connected(); }
   const std::string& address() const override { return dialer_->address(); }
+  void settled() override { dialer_->settled(); }
   void reset(std::string_view why) override { dialer_->reset(why); }
 
  private:

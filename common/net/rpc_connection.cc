@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <boost/asio/read.hpp>
 #include <boost/asio/write.hpp>
@@ -8,6 +9,13 @@
 namespace baton::net {
 
 using boost::system::error_code;
+
+namespace {
+
+constexpr size_t kStepBytes = size_t{64} << 10;  // read without knowing that they come
+constexpr size_t kKeptBytes = size_t{1} << 20;   // of the buffer, between small frames
+
+}  // namespace
 
 TcpConnection::TcpConnection(tcp::socket socket, std::string peer, RpcOptions options)
     : socket_(std::move(socket)),
@@ -36,29 +44,40 @@ void TcpConnection::read_header() {
         if (ec) {
           return self->fail(error(Errc::kUnavailable, self->peer_ + ": " + ec.message()));
         }
-        const auto length = parse_frame_header(self->header_);
-        if (!length) return self->fail(length.error());
+        const auto length =
+            parse_frame_header(self->header_, self->greeted_ ? kMaxFrameBytes : kMaxHelloBytes);
+        if (!length)
+          return self->fail(
+              error(length.error().code, self->peer_ + " sent a " + length.error().message));
+        // A big buffer is given back.
+        if (self->body_.capacity() > kKeptBytes && *length < kStepBytes) self->body_ = {};
+        self->body_.clear();
         self->read_body(*length);
       });
 }
 
+// The buffer follows the bytes that really came, whatever the header announces.
 void TcpConnection::read_body(uint32_t length) {
-  // The buffer follows the bytes that really came in frames of usual size; a big one is given back.
-  if (body_.capacity() > (1u << 20) && length < (1u << 16)) body_ = {};
-  body_.resize(length);
+  const size_t have = body_.size();
+  const size_t room = std::max({2 * have, kStepBytes, body_.capacity()});
+  body_.resize(std::min<size_t>(length, room));
   boost::asio::async_read(
-      socket_, boost::asio::buffer(body_), [self = shared_from_this()](error_code ec, size_t) {
+      socket_, boost::asio::buffer(body_) + have,
+      [self = shared_from_this(), length](error_code ec, size_t) {
         if (ec) {
           return self->fail(error(Errc::kUnavailable, self->peer_ + ": " + ec.message()));
         }
-        auto frame = parse_frame_body(self->body_);
-        if (!frame) {
-          return self->fail(
-              error(frame.error().code, self->peer_ + " sent a " + frame.error().message));
-        }
-        self->take_frame(std::move(*frame));
-        if (self->state_ != State::kClosed) self->read_header();
+        self->body_.size() < length ? self->read_body(length) : self->take_body();
       });
+}
+
+void TcpConnection::take_body() {
+  auto frame = parse_frame_body(body_);
+  if (!frame) {
+    return fail(error(frame.error().code, peer_ + " sent a " + frame.error().message));
+  }
+  take_frame(std::move(*frame));
+  if (state_ != State::kClosed) read_header();
 }
 
 void TcpConnection::take_frame(proto::Frame&& frame) {
@@ -70,6 +89,7 @@ void TcpConnection::take_frame(proto::Frame&& frame) {
     return;
   }
   if (frame.has_pong()) return;
+  greeted_ = true;
   const auto handlers = handlers_;
   if (handlers && handlers->on_frame) handlers->on_frame(std::move(frame));
 }

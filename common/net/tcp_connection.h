@@ -35,6 +35,7 @@ class TcpConnection final : public RpcConnection,
 
   void read_header();
   void read_body(uint32_t length);
+  void take_body();
   void take_frame(proto::Frame&& frame);
   void write_pending();
   void on_timer();
@@ -48,6 +49,7 @@ class TcpConnection final : public RpcConnection,
   std::shared_ptr<const Handlers> handlers_;
   State state_ = State::kOpen;
   bool started_ = false;
+  bool greeted_ = false;  // a frame other than a ping came
   TimePoint last_heard_{};
   uint64_t ping_sequence_ = 0;
   std::array<std::byte, kFrameHeaderBytes> header_{};

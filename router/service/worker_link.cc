@@ -51,6 +51,7 @@ void WorkerLink::on_hello(const proto::WorkerHello& hello) {
     refuse(accepted.error());
     return;
   }
+  client_->settled();
   state_ = State::kConnected;
   name_ = hello.name();
   last_trouble_.clear();

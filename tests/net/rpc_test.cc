@@ -1,12 +1,17 @@
 #include "common/net/rpc.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
+#include <fstream>
+#include <memory>
 #include <vector>
+
+#include "common/net/frame.h"
 
 namespace baton::net {
 namespace {
@@ -16,7 +21,7 @@ using boost::asio::ip::tcp;
 RpcOptions quick() {
   RpcOptions o;
   o.ping_every = milliseconds(20);
-  o.silent_after = milliseconds(150);
+  o.silent_after = seconds(2);
   o.reconnect_min = milliseconds(5);
   o.reconnect_max = milliseconds(20);
   return o;
@@ -26,6 +31,12 @@ proto::Frame cancel(uint64_t request) {
   proto::Frame f;
   f.mutable_cancel()->set_request(request);
   return f;
+}
+
+size_t resident_bytes() {
+  size_t total = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> total >> resident;
+  return resident * static_cast<size_t>(::getpagesize());
 }
 
 class RpcTest : public ::testing::Test {
@@ -57,6 +68,13 @@ class RpcTest : public ::testing::Test {
         {.on_connected = [this](RpcConnection&) { ++connects_; },
          .on_frame = [this](proto::Frame&& f) { client_got_.push_back(std::move(f)); },
          .on_disconnected = [this](const Error& e) { disconnects_.push_back(e); }});
+  }
+
+  // A socket of a peer that need not keep to the protocol.
+  std::unique_ptr<tcp::socket> connect_raw() {
+    auto socket = std::make_unique<tcp::socket>(io_);
+    socket->connect({boost::asio::ip::make_address("127.0.0.1"), server_->port()});
+    return socket;
   }
 
   boost::asio::io_context io_;
@@ -118,14 +136,16 @@ TEST_F(RpcTest, PingsKeepAnIdleConnectionOpen) {
   listen();
   auto client = dial(address());
   ASSERT_TRUE(run_until([&] { return client->connected(); }));
-  const auto until = Clock::now() + milliseconds(500);
+  const auto until = Clock::now() + milliseconds(2500);  // beyond silent_after
   run_until([&] { return Clock::now() > until; });
   EXPECT_EQ(connects_, 1);
   EXPECT_TRUE(closed_.empty());
 }
 
 TEST_F(RpcTest, SilentPeerIsDead) {
-  listen();
+  RpcOptions options = quick();
+  options.silent_after = milliseconds(150);
+  listen(options);
   tcp::socket mute(io_);
   mute.connect({boost::asio::ip::make_address("127.0.0.1"), server_->port()});
   ASSERT_TRUE(run_until([&] { return !closed_.empty(); }));
@@ -165,15 +185,93 @@ TEST_F(RpcTest, SlowReaderIsCutOff) {
 
 TEST_F(RpcTest, ConnectionsAreBounded) {
   listen(quick(), "127.0.0.1:0", 2);
-  std::vector<tcp::socket> sockets;
+  std::vector<std::unique_ptr<tcp::socket>> sockets;
+  int refused = 0;
+  char byte;
   for (int i = 0; i < 5; ++i) {
-    sockets.emplace_back(io_);
-    sockets.back().connect({boost::asio::ip::make_address("127.0.0.1"), server_->port()});
-    io_.poll();
+    sockets.push_back(connect_raw());
+    sockets.back()->async_wait(tcp::socket::wait_read, [&, s = sockets.back().get()](auto) {
+      boost::system::error_code failed;
+      s->receive(boost::asio::buffer(&byte, 1), tcp::socket::message_peek, failed);
+      if (failed) ++refused;
+    });
   }
-  const auto until = Clock::now() + milliseconds(50);
-  run_until([&] { return Clock::now() > until; });
+  EXPECT_TRUE(run_until([&] { return refused == 3; }));
   EXPECT_EQ(accepted_.size(), 2u);
+}
+
+TEST_F(RpcTest, BigFramesArriveWhole) {
+  listen();
+  auto client = dial(address());
+  ASSERT_TRUE(run_until([&] { return client->connected(); }));
+  ASSERT_TRUE(client->send(cancel(1)));
+  for (const size_t bytes : {size_t{5} << 20, size_t{200} << 10, size_t{1} << 20}) {
+    proto::Frame big;
+    big.mutable_pair_request()->set_hello(std::string(bytes, 'x') + "end");
+    ASSERT_TRUE(client->send(big));
+    ASSERT_TRUE(client->send(cancel(2)));
+    ASSERT_TRUE(run_until([&] { return !got_.empty() && got_.back().cancel().request() == 2; }));
+    const std::string& hello = got_[got_.size() - 2].pair_request().hello();
+    EXPECT_EQ(hello.size(), bytes + 3);
+    EXPECT_EQ(hello.substr(bytes), "end");
+    got_.clear();
+  }
+}
+
+TEST_F(RpcTest, AStrangersFirstFrameIsSmall) {
+  listen();
+  auto client = dial(address());
+  ASSERT_TRUE(run_until([&] { return client->connected(); }));
+  proto::Frame big;
+  big.mutable_pair_request()->set_hello(std::string(kMaxHelloBytes, 'x'));
+  ASSERT_TRUE(client->send(big));
+  ASSERT_TRUE(run_until([&] { return closed_.size() == 1; }));
+  EXPECT_NE(closed_[0].message.find("at most 65536"), std::string::npos) << closed_[0].message;
+  EXPECT_TRUE(got_.empty());
+}
+
+TEST_F(RpcTest, AnAnnouncedLengthCostsNoMemory) {
+  listen(quick(), "127.0.0.1:0", 64);
+  std::string bytes;
+  ASSERT_TRUE(append_frame(cancel(1), bytes));
+  for (size_t i = 0; i < kFrameHeaderBytes; ++i) {
+    bytes.push_back(static_cast<char>((kMaxFrameBytes >> (8 * i)) & 0xff));
+  }
+  bytes += "x";
+  const size_t before = resident_bytes();
+  std::vector<std::unique_ptr<tcp::socket>> sockets;
+  for (size_t i = 0; i < 32; ++i) {
+    sockets.push_back(connect_raw());
+    boost::asio::write(*sockets.back(), boost::asio::buffer(bytes));
+  }
+  ASSERT_TRUE(run_until([&] { return got_.size() == sockets.size(); }));
+  io_.poll();
+  EXPECT_LT(resident_bytes(), before + sockets.size() * kMaxFrameBytes / 4);
+}
+
+// A peer that takes the connection and then refuses is not asked many times a second for ever.
+TEST_F(RpcTest, BackoffGrowsUntilThePeerProvesGood) {
+  RpcOptions options = quick();
+  options.reconnect_max = seconds(1);
+  listen(options, "127.0.0.1:0", 64);
+  std::unique_ptr<RpcClient> client;
+  int connects = 0;
+  bool good = false;
+  client = make_rpc_client(io_, address(), options,
+                           {.on_connected =
+                                [&](RpcConnection&) {
+                                  ++connects;
+                                  if (good) client->settled();
+                                  client->reset("refused");
+                                },
+                            .on_frame = {},
+                            .on_disconnected = {}});
+  const auto until = Clock::now() + milliseconds(300);
+  run_until([&] { return Clock::now() > until; });
+  EXPECT_GE(connects, 1);
+  EXPECT_LE(connects, 8);  // at least 2.5, 5, 10, 20, 40, 80 and 160 ms apart
+  good = true;
+  EXPECT_TRUE(run_until([&] { return connects >= 30; }));
 }
 
 TEST_F(RpcTest, DestroyedClientCallsNothing) {
