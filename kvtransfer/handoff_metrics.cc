@@ -5,6 +5,8 @@
 namespace baton::kvtransfer {
 namespace {
 
+constexpr const char* kPeerUp = "baton_kv_peer_up";
+
 const std::vector<double>& transfer_bounds_seconds() {
   static const std::vector<double> bounds = {0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01,
                                              0.02,   0.05,   0.1,    0.2,   0.5,   1,     5};
@@ -66,11 +68,19 @@ void HandoffMetrics::ended(std::string_view role, std::string_view end) {
       .Increment();
 }
 
-void HandoffMetrics::peer(WorkerId worker, std::string_view transport, bool up) {
-  metrics_
-      .gauge("baton_kv_peer_up", "Workers paired with, and how reads from them travel",
-             {{"peer", fmt::format("{:x}", worker.value)}, {"transport", std::string(transport)}})
-      .Set(up ? 1 : 0);
+void HandoffMetrics::peer_up(WorkerId worker, std::string_view transport) {
+  peer_gone(worker);  // it may have been up over another transport
+  const Metrics::Labels labels = {{"peer", fmt::format("{:x}", worker.value)},
+                                  {"transport", std::string(transport)}};
+  metrics_.gauge(kPeerUp, "Workers paired with, and how reads from them travel", labels).Set(1);
+  peers_[worker] = labels;
+}
+
+void HandoffMetrics::peer_gone(WorkerId worker) {
+  const auto it = peers_.find(worker);
+  if (it == peers_.end()) return;
+  metrics_.remove_gauge(kPeerUp, it->second);
+  peers_.erase(it);
 }
 
 void HandoffMetrics::update(const Source& source, const Sink& sink, uint64_t dropped_messages) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <map>
 #include <string>
 #include <string_view>
 
@@ -20,8 +21,8 @@ class HandoffMetrics {
   void read(const StartRead& read, Duration since_announce);
   void joined(const SinkTimings& timings);
   void ended(std::string_view role, std::string_view end);  // "sink"/"source"; "joined", an Errc
-  // `up` false: the peer is gone.
-  void peer(WorkerId worker, std::string_view transport, bool up);
+  void peer_up(WorkerId worker, std::string_view transport);
+  void peer_gone(WorkerId worker);  // up or not
   // Levels and totals that the state machines keep.
   void update(const Source& source, const Sink& sink, uint64_t dropped_messages);
 
@@ -32,6 +33,7 @@ class HandoffMetrics {
 
   Metrics& metrics_;
   PerMessage sent_, received_;
+  std::map<WorkerId, Metrics::Labels> peers_;  // that are up
   prometheus::Counter& bytes_;
   prometheus::Counter& segments_;
   prometheus::Counter& reads_;

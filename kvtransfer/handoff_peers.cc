@@ -41,7 +41,7 @@ void Driver::bring_up(WorkerId worker, TimePoint now) {
   const std::string transport = peer.transport;
   const std::deque<std::string> unsent = std::exchange(peer.unsent, {});
   LOG_INFO("paired with worker {:x}: reads travel over {}", worker.value, transport);
-  metrics_.peer(worker, transport, true);
+  metrics_.peer_up(worker, transport);
   send_now(worker, encode(Lease{}), now);  // so that it knows that we know it
   for (const std::string& payload : unsent) send_now(worker, payload, now);
   if (peers_.find(worker) != nullptr) listener_.peer_up(worker, transport);
@@ -52,7 +52,7 @@ void Driver::lose(WorkerId worker, Error why, TimePoint now) {
   if (peer == nullptr) return;
   LOG_WARN("lost worker {:x}: {}", worker.value, why.message);
   transport_->close(peer->connection);
-  metrics_.peer(worker, peer->transport, false);
+  metrics_.peer_gone(worker);
   peers_.remove(worker);
   source_.peer_lost(worker, now, source_actions_);
   sink_.peer_lost(worker, now, sink_actions_);

@@ -112,7 +112,7 @@ status Source::finished(const HandoffKey& key, std::span<const TokenId> first_to
   if (h.state == State::kStreaming) {
     h.state = State::kCommitted;
     commit(h, actions);
-  } else if (parked_blocks_ + num_blocks(h) > config_.max_parked_blocks) {
+  } else if (!may_park(h)) {
     fail_and_tell(key,
                   error(Errc::kResourceExhausted,
                         fmt::format("no decode worker has room and {} blocks are parked already",
@@ -309,7 +309,7 @@ void Source::on_timer(const HandoffKey& key, TimePoint now, SourceActions& actio
 
 // Tells each sink that its hand-offs live on, and repeats commits that nobody acknowledged.
 void Source::renew(TimePoint now, SourceActions& actions) {
-  std::erase_if(early_, [now](const auto& entry) { return entry.second.until <= now; });
+  end_early_credits(now, actions);
   std::map<WorkerId, std::vector<HandoffKey>> alive;
   for (auto& [key, early] : early_) alive[early.from].push_back(key);
   for (auto& [key, h] : handoffs_) {
@@ -326,6 +326,17 @@ void Source::renew(TimePoint now, SourceActions& actions) {
   }
   next_renewal_ = TimePoint::max();
   if (!handoffs_.empty() || !early_.empty()) schedule_renewal(now);
+}
+
+// Remembered as ended, or the sink's next repetition would begin their time anew.
+void Source::end_early_credits(TimePoint now, SourceActions& actions) {
+  std::erase_if(early_, [&](const auto& entry) {
+    const auto& [key, early] = entry;
+    if (early.until > now) return false;
+    send(early.from, Abort{key, true, AbortReason::kDeadline}, actions);
+    ended_.add(key);
+    return true;
+  });
 }
 
 void Source::schedule_renewal(TimePoint now) {
@@ -415,11 +426,19 @@ void Source::park(Handoff& h, TimePoint now) {
   assert(h.state != State::kParked);
   h.state = State::kParked;
   h.park_until = now + config_.park_timeout;
+  ++num_parked_;
   parked_blocks_ += num_blocks(h);
   set_timer(h);
 }
 
-void Source::unpark(const Handoff& h) { parked_blocks_ -= num_blocks(h); }
+void Source::unpark(const Handoff& h) {
+  --num_parked_;
+  parked_blocks_ -= num_blocks(h);
+}
+
+bool Source::may_park(const Handoff& h) const {
+  return num_parked_ == 0 || parked_blocks_ + num_blocks(h) <= config_.max_parked_blocks;
+}
 
 void Source::fail_and_tell(const HandoffKey& key, Error why, AbortReason reason,
                            SourceActions& actions) {

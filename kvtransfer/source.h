@@ -26,8 +26,8 @@ struct SourceConfig {
   Duration early_credit_ttl = seconds(10);  // credited, and nothing begins
   uint32_t max_handoffs = 4096;
   uint32_t max_early_credits = 4096;
-  uint32_t max_ended = 4096;  // remembered, to refuse what still comes for them
-  uint32_t max_parked_blocks = UINT32_MAX;
+  uint32_t max_ended = 4096;                // remembered, to refuse what still comes for them
+  uint32_t max_parked_blocks = UINT32_MAX;  // a hand-off alone may park more
 };
 
 struct SourceBegin {
@@ -125,7 +125,8 @@ class Source {
 
   size_t num_handoffs() const { return handoffs_.size(); }
   size_t num_early_credits() const { return early_.size(); }
-  uint32_t parked_blocks() const { return parked_blocks_; }  // finished, without credit
+  uint32_t num_parked() const { return num_parked_; }  // finished, without credit
+  uint32_t parked_blocks() const { return parked_blocks_; }
   const SourceStats& stats() const { return stats_; }
 
  private:
@@ -172,6 +173,7 @@ class Source {
   void uncredit(Handoff& h, TimePoint now);
   void park(Handoff& h, TimePoint now);
   void unpark(const Handoff& h);
+  bool may_park(const Handoff& h) const;
   void fail(const HandoffKey& key, Error why, SourceActions& actions,
             std::optional<KvRange> suspect = {});
   void fail_and_tell(const HandoffKey& key, Error why, AbortReason reason, SourceActions& actions);
@@ -179,6 +181,7 @@ class Source {
   void set_timer(const Handoff& h);
   void on_timer(const HandoffKey& key, TimePoint now, SourceActions& actions);
   void renew(TimePoint now, SourceActions& actions);
+  void end_early_credits(TimePoint now, SourceActions& actions);
   void schedule_renewal(TimePoint now);
 
   SourceConfig config_;
@@ -188,7 +191,7 @@ class Source {
   RecentKeys ended_;
   DeadlineQueue<HandoffKey> timers_;  // of handoffs_
   TimePoint next_renewal_ = TimePoint::max();
-  uint32_t parked_blocks_ = 0;
+  uint32_t num_parked_ = 0, parked_blocks_ = 0;
   SourceStats stats_;
 };
 

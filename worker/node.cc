@@ -130,6 +130,7 @@ status Node::make_handoff() {
   handoff.numerics = model_->numerics();
   handoff.layout = layout;
   handoff.num_blocks = num_blocks_;
+  handoff.max_parked_blocks = num_blocks_ / 2;  // the rest is for prompts that somebody reads
   BATON_TRY(driver_,
             kvtransfer::HandoffDriver::create(handoff, std::move(transport), *this, &metrics_));
   BATON_TRY(cache_, kvcache::KvCache::create(driver_->cache(), layout, num_blocks_));
@@ -445,7 +446,7 @@ void Node::update_gauges() {
   metrics_.gauge("vllm:kv_cache_usage_perc", "Share of KV blocks in use, 0 to 1.")
       .Set(static_cast<double>(counts.active + counts.quarantined) / pool_->size());
   metrics_.gauge("baton_kv_parked", "Computed prompts whose KV waits for a decode worker.")
-      .Set(prefill.held);
+      .Set(driver_->source().num_parked());
   metrics_.gauge("baton_kv_reservations", "Requests whose KV is awaited.").Set(decode.reserved);
   metrics_.gauge("baton_routers", "Routers connected.")
       .Set(static_cast<double>(sessions_.num_routers()));

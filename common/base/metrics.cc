@@ -35,6 +35,11 @@ prometheus::Gauge& Metrics::gauge(const std::string& name, const std::string& he
       .Add(with_fixed(labels));
 }
 
+void Metrics::remove_gauge(const std::string& name, const Labels& labels) {
+  auto& family = prometheus::BuildGauge().Name(name).Register(*registry_);
+  family.Remove(&family.Add(with_fixed(labels)));
+}
+
 prometheus::Histogram& Metrics::histogram(const std::string& name, const std::string& help,
                                           const std::vector<double>& bounds, const Labels& labels) {
   return prometheus::BuildHistogram()

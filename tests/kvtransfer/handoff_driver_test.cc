@@ -16,6 +16,7 @@ namespace baton::kvtransfer {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr uint32_t kTokens = 100, kBlocks = 32;
 constexpr uint64_t kHash = 5, kSeed = 77;
@@ -334,6 +335,16 @@ TEST_F(HandoffDriverTest, MetricsTell) {
     EXPECT_THAT(text, HasSubstr(series));
   }
   EXPECT_THAT(source_.metrics.serialize(), HasSubstr("end=\"released\",role=\"source\"} 1"));
+}
+
+TEST_F(HandoffDriverTest, MetricsOfAPeerEndWithIt) {
+  for (int i = 0; i < 3; ++i) {
+    pair(source_, sink_);
+    EXPECT_THAT(sink_.metrics.serialize(), HasSubstr("baton_kv_peer_up{peer=\"1\""));
+    sink_.driver->remove_peer(WorkerId{1}, now_);
+    source_.driver->remove_peer(WorkerId{2}, now_);
+    EXPECT_THAT(sink_.metrics.serialize(), Not(HasSubstr("baton_kv_peer_up{")));
+  }
 }
 
 TEST_F(HandoffDriverTest, StartupIsChecked) {

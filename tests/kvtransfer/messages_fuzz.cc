@@ -24,9 +24,9 @@ struct Machines {
     const HandoffKey key{RouterId{1}, RequestId{1}, Generation{1}};
     (void)source.begin({key, kPeer, 40, 7, kNow + seconds(9)}, kNow, source_actions);
     sink.add_source(kPeer, source_config().layout, 100);
-    (void)sink.reserve({key, kPeer, {BlockId{1}, BlockId{2}, BlockId{3}}, 0, 40, 7,
-                        kNow + seconds(9)},
-                       kNow, sink_actions);
+    (void)sink.reserve(
+        {key, kPeer, {BlockId{1}, BlockId{2}, BlockId{3}}, 0, 40, 7, kNow + seconds(9)}, kNow,
+        sink_actions);
   }
   static SourceConfig source_config() {
     SourceConfig c;

@@ -131,6 +131,14 @@ TEST_F(SourceTest, EarlyCreditsAreBoundedInNumberAndTime) {
   source_.tick(at(11.5), actions_);
   EXPECT_EQ(source_.num_early_credits(), 0u);
   EXPECT_EQ(source_.next_deadline(), TimePoint::max());
+  EXPECT_EQ(told<Abort>(), (std::vector{Abort{key(1), true, AbortReason::kDeadline},
+                                        Abort{key(2), true, AbortReason::kDeadline}}));
+  actions_.clear();
+  credit(key(1), 12);
+  EXPECT_EQ(source_.num_early_credits(), 0u) << "its time does not begin anew";
+  EXPECT_EQ(told<Abort>().size(), 1u);
+  EXPECT_FALSE(begin(key(1), 13)) << "the sink has given it up";
+  EXPECT_TRUE(begin(key(1, 2), 13));
 }
 
 TEST_F(SourceTest, EarlyCreditsKeepTheirSinkWaiting) {
@@ -212,6 +220,17 @@ TEST_F(SourceTest, ParkedBlocksAreBounded) {
   ASSERT_EQ(took<SourceFailed>().size(), 1u);
   EXPECT_EQ(took<SourceFailed>()[0].error.code, Errc::kResourceExhausted);
   EXPECT_EQ(source_.parked_blocks(), 3u);
+}
+
+TEST_F(SourceTest, APromptAloneMayParkWhateverItsSize) {
+  SourceConfig c = config();
+  c.max_parked_blocks = 2;
+  source_ = Source(c);
+  to_parked();
+  EXPECT_EQ(source_.num_parked(), 1u);
+  EXPECT_EQ(source_.parked_blocks(), 3u);
+  credit();
+  EXPECT_EQ(source_.num_parked(), 0u);
 }
 
 TEST_F(SourceTest, TheDeadlineEndsEveryState) {
