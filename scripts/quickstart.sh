@@ -27,7 +27,10 @@ while [ $# -gt 0 ]; do
       fi
       ;;&
     --once | --ask) ask=("$1" "$2") && shift 2 ;;
-    --model) model=$(realpath -e -- "$2") && shift 2 ;;
+    --model)
+      model=$(realpath -e -- "$2") || exit 2
+      shift 2
+      ;;
     --port) port=(--port "$2") && shift 2 ;;
     --) shift && extra=("$@") && break ;;
     -h | --help) usage && exit 0 ;;
@@ -41,5 +44,4 @@ cd "$(dirname "$0")/.."
 ./scripts/build.sh release baton
 [ -n "$model" ] || model=$(./scripts/get_model.sh | tail -n 1)
 
-exec build/release/bin/baton up --model "$model" --prefill 1 --decode 1 "${port[@]}" "${ask[@]}" \
-  "${extra[@]}"
+exec build/release/bin/baton up --model "$model" "${port[@]}" "${ask[@]}" "${extra[@]}"

@@ -118,7 +118,7 @@ def serves_again(cluster, name: str):
 
 
 def test_killed_in_decode(cluster):
-    requests = bodies(PROMPT, 2000)  # so many that none ends before its worker does
+    requests = bodies(PROMPT, 1000)  # so many that none ends before its worker does
     expected = reference(cluster, requests)
     streams = [Stream(cluster, **body) for body in requests]
     harness.wait_for(lambda: all(len(s.events) > 20 for s in streams), 20, "all are decoding")

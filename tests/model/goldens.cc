@@ -1,6 +1,8 @@
 #include "tests/model/goldens.h"
 
 #include <gtest/gtest.h>
+#include <pwd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <boost/json.hpp>
@@ -26,6 +28,15 @@ std::vector<std::vector<T>> rows(const json::value& array) {
   std::vector<std::vector<T>> out;
   for (const json::value& v : array.as_array()) out.push_back(numbers<T>(v));
   return out;
+}
+
+// Where scripts/get_model.sh puts it.
+std::filesystem::path cache() {
+  if (const char* cache = std::getenv("BATON_CACHE")) return cache;
+  const char* home = std::getenv("HOME");
+  const passwd* user = home == nullptr ? getpwuid(getuid()) : nullptr;
+  if (user != nullptr) home = user->pw_dir;
+  return std::filesystem::path(home == nullptr ? "" : home) / ".cache/baton";
 }
 
 }  // namespace
@@ -60,13 +71,10 @@ std::vector<Golden> read_goldens(const std::filesystem::path& path) {
 }
 
 std::filesystem::path quick_start_model() {
-  std::filesystem::path path;
-  if (const char* given = std::getenv("BATON_TEST_MODEL")) {
-    path = given;
-  } else if (const char* home = std::getenv("HOME")) {
-    path = std::filesystem::path(home) / ".cache/baton/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-  }
-  if (!path.empty() && std::filesystem::exists(path)) return path;
+  const char* given = std::getenv("BATON_TEST_MODEL");
+  const std::filesystem::path path =
+      given != nullptr ? given : cache() / "models/SmolLM2-135M-Instruct.Q4_1.gguf";
+  if (std::filesystem::exists(path)) return path;
   if (std::getenv("BATON_ALLOW_NO_MODEL") == nullptr) {
     ADD_FAILURE() << "no model at '" << path.string() << "': run scripts/get_model.sh, or set "
                   << "BATON_ALLOW_NO_MODEL to go without";
