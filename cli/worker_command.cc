@@ -29,7 +29,8 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add("model", &w.model, "GGUF file or Hugging Face directory");
   options.add("model-name", &w.model_name, "Name that requests use; empty: from the path");
   options.add("listen", &w.listen, "host:port for routers and peers; port 0 picks one");
-  options.add("advertise", &w.advertise, "host:port where others reach it; empty: as listened");
+  options.add("advertise", &w.advertise,
+              "host:port where others reach it; empty: as listened, or as the router reaches it");
   options.add("metrics-listen", &w.metrics_listen, "host:port of /metrics, /health and /ready");
   options.add("trusted-network", &w.trusted_network,
               "Allow addresses beyond loopback: only routers and workers can reach this network");

@@ -1,6 +1,7 @@
 #include "worker/node.h"
 
 #include <algorithm>
+#include <boost/asio/ip/address.hpp>
 #include <random>
 #include <utility>
 
@@ -28,6 +29,17 @@ WorkerId random_id() {
 std::string host_of(const std::string& address) {
   const auto where = net::split_host_port(address);
   return where ? where->host : std::string();
+}
+
+// Where peers pair with a worker that listens at `listen` with this port. Empty if only who reaches
+// it knows: 0.0.0.0 would name the peer itself.
+std::string pair_address(const std::string& listen, uint16_t port) {
+  const std::string host = host_of(listen);
+  boost::system::error_code ec;
+  const auto ip = boost::asio::ip::make_address(host, ec);
+  if (!ec && ip.is_unspecified()) return {};
+  const bool bare_ipv6 = host.find(':') != std::string::npos;
+  return (bare_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
 }
 
 }  // namespace
@@ -186,7 +198,8 @@ void Node::make_services() {
   request_limits_.vocab_size = model_->config().vocab_size;
   request_limits_.eos = model_->config().eos_ids;
   request_limits_.max_context = limits_.max_context;
-  request_limits_.max_choices = config_.max_sequences;
+  // Prefill decodes none of them: its scheduler has the bound.
+  if (config_.role != proto::ROLE_PREFILL) request_limits_.max_choices = config_.max_sequences;
 }
 
 status Node::serve() {
@@ -214,9 +227,8 @@ proto::WorkerHello Node::hello() const {
   h.set_max_context(limits_.max_context);
   h.set_max_sequences(config_.max_sequences);
   h.set_vocab_size(model_->config().vocab_size);
-  h.set_pair_address(!config_.advertise.empty()
-                         ? config_.advertise
-                         : host_of(config_.listen) + ":" + std::to_string(sessions_.port()));
+  h.set_pair_address(config_.advertise.empty() ? pair_address(config_.listen, sessions_.port())
+                                               : config_.advertise);
   return h;
 }
 

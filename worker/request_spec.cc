@@ -67,7 +67,7 @@ status check_sizes(const proto::RequestSpec& s, const RequestLimits& limits) {
   if (s.choices() == 0 || s.choices() > limits.max_choices) {
     return bad("choices is not in [1, " + std::to_string(limits.max_choices) + "]");
   }
-  if (s.first_choice() >= limits.max_choices) return bad("first_choice is too large");
+  if (s.first_choice() > limits.max_first_choice) return bad("first_choice is too large");
   if (s.choices() > 1 && s.prompt_tokens() != tokens) {
     return bad("a resume serves one choice");
   }

@@ -15,7 +15,8 @@ struct RequestLimits {
   uint32_t vocab_size = 0;
   std::vector<TokenId> eos;  // the model's
   uint32_t max_context = 0;
-  uint32_t max_choices = 128;
+  uint32_t max_choices = 128;       // in one request
+  uint32_t max_first_choice = 127;  // a request may be for the last of its choices only
   uint32_t max_stop_tokens = 256;
   uint32_t max_logit_bias = 4096;
 };

@@ -19,7 +19,9 @@ struct WorkerConfig {
   std::string model;       // path
   std::string model_name;  // that requests use; empty: from the path
   std::string listen = "127.0.0.1:0";
-  std::string advertise;  // host:port where others reach it; empty: `listen` with the real port
+  // host:port where others reach it. Empty: `listen` with the real port, or, where that is any
+  // address, the one by which the router reaches it.
+  std::string advertise;
   std::string metrics_listen = "127.0.0.1:0";
   bool trusted_network = false;  // a non-loopback address needs it
 

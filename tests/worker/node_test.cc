@@ -344,6 +344,42 @@ TEST_F(NodeTest, DrainFinishesWhatRuns) {
   EXPECT_TRUE(heard_[2].failed->retryable());
 }
 
+TEST_F(NodeTest, PrefillServesMoreChoicesThanItWouldDecode) {
+  Member& prefill = add(proto::ROLE_PREFILL, "auto", 2);
+  Member& decode = add(proto::ROLE_DECODE);
+  pair(decode, prefill);
+  split(prefill, decode, spec(1, 20, 5, 4));
+  ASSERT_TRUE(run_until([&] { return finished(1, 4); }));
+  ASSERT_FALSE(heard_[1].failed) << heard_[1].failed->message();
+  EXPECT_EQ(heard_[1].tokens[3].size(), 5u);
+}
+
+// Peers that are told 0.0.0.0 would pair with themselves.
+TEST_F(NodeTest, AnyAddressIsNotToldToPeers) {
+  const struct {
+    std::string listen, advertise, told;  // told: but for the port
+  } cases[] = {{"127.0.0.1:0", "", "127.0.0.1:"},
+               {"0.0.0.0:0", "", ""},
+               {"0.0.0.0:0", "worker.example:7000", "worker.example:7000"}};
+  for (const auto& c : cases) {
+    WorkerConfig config;
+    config.model = (dir_->path() / "tiny").string();
+    config.listen = c.listen;
+    config.advertise = c.advertise;
+    config.trusted_network = true;
+    config.kv_bytes = 1u << 20;
+    auto worker = Worker::start(io_, config);
+    ASSERT_TRUE(worker) << worker.error().message;
+    Member m;
+    m.worker = std::move(*worker);
+    connect(m);
+    ASSERT_TRUE(run_until([&] { return m.hello.has_value(); }));
+    EXPECT_EQ(m.hello->pair_address().substr(0, c.told.size()), c.told);
+    EXPECT_EQ(m.hello->pair_address().empty(), c.told.empty());
+    m.link.reset();
+  }
+}
+
 TEST_F(NodeTest, RefusesAnOpenAddressWithoutTrust) {
   WorkerConfig config;
   config.model = (dir_->path() / "tiny").string();

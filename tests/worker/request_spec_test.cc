@@ -62,6 +62,13 @@ TEST(RequestSpec, LongDeadlineIsCapped) {
   EXPECT_EQ(r->deadline, now + std::chrono::hours(24));
 }
 
+TEST(RequestSpec, ResumesAnyChoice) {
+  auto s = good();
+  s.set_choices(1);
+  s.set_first_choice(limits().max_choices + 1);
+  EXPECT_TRUE(parse_spec(s, RouterId(3), limits(), Clock::now()));
+}
+
 struct BadCase {
   const char* says;
   std::function<void(proto::RequestSpec&)> spoil;
@@ -80,7 +87,7 @@ TEST(RequestSpec, RefusesWhatIsWrongByName) {
       {"prompt_tokens", [](auto& s) { s.set_prompt_tokens(4); }},
       {"choices", [](auto& s) { s.set_choices(0); }},
       {"choices", [](auto& s) { s.set_choices(5); }},
-      {"first_choice", [](auto& s) { s.set_first_choice(4); }},
+      {"first_choice", [](auto& s) { s.set_first_choice(128); }},
       {"resume", [](auto& s) { s.set_choices(2), s.set_prompt_tokens(2); }},
       {"outside the vocabulary", [](auto& s) { s.set_tokens(1, 100); }},
       {"outside the vocabulary", [](auto& s) { s.set_tokens(1, -1); }},
