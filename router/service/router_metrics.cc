@@ -140,6 +140,7 @@ void RouterMetrics::refresh(const Cluster& cluster) {
                {{"role", labels.first}, {"state", labels.second}})
         .Set(count);
   }
+  refresh_cache_usage(dispatcher.pool());
   const auto count = [&](const char* name, const char* help, uint64_t now, uint64_t& told) {
     metrics_.counter(name, help).Increment(static_cast<double>(now - std::exchange(told, now)));
   };
@@ -148,6 +149,23 @@ void RouterMetrics::refresh(const Cluster& cluster) {
         refusals_told_);
   count("baton_router_stale_events_total", "Messages of workers that were dropped as out of date.",
         dispatcher.stale_events(), stale_events_told_);
+}
+
+void RouterMetrics::refresh_cache_usage(const WorkerPool& pool) {
+  for (auto& [labels, blocks] : blocks_) blocks = {};
+  for (const auto& [id, worker] : pool.workers()) {
+    Blocks& blocks = blocks_[{worker.hello.model(), role_label(worker.role)}];
+    const uint64_t total = worker.load.total_blocks();
+    blocks.total += total;
+    blocks.used += total - std::min<uint64_t>(worker.load.free_blocks(), total);
+  }
+  for (const auto& [labels, blocks] : blocks_) {
+    const double used = static_cast<double>(blocks.used);
+    metrics_
+        .gauge("vllm:kv_cache_usage_perc", "Share of the workers' KV blocks in use, 0 to 1.",
+               {{"model_name", labels.first}, {"role", labels.second}})
+        .Set(blocks.total > 0 ? used / static_cast<double>(blocks.total) : 0.0);
+  }
 }
 
 std::string RouterMetrics::expose(const Cluster& cluster) {

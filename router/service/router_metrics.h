@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "common/base/metrics.h"
 #include "router/dispatch/actions.h"
@@ -53,9 +54,17 @@ class RouterMetrics {
 
  private:
   void refresh(const Cluster& cluster);
+  void refresh_cache_usage(const WorkerPool& pool);
+
+  // Blocks of the workers of one model and role, as they last said.
+  struct Blocks {
+    uint64_t used = 0, total = 0;
+  };
+  using ModelAndRole = std::pair<std::string, std::string>;
 
   Metrics metrics_;
   std::map<std::string, ModelMetrics> models_;
+  std::map<ModelAndRole, Blocks> blocks_;  // also of roles that have no worker any more
   uint64_t refusals_told_ = 0, stale_events_told_ = 0;
 };
 

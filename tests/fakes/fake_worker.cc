@@ -138,7 +138,7 @@ void FakeWorker::send_load() {
   proto::Load& load = *frame.mutable_load();
   load.set_running(static_cast<uint32_t>(sequences_.size()));
   load.set_total_blocks(1 << 20);
-  load.set_free_blocks((1 << 20) - static_cast<uint32_t>(active()));
+  load.set_free_blocks((1 << 20) - options_.used_blocks - static_cast<uint32_t>(active()));
   load.set_role(options_.role);
   load.mutable_paired()->Add(peers_.begin(), peers_.end());
   for (const auto& router : routers_) (void)router->send(frame);

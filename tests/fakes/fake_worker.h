@@ -28,6 +28,7 @@ struct FakeWorkerOptions {
   uint32_t max_context = 4096;
   uint32_t max_sequences = 64;
   uint32_t vocab_size = 320;
+  uint32_t used_blocks = 0;         // beside a block of each sequence, of 1 << 20
   uint16_t port = 0;                // of the RPC endpoint; 0 picks one
   Duration step = milliseconds(1);  // a token of every sequence; zero: as fast as it goes
   // The token that a choice draws at `index`; the default gives lower-case letters by hash.

@@ -297,9 +297,18 @@ TEST_F(ServiceTest, PlainPaths) {
 }
 
 TEST_F(ServiceTest, MetricsTellWhatHappened) {
-  add_pair();
+  add_worker({.role = proto::ROLE_PREFILL, .name = "prefill-0"});
+  for (const uint32_t used : {0u, 1u << 19}) {
+    add_worker({.role = proto::ROLE_DECODE,
+                .name = "decode-" + std::to_string(used),
+                .used_blocks = used});
+  }
   start();
   wait_ready();
+  // Both decode workers' loads are here.
+  ASSERT_TRUE(eventually([&] {
+    return ask(get("/metrics")).body.find("role=\"decode\"} 0.25") != std::string::npos;
+  }));
   ask(post("/v1/completions", R"({"model":"toy","prompt":"xyz","max_tokens":5})"));
   const std::string text = ask(get("/metrics")).body;
   for (const char* line :
@@ -310,7 +319,10 @@ TEST_F(ServiceTest, MetricsTellWhatHappened) {
         "vllm:inter_token_latency_seconds_count{model_name=\"toy\"} 4",
         "vllm:e2e_request_latency_seconds_count{model_name=\"toy\"} 1",
         "vllm:num_requests_running{model_name=\"toy\"} 0",
-        "baton_router_workers{role=\"decode\",state=\"ready\"} 1",
+        "vllm:num_requests_waiting{model_name=\"toy\"} 0",
+        "vllm:kv_cache_usage_perc{model_name=\"toy\",role=\"decode\"} 0.25",
+        "vllm:kv_cache_usage_perc{model_name=\"toy\",role=\"prefill\"} 0",
+        "baton_router_workers{role=\"decode\",state=\"ready\"} 2",
         "baton_router_handed_off_bytes_total{transport=\"fake\"} 3000"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
