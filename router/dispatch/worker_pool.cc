@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "common/formats/utf8.h"
@@ -100,8 +101,9 @@ bool WorkerPool::update(WorkerId id, proto::Load load) {
       load.free_blocks() > worker->load.free_blocks() ||
       load.running() + load.waiting() < worker->load.running() + worker->load.waiting();
   if (more_room) worker->full_until = {};
-  if (load.role() != proto::ROLE_UNSPECIFIED) worker->role = load.role();
+  const proto::Role role = load.role() != proto::ROLE_UNSPECIFIED ? load.role() : worker->role;
   worker->load = std::move(load);
+  if (role != std::exchange(worker->role, role)) refresh_capacity(worker->hello.model());
   return true;
 }
 
@@ -138,22 +140,25 @@ bool WorkerPool::servable(std::string_view model) const {
 // The smallest of the workers' limits, so that any of them can take what is admitted. With the last
 // worker gone the limits stay: requests may wait for it to come back.
 void WorkerPool::refresh_capacity(const std::string& model) {
+  constexpr uint32_t kNoLimit = std::numeric_limits<uint32_t>::max();
   std::optional<ModelCapacity> least;
   for (const auto& [id, worker] : workers_) {
     const proto::WorkerHello& hello = worker.hello;
     if (hello.model() != model) continue;
-    if (!least) {
-      least = {context_of(hello), hello.max_sequences(), hello.vocab_size(), hello.model_key(),
-               hello.numerics()};
-    }
+    if (!least) least = {kNoLimit, kNoLimit, kNoLimit, hello.model_key(), hello.numerics()};
     least->max_context = std::min(least->max_context, context_of(hello));
     // A prefill worker holds a sequence for a step; its limit is not one of a request's choices.
-    if (hello.role() != proto::ROLE_PREFILL) {
+    if (worker.role != proto::ROLE_PREFILL) {
       least->max_sequences = std::min(least->max_sequences, hello.max_sequences());
     }
     least->vocab_size = std::min(least->vocab_size, hello.vocab_size());
   }
-  if (least) capacities_[model] = *least;
+  if (!least) return;
+  const auto before = capacities_.find(model);
+  if (least->max_sequences == kNoLimit && before != capacities_.end()) {
+    least->max_sequences = before->second.max_sequences;
+  }
+  capacities_[model] = *least;
 }
 
 bool is_paired(const Worker& decode, const Worker& prefill) {

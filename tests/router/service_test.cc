@@ -271,6 +271,22 @@ TEST_F(ServiceTest, ScoresOfAnEchoAreBounded) {
   EXPECT_EQ(scored(2).status, 200);
 }
 
+TEST_F(ServiceTest, MoreChoicesThanADecodeWorkerHoldsAreRefusedBeforeAnyIsAsked) {
+  add_worker({.role = proto::ROLE_PREFILL, .name = "prefill-0", .max_sequences = 2});
+  add_worker({.role = proto::ROLE_DECODE, .name = "decode-0", .max_sequences = 6});
+  start();
+  wait_ready();
+  const auto with_choices = [&](int n) {
+    return ask(post("/v1/completions", R"({"model":"toy","prompt":"x","max_tokens":2,"n":)" +
+                                           std::to_string(n) + "}"));
+  };
+  const HttpAnswer refused = with_choices(7);
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(parse(refused.body).at("error").at("param").as_string(), "n");
+  EXPECT_EQ(on_io([&] { return workers_[1]->reserves(); }), 0u);
+  EXPECT_EQ(with_choices(6).status, 200);
+}
+
 TEST_F(ServiceTest, PlainPaths) {
   start_mixed();
   EXPECT_EQ(ask(get("/health")).status, 200);

@@ -123,6 +123,21 @@ TEST_F(PlacementTest, CapacityIsTheLeastOfTheWorkersAndIsRemembered) {
   EXPECT_EQ(pool_.capacity("m")->max_context, 1000u);
 }
 
+TEST_F(PlacementTest, ChoicesAreLimitedByThoseThatDecode) {
+  proto::WorkerHello prefill = make_hello(kPrefill, proto::ROLE_PREFILL);
+  prefill.set_max_sequences(2);
+  ASSERT_TRUE(pool_.add(prefill, ""));  // the first one by its id
+  EXPECT_GT(pool_.capacity("m")->max_sequences, 1000u);
+  ASSERT_TRUE(pool_.add(make_hello(kDecode, proto::ROLE_DECODE), ""));
+  EXPECT_EQ(pool_.capacity("m")->max_sequences, 4u);
+  pool_.remove(kDecode);
+  EXPECT_EQ(pool_.capacity("m")->max_sequences, 4u);  // it may come back
+  proto::Load load;
+  load.set_role(proto::ROLE_MIXED);
+  ASSERT_TRUE(pool_.update(kPrefill, load));
+  EXPECT_EQ(pool_.capacity("m")->max_sequences, 2u);
+}
+
 TEST_F(PlacementTest, HellosThatCannotBeAreRefused) {
   const auto refused = [&](auto change) {
     proto::WorkerHello hello = make_hello(kMixed, proto::ROLE_MIXED);
