@@ -1,5 +1,6 @@
 """Rules that hold for every file of the project."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -18,12 +19,38 @@ UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
 MACHINE_PATH = re.compile(r"(?<![\w.$}])/(work|root|home/\w+|Users)/")
 
 
-def tracked() -> list[str]:
+# What no file of the project is in, for where git cannot tell.
+OTHERS = {"build", "__pycache__", ".git", ".venv", ".pytest_cache", ".ruff_cache"}
+
+
+def listed_by_git() -> list[str] | None:
+    """None where this is no checkout, or one that git does not trust."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode != 0:
-        pytest.skip("not a git checkout")
-    return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return listed.stdout.splitlines() if listed.returncode == 0 else None
+
+
+def walked(root: pathlib.Path) -> list[str]:
+    found = []
+    for folder, below, names in os.walk(root):
+        below[:] = sorted(set(below) - OTHERS)
+        found += [str((pathlib.Path(folder) / name).relative_to(root)) for name in sorted(names)]
+    return found
+
+
+def tracked() -> list[str]:
+    listed = listed_by_git()
+    names = walked(ROOT) if listed is None else listed
+    return [name for name in names if (ROOT / name).is_file()]
+
+
+def test_the_rules_see_the_files_without_git():
+    walk = set(walked(ROOT))
+    assert {"README.md", THIS, ".clang-format"} <= walk
+    assert set(listed_by_git() or []) - walk == set()
 
 
 def lines_of(name: str) -> list[str]:
