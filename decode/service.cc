@@ -24,6 +24,9 @@ Service::Service(const SchedulerConfig& config, const Resources& resources,
       host_(host),
       itl_seconds_(metrics.histogram("vllm:inter_token_latency_seconds",
                                      "Between two tokens of one output.", itl_bounds_seconds())),
+      e2e_seconds_(metrics.histogram("vllm:e2e_request_latency_seconds",
+                                     "From a request's arrival to its last token here.",
+                                     e2e_bounds_seconds())),
       generated_tokens_(metrics.counter("vllm:generation_tokens_total", "Tokens drawn.")),
       preemptions_(metrics.counter("vllm:num_preemptions_total",
                                    "Sequences that gave way for want of blocks.")) {}
@@ -52,7 +55,8 @@ Service::Request Service::start(const engine::Request& request, WorkerId source,
           source,
           {},
           {},
-          std::vector<TimePoint>(sampling.num_choices, now)};
+          std::vector<TimePoint>(sampling.num_choices, now),
+          request.arrival};
 }
 
 void Service::grant(const RequestKey& key, const engine::Request& request, WorkerId source,
@@ -158,7 +162,7 @@ void Service::take(TimePoint now) {
     }
     flush_tokens();  // what comes next may be the word that a choice is over
     if (const auto* finished = std::get_if<Finished>(&event)) {
-      take(*finished);
+      take(*finished, now);
     } else if (const auto* preempted = std::get_if<Preempted>(&event)) {
       take(*preempted);
     } else if (const auto* expired = std::get_if<Expired>(&event)) {
@@ -189,11 +193,15 @@ void Service::flush_tokens() {
   }
 }
 
-void Service::take(const Finished& finished) {
+void Service::take(const Finished& finished, TimePoint now) {
   proto::Frame frame;
   serving::fill_finished(finished.key, finished.choice, finished.finish, finished.output_tokens,
                          *frame.mutable_finished());
   host_.send(finished.key.router, frame);
+  const auto found = requests_.find(finished.key);
+  if (found != requests_.end() && found->second.choices_left == 1) {
+    e2e_seconds_.Observe(to_seconds(now - found->second.arrival));
+  }
   choice_over(finished.key);
 }
 

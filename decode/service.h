@@ -51,6 +51,7 @@ class Service final : public serving::StepClient {
     std::vector<BlockId> lacking;       // that the hand-off writes
     std::vector<uint32_t> unwanted;     // choices cancelled while it was reserved
     std::vector<TimePoint> last_token;  // [num_choices], for the gap between tokens
+    TimePoint arrival;
   };
 
   static Request start(const engine::Request& request, WorkerId source, TimePoint now);
@@ -59,7 +60,7 @@ class Service final : public serving::StepClient {
   void refuse(const RequestKey& key, Duration retry_after, std::string reason);
   void take(TimePoint now);
   void take(const Token& token, TimePoint now);
-  void take(const Finished& finished);
+  void take(const Finished& finished, TimePoint now);
   void take(const Preempted& preempted);
   void take(const Expired& expired, TimePoint now);
   void choice_over(const RequestKey& key);
@@ -74,6 +75,7 @@ class Service final : public serving::StepClient {
   Events events_;                            // scratch
   std::map<RouterId, proto::Frame> outbox_;  // tokens of one step; frames keep their memory
   prometheus::Histogram& itl_seconds_;
+  prometheus::Histogram& e2e_seconds_;
   prometheus::Counter& generated_tokens_;
   prometheus::Counter& preemptions_;
 };

@@ -24,6 +24,12 @@ Service::Service(const SchedulerConfig& config, const Resources& resources,
       compute_seconds_(metrics.histogram("vllm:request_prefill_time_seconds",
                                          "From a prompt's first step to its first token.",
                                          ttft_bounds_seconds())),
+      ttft_seconds_(metrics.histogram("vllm:time_to_first_token_seconds",
+                                      "From a prompt's arrival to its first token.",
+                                      ttft_bounds_seconds())),
+      e2e_seconds_(metrics.histogram("vllm:e2e_request_latency_seconds",
+                                     "From a request's arrival to its last token here.",
+                                     e2e_bounds_seconds())),
       prompt_tokens_(
           metrics.counter("vllm:prompt_tokens_total", "Prompt tokens computed or found.")),
       cached_tokens_(metrics.counter("vllm:prefix_cache_hits_total",
@@ -150,9 +156,12 @@ void Service::take(const PromptDone& done, TimePoint now) {
   const Request request = found->second;  // what follows may end it
   compute_seconds_.Observe(to_seconds(done.computed));
   prompt_tokens_.Increment(request.num_tokens);
+  const double seconds_here = to_seconds(done.queued + done.computed);
+  if (request.sample && request.output_tokens == 0) ttft_seconds_.Observe(seconds_here);
   report(done);
   const bool over = !request.sample || send_first_tokens(done, request);
   if (over) {
+    e2e_seconds_.Observe(seconds_here);
     finish_here(done, request);
   } else {
     pass_on(done, request, now);

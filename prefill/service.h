@@ -73,6 +73,8 @@ class Service final : public serving::StepClient {
   Events events_;  // scratch
   prometheus::Histogram& queue_seconds_;
   prometheus::Histogram& compute_seconds_;
+  prometheus::Histogram& ttft_seconds_;
+  prometheus::Histogram& e2e_seconds_;
   prometheus::Counter& prompt_tokens_;
   prometheus::Counter& cached_tokens_;
 };

@@ -7,6 +7,14 @@
 #include "common/net/protocol.h"
 
 namespace baton::worker {
+namespace {
+
+std::string host_of(const net::RpcConnection& connection) {
+  const std::string& peer = connection.peer();
+  return peer.substr(0, peer.rfind(':'));
+}
+
+}  // namespace
 
 struct Sessions::Guest {
   enum class Kind { kUnknown, kRouter, kPeer, kDropped };
@@ -98,13 +106,23 @@ void Sessions::welcome_peer(const std::shared_ptr<Guest>& guest,
   proto::Frame reply;
   const auto peer = handlers_.on_pair(request, *reply.mutable_pair_reply());
   if (!peer) {
-    LOG_WARN("no pair with {}: {}", guest->connection->peer(), peer.error().message);
+    refused(*guest->connection, peer.error());
     reply.mutable_pair_reply()->set_error(peer.error().message);
   }
   const status sent = guest->connection->send(reply);
   if (!peer || !sent) return guest->connection->close();
   guest->kind = Guest::Kind::kPeer;
   guest->peer = *peer;
+  std::erase_if(refusals_,
+                [host = host_of(*guest->connection)](const auto& r) { return r.first == host; });
+}
+
+// It tries again and again: each host's reason is logged once, until that host has paired.
+void Sessions::refused(const net::RpcConnection& connection, const Error& why) {
+  if (refusals_.size() >= kMaxRefusals) refusals_.clear();
+  if (refusals_.emplace(host_of(connection), why.message).second) {
+    LOG_WARN("no pair with {}: {}", connection.peer(), why.message);
+  }
 }
 
 void Sessions::lost(const std::shared_ptr<Guest>& guest) {

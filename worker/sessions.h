@@ -4,7 +4,9 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 
 #include "common/base/ids.h"
 #include "common/net/rpc.h"
@@ -48,10 +50,12 @@ class Sessions {
  private:
   using Connection = std::shared_ptr<net::RpcConnection>;
   struct Guest;
+  static constexpr size_t kMaxRefusals = 256;
   void accept(Connection connection);
   void first_frame(const std::shared_ptr<Guest>& guest, proto::Frame&& frame);
   void welcome_router(const std::shared_ptr<Guest>& guest, const proto::RouterHello& hello);
   void welcome_peer(const std::shared_ptr<Guest>& guest, const proto::PairRequest& request);
+  void refused(const net::RpcConnection& connection, const Error& why);
   void lost(const std::shared_ptr<Guest>& guest);
   void peer_connection_lost(WorkerId peer);
   void send(RouterId router, net::RpcConnection& connection, const proto::Frame& frame);
@@ -61,6 +65,7 @@ class Sessions {
   std::unique_ptr<net::RpcServer> server_;
   std::map<RouterId, Connection> routers_;
   std::map<net::RpcConnection*, std::shared_ptr<Guest>> guests_;
+  std::set<std::pair<std::string, std::string>> refusals_;  // (host, reason), logged
 };
 
 }  // namespace baton::worker

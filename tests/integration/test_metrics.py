@@ -45,7 +45,13 @@ def test_the_hand_off_is_counted_on_both_sides(start_cluster, tiny, transport):
 
 def test_every_process_exports_the_names_that_dashboards_chart(split):
     api.complete(split, "warm", max_tokens=4)
-    names = ["vllm:num_requests_running", "vllm:num_requests_waiting"]
+    names = [
+        "vllm:num_requests_running",
+        "vllm:num_requests_waiting",
+        "vllm:time_to_first_token_seconds_count",
+        "vllm:inter_token_latency_seconds_count",
+        "vllm:e2e_request_latency_seconds_count",
+    ]
     for process in ["router", *split.workers]:
         metrics = split.metrics(process)
         for name in names:

@@ -240,6 +240,26 @@ TEST_F(NodeTest, SplitGivesTheSameTokensOverEveryTransport) {
   EXPECT_TRUE(run_until([&] { return nothing_held(); }));
 }
 
+TEST_F(NodeTest, EveryRoleMeasuresWhatItSees) {
+  Member& prefill = add(proto::ROLE_PREFILL);
+  Member& decode = add(proto::ROLE_DECODE);
+  Member& mixed = add(proto::ROLE_MIXED);
+  pair(decode, prefill);
+  split(prefill, decode, spec(1, 40, 6, 2));
+  submit(mixed, spec(2, 40, 6, 2));
+  submit(mixed, spec(3, 40, 1));
+  ASSERT_TRUE(run_until([&] { return finished(1, 2) && finished(2, 2) && finished(3); }));
+  const auto count = [&](Member& m, const char* name) {
+    return metric(m, std::string("vllm:") + name + "_count", "");
+  };
+  EXPECT_EQ(count(prefill, "time_to_first_token_seconds"), 1);
+  EXPECT_EQ(count(prefill, "e2e_request_latency_seconds"), 0);
+  EXPECT_EQ(count(decode, "e2e_request_latency_seconds"), 1);
+  EXPECT_EQ(count(decode, "inter_token_latency_seconds"), 10);
+  EXPECT_EQ(count(mixed, "time_to_first_token_seconds"), 2);
+  EXPECT_EQ(count(mixed, "e2e_request_latency_seconds"), 2);
+}
+
 TEST_F(NodeTest, FirstTokenMayBeTheLast) {
   Member& prefill = add(proto::ROLE_PREFILL);
   Member& decode = add(proto::ROLE_DECODE);

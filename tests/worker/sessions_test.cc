@@ -1,7 +1,12 @@
 #include "worker/sessions.h"
 
 #include <gtest/gtest.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
 
+#include <memory>
+#include <sstream>
+#include <string>
 #include <vector>
 
 namespace baton::worker {
@@ -153,6 +158,28 @@ TEST_F(SessionsTest, PeerThatDoesNotFitIsToldWhy) {
   ASSERT_TRUE(run_until([&] { return peer->disconnects == 1; }));
   ASSERT_EQ(peer->got.size(), 1u);
   EXPECT_EQ(peer->got[0].pair_reply().error(), "other model");
+}
+
+TEST_F(SessionsTest, RefusalIsLoggedOnceUntilItPairs) {
+  const auto log = std::make_shared<std::ostringstream>();
+  const auto before = spdlog::default_logger();
+  spdlog::set_default_logger(std::make_shared<spdlog::logger>(
+      "test", std::make_shared<spdlog::sinks::ostream_sink_mt>(*log)));
+  const auto refusals = [&] {
+    size_t n = 0;
+    for (size_t at = 0; (at = log->str().find("no pair with", at)) != std::string::npos; ++at) ++n;
+    return n;
+  };
+  const auto try_to_pair = [&](const char* hello) {
+    auto peer = visit(pair_request(hello));
+    EXPECT_TRUE(run_until([&] { return peer->got.size() == 1; }));
+  };
+  for (int i = 0; i < 3; ++i) try_to_pair("bad");
+  EXPECT_EQ(refusals(), 1u);
+  try_to_pair("good");
+  try_to_pair("bad");
+  EXPECT_EQ(refusals(), 2u);
+  spdlog::set_default_logger(before);
 }
 
 TEST_F(SessionsTest, SilentGuestIsCutOff) {
