@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/formats/mapped_file.h"
+#include "common/formats/utf8.h"
 
 namespace baton::formats {
 namespace {
@@ -89,7 +90,7 @@ class StrictBuilder {
       return true;
     }
     if (frame.container.get_object().emplace(frame.key, std::move(value)).second) return true;
-    return refuse(fmt::format("the key '{}' twice in one object", frame.key), ec);
+    return refuse(fmt::format("the key '{}' twice in one object", printable(frame.key)), ec);
   }
   bool refuse(std::string what, error_code& ec) {
     refusal_ = std::move(what);

@@ -121,6 +121,9 @@ def bodies(model: str) -> list[Bad]:
         Bad("nan", text(b'{"model": ' + name + b', "prompt": "x", "temperature": NaN}'), (400,)),
         Bad("doubled field", text(
             b'{"model": ' + name + b', "prompt": "x", "prompt": "y"}'), (400,)),
+        Bad("doubled long field", text(
+            b'{"model": ' + name + 2 * (b', "' + b"x" * 1_000_000 + b'": 1') + b"}"), (400,),
+            "twice"),
         Bad("utf-16", text('{"model": "x"}'.encode("utf-16")), (400,)),
     ]  # fmt: skip
 

@@ -132,6 +132,12 @@ std::vector<HostileCase> hostile_cases() {
       {"nested without end", completion(R"({"model":"toy","prompt":)" + deep), 400},
       {"nested objects", completion("{\"a\":" + std::string(40, '{') + "}"), 400},
       {"duplicate key", with_prompt(R"("n":1,"n":2)"), 400},
+      {"duplicate long key",
+       [] {
+         const std::string key = "\"" + std::string(1'000'000, 'k') + "\":1";
+         return with_prompt(key + "," + key);
+       }(),
+       400},
       {"invalid utf-8", with_prompt("\"user\":\"\xff\xfe\""), 400},
       {"lone surrogate", with_prompt(R"("user":"\udc00")"), 400},
       {"raw control byte", with_prompt("\"user\":\"a\x02\""), 400},
@@ -190,6 +196,7 @@ TEST_F(HttpTest, HostileRequestsGetTheirAnswerAndTheServerGoesOn) {
         EXPECT_TRUE(body.at("error").as_object().contains(field)) << field;
       }
       EXPECT_FALSE(body.at("error").at("message").as_string().empty());
+      EXPECT_LT(body.at("error").at("message").as_string().size(), 1000u);
       EXPECT_TRUE(answer.headers.contains("x-request-id"));
     }
     EXPECT_EQ(answer.headers.contains("allow"), c.status == 405);
