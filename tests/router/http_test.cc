@@ -342,7 +342,7 @@ TEST_F(HttpTest, AClientThatGoesAwayFreesTheWorkers) {
         EXPECT_EQ(client.read_head(milliseconds(5000))->status, 200);
       }
       hard ? client.reset() : client.close();
-      EXPECT_TRUE(eventually([&] { return active_on_workers() == 0; }, milliseconds(1000)));
+      EXPECT_TRUE(eventually([&] { return active_on_workers() == 0; }));
     }
   }
   EXPECT_THAT(ask(get("/metrics")).body,
@@ -372,24 +372,28 @@ TEST_F(HttpTest, AClientThatFloodsGetsItsAnswerAndNoOther) {
   EXPECT_TRUE(client.buffered().empty());
 }
 
-TEST_F(HttpTest, ASlowReaderIsCutOffAndSlowsNobody) {
-  start_with({.write_timeout = milliseconds(500),
-              .max_pending_bytes = 64 << 10,
-              .send_buffer_bytes = 8 << 10},
-             Duration::zero());
-  RawClient slow(port(), 4096), steady(port());
+TEST_F(HttpTest, ASlowReaderIsCutOff) {
+  start_with({.max_pending_bytes = 64 << 10, .send_buffer_bytes = 8 << 10}, Duration::zero());
+  RawClient slow(port(), 4096);
   slow.send(with_prompt(R"("max_tokens":1000000,"stream":true)"));
   ASSERT_EQ(slow.read_head(milliseconds(5000))->status, 200);
-  // It reads no more; another one is served meanwhile.
-  const auto begun = std::chrono::steady_clock::now();
-  steady.send(with_prompt(R"("max_tokens":200,"stream":true)"));
-  const auto answer = steady.read_answer(milliseconds(5000));
-  EXPECT_EQ(events_of(answer->body).back(), "[DONE]");
-  EXPECT_LT(std::chrono::steady_clock::now() - begun, milliseconds(2000));
   EXPECT_TRUE(eventually([&] { return active_on_workers() == 0; }));
   EXPECT_TRUE(slow.wait_closed(milliseconds(5000)));
   EXPECT_THAT(ask(get("/metrics")).body,
               HasSubstr("baton_router_cut_off_total{reason=\"too_slow\"} 1"));
+}
+
+TEST_F(HttpTest, ASlowReaderSlowsNobody) {
+  start_with({.write_timeout = seconds(600), .send_buffer_bytes = 8 << 10});
+  RawClient slow(port(), 4096), steady(port());
+  slow.send(with_prompt(R"("max_tokens":1000000,"stream":true)"));
+  ASSERT_EQ(slow.read_head(milliseconds(5000))->status, 200);
+  // It reads no more; another one, of more bytes than the buffers hold, ends before it.
+  steady.send(with_prompt(R"("max_tokens":400,"stream":true)"));
+  const auto answer = steady.read_answer(milliseconds(60'000));
+  ASSERT_TRUE(answer && answer->complete);
+  EXPECT_EQ(events_of(answer->body).back(), "[DONE]");
+  EXPECT_EQ(active_on_workers(), 1u);
 }
 
 TEST_F(HttpTest, AnEchoOverTheCapIsNoSlowReader) {
@@ -428,7 +432,7 @@ TEST_F(HttpTest, DrainLetsAnswersEnd) {
     return 0;
   });
   EXPECT_THROW(RawClient late(port()), std::runtime_error);
-  EXPECT_TRUE(idle.wait_closed(milliseconds(1000)));
+  EXPECT_TRUE(idle.wait_closed(milliseconds(5000)));
   std::string last;
   while (const auto event = running.read_event(milliseconds(5000))) last = *event;
   EXPECT_EQ(last, "[DONE]");
