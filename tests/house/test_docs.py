@@ -13,7 +13,7 @@ BIN = pathlib.Path(os.environ.get("BATON_TEST_BIN", ROOT / "build/release/bin/ba
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = ["up", "router", "worker"]
 # Flags of other programs that the pages show.
-OTHERS = set(re.findall(r"--[a-z][a-z-]+", "--once --test-dir --build --preset --parallel"))
+OTHERS = set(re.findall(r"--[a-z][a-z-]+", "--once --test-dir --build --preset --parallel --shm-size"))
 
 
 def text_of(page: pathlib.Path) -> str:
