@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "cli/commands.h"
-#include "cli/version.h"
 
 namespace {
 
@@ -30,7 +29,7 @@ int main(int argc, char** argv) {
   if (command == "router") return baton::cli::run_router(args);
   if (command == "worker") return baton::cli::run_worker(args);
   if (command == "version" || command == "--version") {
-    std::printf("baton %s\n", baton::cli::kVersion);
+    std::printf("baton %s\n", BATON_VERSION);
     return 0;
   }
   if (command == "help" || command == "--help" || command == "-h") {

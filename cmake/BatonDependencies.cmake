@@ -27,7 +27,6 @@ endif()
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
-pkg_check_modules(NUMA REQUIRED IMPORTED_TARGET numa)
 
 # Debian's oneDNN CMake package wants OpenCL headers it does not need.
 find_library(DNNL_LIBRARY dnnl)

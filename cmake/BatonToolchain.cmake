@@ -25,3 +25,11 @@ if(BATON_SANITIZE)
   add_compile_options(-fsanitize=${BATON_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${BATON_SANITIZE})
 endif()
+
+if(BATON_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "BATON_FUZZ needs clang: use the preset fuzz")
+  endif()
+  # libFuzzer is blind in code that counts no edges: the libraries need it, not the targets alone.
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 preset=${1:-release}
 [ $# -gt 0 ] && shift
 case "$preset" in
-  asan | tsan) job_mib=3072 ;;
+  asan | tsan | fuzz) job_mib=3072 ;;
   *) job_mib=1800 ;;
 esac
 

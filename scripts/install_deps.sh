@@ -41,7 +41,7 @@ packages=(
   "libboost${boost}-dev" "libboost-json${boost}-dev" "libboost-url${boost}-dev"
   protobuf-compiler libprotobuf-dev
   libyaml-cpp-dev prometheus-cpp-dev libspdlog-dev libfmt-dev libcli11-dev
-  libpcre2-dev libutf8proc-dev libssl-dev libxxhash-dev libnuma-dev
+  libpcre2-dev libutf8proc-dev libssl-dev libxxhash-dev
   libdnnl-dev libhwy-dev
   # To test, and to fetch the quick-start model
   libgtest-dev libgmock-dev libbenchmark-dev

@@ -6,7 +6,7 @@ import re
 
 COMMON = [
     "base", "proto", "net", "device", "formats", "text",
-    "ops", "kvcache", "model", "engine", "serving", "latency",
+    "ops", "kvcache", "model", "engine", "serving",
 ]  # fmt: skip
 
 # Each module, and the modules right below it. A module may include itself and all that is below,
@@ -17,7 +17,6 @@ BELOW = {
     "net": ["base", "proto"],
     "device": ["base"],
     "formats": ["base"],
-    "latency": ["base"],
     "text": ["formats"],
     "ops": ["device"],
     "kvcache": ["device"],
@@ -28,9 +27,8 @@ BELOW = {
     "prefill": [*COMMON, "kvtransfer"],
     "decode": [*COMMON, "kvtransfer"],
     "worker": [*COMMON, "kvtransfer", "prefill", "decode"],
-    "router": ["base", "net", "proto", "text", "latency"],
-    "sim": ["base", "latency", "kvcache", "kvtransfer", "prefill", "decode", "router"],
-    "cli": [*COMMON, "kvtransfer", "prefill", "decode", "worker", "router", "sim"],
+    "router": ["base", "net", "proto", "text"],
+    "cli": [*COMMON, "kvtransfer", "prefill", "decode", "worker", "router"],
 }
 
 # Libraries that stay behind the folder that wraps them: a pattern of the include, and where it may

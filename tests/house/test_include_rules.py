@@ -20,6 +20,11 @@ def test_the_table_has_no_circle():
     assert include_rules.table_is_in_order()
 
 
+def test_every_row_of_the_table_is_a_folder():
+    folders = {*ROOT.iterdir(), *(ROOT / "common").iterdir()}
+    assert set(include_rules.BELOW) - {folder.name for folder in folders if folder.is_dir()} == set()
+
+
 def plant(root: pathlib.Path, files: dict[str, str]) -> list[str]:
     for name, text in files.items():
         path = root / name

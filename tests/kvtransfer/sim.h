@@ -39,7 +39,7 @@ struct SimResult {
 };
 
 // Runs `requests` requests through real drivers over a loopback hub on a virtual clock, with a
-// router that retries, and checks what DESIGN.md promises after every event.
+// router that retries, and checks what docs/handoff.md promises after every event.
 SimResult run_sim(const SimConfig& config);
 
 }  // namespace baton::kvtransfer

@@ -1,0 +1,44 @@
+"""What the build says of itself."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get("BATON_TEST_BIN", ROOT / "build/release/bin/baton"))
+SOURCES = [".cc", ".h", ".cmake", ".py", ".sh"]
+
+
+def version() -> str:
+    return re.search(r"project\(baton VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text())[1]
+
+
+def test_the_version_is_written_once():
+    shown = subprocess.run([BIN, "version"], capture_output=True, text=True, check=True).stdout
+    assert shown == f"baton {version()}\n"
+    folders = ["cli", "cmake", "common", "router", "scripts", "worker"]
+    files = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.suffix in SOURCES]
+    assert [str(p) for p in files if f'"{version()}"' in p.read_text()] == []
+
+
+def test_what_is_not_offered_is_refused(tmp_path):
+    """Rather than built without it, in silence."""
+    run = subprocess.run(["cmake", "-S", ROOT, "-B", tmp_path, "-DBATON_CUDA=ON"],
+                         capture_output=True, text=True)  # fmt: skip
+    assert run.returncode != 0
+    assert "not offered yet" in run.stderr
+
+
+@pytest.mark.parametrize("kind", ["configurePresets", "buildPresets"])
+def test_presets_use_options_that_exist(kind):
+    presets = json.loads((ROOT / "CMakePresets.json").read_text())
+    lists = (ROOT / "CMakeLists.txt").read_text()
+    for preset in presets[kind]:
+        for name in preset.get("cacheVariables", {}):
+            assert name.startswith("CMAKE_") or re.search(rf"(option|set)\({name} ", lists), name
+    names = {preset["name"] for preset in presets["configurePresets"]}
+    assert {preset["configurePreset"] for preset in presets["buildPresets"]} == names - {"base"}
