@@ -77,7 +77,10 @@ def load_tokenizer(field):
     merges = [tuple(m.split(" ")) for m in field("tokenizer.ggml.merges")]
     bpe = tokenizers.Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, merges))
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     bpe.decoder = decoders.ByteLevel()
     control = [t for t, kind in zip(tokens, field("tokenizer.ggml.token_type")) if kind == 3]

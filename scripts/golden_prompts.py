@@ -70,16 +70,25 @@ def prompts(tokenizer):
             chat(
                 ("system", "You are a terse assistant who answers in one sentence."),
                 ("user", "Why is the sky blue?"),
-                ("assistant", "Because air scatters short wavelengths of sunlight more than long ones."),
+                (
+                    "assistant",
+                    "Because air scatters short wavelengths of sunlight more than long ones.",
+                ),
                 ("user", "And why is it red in the evening?"),
             ),
         ),
-        ("chat asking for a list", chat(("user", "List five things to pack for a week of hiking."))),
+        (
+            "chat asking for a list",
+            chat(("user", "List five things to pack for a week of hiking.")),
+        ),
         ("long chat", chat(("user", "Summarize this story in three sentences.\n\n" + LONG))),
         ("long prose", LONG),
         ("code python", CODE),
         ("code c++", CPP),
-        ("json", '{"name": "Ada Lovelace", "born": 1815, "languages": ["English", "French"], "known'),
+        (
+            "json",
+            '{"name": "Ada Lovelace", "born": 1815, "languages": ["English", "French"], "known',
+        ),
         ("digits", "3.14159265358979323846264338327950288419716939937510582097494459"),
         ("arithmetic", chat(("user", "Compute 1234 + 5678, then divide the result by 2."))),
         ("emoji", chat(("user", "Tell me a story with 🦊, 🌲 and 🚀! Use emoji 😀👩‍👩‍👧‍👦."))),

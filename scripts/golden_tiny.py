@@ -49,48 +49,63 @@ def models():
     )
     bf16, f32 = torch.bfloat16, torch.float32
     t = transformers
-    yield "llama3", build(
-        t.LlamaForCausalLM,
-        t.LlamaConfig(**COMMON, rope_parameters=llama3, tie_word_embeddings=False),
-        bf16,
-        1,
+    yield (
+        "llama3",
+        build(
+            t.LlamaForCausalLM,
+            t.LlamaConfig(**COMMON, rope_parameters=llama3, tie_word_embeddings=False),
+            bf16,
+            1,
+        ),
     )
     mha = COMMON | dict(hidden_size=48, num_attention_heads=3, num_key_value_heads=3)
-    yield "llama_mha", build(
-        t.LlamaForCausalLM,
-        t.LlamaConfig(
-            **mha,
-            rope_parameters=rope(10000.0, rope_type="linear", factor=4.0),
-            tie_word_embeddings=True,
+    yield (
+        "llama_mha",
+        build(
+            t.LlamaForCausalLM,
+            t.LlamaConfig(
+                **mha,
+                rope_parameters=rope(10000.0, rope_type="linear", factor=4.0),
+                tie_word_embeddings=True,
+            ),
+            f32,
+            2,
         ),
-        f32,
-        2,
     )
-    yield "mistral", build(
-        t.MistralForCausalLM,
-        t.MistralConfig(
-            **COMMON,
-            head_dim=32,
-            sliding_window=None,
-            rope_parameters=rope(1000000.0),
-            tie_word_embeddings=False,
+    yield (
+        "mistral",
+        build(
+            t.MistralForCausalLM,
+            t.MistralConfig(
+                **COMMON,
+                head_dim=32,
+                sliding_window=None,
+                rope_parameters=rope(1000000.0),
+                tie_word_embeddings=False,
+            ),
+            bf16,
+            3,
         ),
-        bf16,
-        3,
     )
-    yield "qwen2", build(
-        t.Qwen2ForCausalLM,
-        t.Qwen2Config(**COMMON, rope_parameters=rope(1000000.0), tie_word_embeddings=True),
-        bf16,
-        4,
-    )
-    yield "qwen3", build(
-        t.Qwen3ForCausalLM,
-        t.Qwen3Config(
-            **COMMON, head_dim=32, rope_parameters=rope(1000000.0), tie_word_embeddings=False
+    yield (
+        "qwen2",
+        build(
+            t.Qwen2ForCausalLM,
+            t.Qwen2Config(**COMMON, rope_parameters=rope(1000000.0), tie_word_embeddings=True),
+            bf16,
+            4,
         ),
-        bf16,
-        5,
+    )
+    yield (
+        "qwen3",
+        build(
+            t.Qwen3ForCausalLM,
+            t.Qwen3Config(
+                **COMMON, head_dim=32, rope_parameters=rope(1000000.0), tie_word_embeddings=False
+            ),
+            bf16,
+            5,
+        ),
     )
 
 

@@ -25,7 +25,8 @@ case "${ID:-}-${VERSION_ID:-}" in
   debian-13 | ubuntu-24.04) boost=1.83 ;;
   *)
     if ! command -v apt-get >/dev/null; then
-      echo "install_deps: ${PRETTY_NAME:-this system} has no apt-get; README.md lists the libraries" >&2
+      echo "install_deps: ${PRETTY_NAME:-this system} has no apt-get;" \
+        "the packages to look for are listed in scripts/install_deps.sh" >&2
       exit 1
     fi
     boost=1.83
@@ -73,11 +74,15 @@ if [ "$(id -u)" -ne 0 ]; then
     echo "  apt-get update && apt-get install -y --no-install-recommends ${missing[*]}" >&2
     exit 1
   fi
-  as_root=(sudo)
+  as_root=(sudo --preserve-env=http_proxy,https_proxy,no_proxy)
 fi
 
 echo "install_deps: installing ${#missing[@]} packages with apt-get: ${missing[*]}" >&2
 apt_options=(-q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+if [ -n "$(dpkg --audit)" ]; then
+  echo "install_deps: finishing an interrupted installation with dpkg --configure -a" >&2
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive dpkg --configure -a >&2
+fi
 "${as_root[@]}" apt-get "${apt_options[@]}" update >&2
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
   apt-get "${apt_options[@]}" install -y --no-install-recommends "${missing[@]}" >&2

@@ -13,8 +13,14 @@ from gguf.quants import dequantize
 TYPES = [T.F16, T.BF16, T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q4_K, T.Q5_K, T.Q6_K]
 # Bytes at which a block has an f16 scale.
 SCALES = {
-    T.Q8_0: [0], T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2],
-    T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208],
+    T.Q8_0: [0],
+    T.Q4_0: [0],
+    T.Q4_1: [0, 2],
+    T.Q5_0: [0],
+    T.Q5_1: [0, 2],
+    T.Q4_K: [0, 2],
+    T.Q5_K: [0, 2],
+    T.Q6_K: [208],
 }
 BLOCKS = 3
 
@@ -25,7 +31,7 @@ def random_blocks(rng, kind):
     for at in SCALES.get(kind, []):
         scales = (rng.standard_normal(BLOCKS) * 0.02).astype(np.float16)
         scales[-1] = np.float16(2.0**-24 * 37)  # a subnormal
-        data[:, at:at + 2] = scales.view(np.uint8).reshape(BLOCKS, 2)
+        data[:, at : at + 2] = scales.view(np.uint8).reshape(BLOCKS, 2)
     return data
 
 

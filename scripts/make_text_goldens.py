@@ -8,6 +8,9 @@
   .venv/bin/python scripts/make_text_goldens.py show FAMILY INDEX      # what one string shall give
 """
 
+# Its tables are easier to read as they stand.
+# fmt: off
+
 import argparse
 import datetime
 import json

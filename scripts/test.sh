@@ -8,7 +8,7 @@ usage() {
 Usage: scripts/test.sh [--asan | --tsan] [--fast] [--only PATTERN]
   --asan           build and run with the address and undefined-behaviour sanitizers
   --tsan           build and run with the thread sanitizer
-  --fast           leave out the tests marked slow
+  --fast           leave out the Python tests marked slow: kill and leak storms, the real model
   --only PATTERN   ctest -R PATTERN and pytest -k PATTERN
 USAGE
 }
@@ -48,7 +48,6 @@ if [ "$preset" != release ]; then
 fi
 [ -z "$only" ] || ctest_options+=(-R "$only") pytest_options+=(-k "$only")
 if $fast; then
-  ctest_options+=(-LE slow)
   pytest_options+=(-m "not slow")
 fi
 

@@ -13,7 +13,7 @@ BIN = pathlib.Path(os.environ.get("BATON_TEST_BIN", ROOT / "build/release/bin/ba
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = ["up", "router", "worker"]
 # Flags of other programs that the pages show.
-OTHERS = set(re.findall(r"--[a-z][a-z-]+", "--once --test-dir --build --preset --parallel --shm-size"))
+OTHERS = set("--once --test-dir --build --preset --parallel --shm-size".split())
 
 
 def text_of(page: pathlib.Path) -> str:
@@ -60,6 +60,21 @@ def flags_of_scripts() -> set[str]:
 def test_flags_that_are_shown_exist(page, help_texts):
     known = OTHERS | flags_of_scripts() | flags_of("".join(help_texts.values()))
     assert flags_of(text_of(page)) - known == set()
+
+
+def test_every_type_of_weights_is_on_the_page_of_formats():
+    header = text_of(ROOT / "common/formats/storage_type.h")
+    types = re.findall(r"^  k(\w+),$", header, re.M)
+    assert len(types) > 5
+    page = text_of(ROOT / "docs/formats.md")
+    assert [name for name in types if not re.search(rf"\b{name}\b", page)] == []
+
+
+def test_the_readme_names_every_family():
+    sources = [text_of(ROOT / f"common/formats/model_config_{kind}.cc") for kind in ("hf", "gguf")]
+    lists = [re.search(r"kArchitectures = \{(.*?)\}", source)[1] for source in sources]
+    readme = text_of(ROOT / "README.md").lower()
+    assert [name for name in re.findall(r'"(\w+)"', "".join(lists)) if name not in readme] == []
 
 
 def test_the_configuration_page_is_what_the_command_says(help_texts):

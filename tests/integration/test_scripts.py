@@ -1,4 +1,4 @@
-"""The scripts of the first minutes, without the network: a wheel of ours stands in for the index."""
+"""The first minutes' scripts, without the network: a wheel of ours stands in for the index."""
 
 import contextlib
 import hashlib
@@ -157,7 +157,7 @@ def test_quickstart_passes_its_arguments_on(quickstart, tmp_path):
     assert run.returncode == 0, run.stderr
     shown = run.stdout.splitlines()
     assert f"model: {tmp_path}/my.gguf" in shown
-    assert {"once: Why?", "ask: \"\"", "port: 0", "prefill: 1", "decode: 1"} <= set(shown)
+    assert {"once: Why?", 'ask: ""', "port: 0", "prefill: 1", "decode: 1"} <= set(shown)
 
 
 @pytest.mark.parametrize(
