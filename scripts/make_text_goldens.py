@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Makes tests/text/data: what the reference implementations give, for the C++ tests to compare with.
 
-  python3 -m venv .venv && .venv/bin/pip install tokenizers jinja2 gguf numpy
-  .venv/bin/python scripts/make_text_goldens.py templates
-  .venv/bin/python scripts/make_text_goldens.py tokenizers
-  .venv/bin/python scripts/make_text_goldens.py model FILE.gguf        # the quick-start model's
-  .venv/bin/python scripts/make_text_goldens.py show FAMILY INDEX      # what one string shall give
+python3 -m venv .venv && .venv/bin/pip install tokenizers jinja2 gguf numpy
+.venv/bin/python scripts/make_text_goldens.py templates
+.venv/bin/python scripts/make_text_goldens.py tokenizers
+.venv/bin/python scripts/make_text_goldens.py model FILE.gguf        # the quick-start model's
+.venv/bin/python scripts/make_text_goldens.py show FAMILY INDEX      # what one string shall give
 """
 
 # Its tables are easier to read as they stand.

@@ -176,3 +176,37 @@ def test_quickstart_refuses_before_it_builds(quickstart, args):
     run = quickstart(*args)
     assert run.returncode != 0
     assert "of no model" not in run.stderr
+
+
+def install_deps(folder: pathlib.Path, audit: str) -> tuple[str, list[str]]:
+    """What the script says, and what it asks sudo for, where every package is missing."""
+    stand_ins = {
+        "dpkg-query": "exit 1",
+        "id": "echo 1000",
+        "apt-get": "exit 99",
+        "dpkg": f"printf '%s' '{audit}'",
+        "sudo": f'echo "$@" >>"{folder}/asked"',
+    }
+    bin_folder = folder / "bin"
+    bin_folder.mkdir()
+    for name, line in stand_ins.items():
+        (bin_folder / name).write_text(f"#!/bin/bash\n{line}\n")
+        (bin_folder / name).chmod(0o755)
+    env = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
+    run = subprocess.run([SCRIPTS / "install_deps.sh"], env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stderr, (folder / "asked").read_text().splitlines()
+
+
+def test_packages_are_installed_with_the_proxies_of_the_user(tmp_path):
+    said, [update, install] = install_deps(tmp_path, audit="")
+    kept = "--preserve-env=http_proxy,https_proxy,no_proxy "
+    assert update.startswith(kept) and update.endswith(" update")
+    assert install.startswith(kept) and " install -y " in install
+    assert "libucx-dev" in said and "libucx-dev" in install
+
+
+def test_an_interrupted_installation_is_finished_first(tmp_path):
+    said, [configure, *_] = install_deps(tmp_path, audit="half of it is unpacked")
+    assert configure.endswith("dpkg --configure -a")
+    assert "interrupted" in said
