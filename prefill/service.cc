@@ -158,8 +158,12 @@ void Service::take(const PromptDone& done, TimePoint now) {
   prompt_tokens_.Increment(request.num_tokens);
   const double seconds_here = to_seconds(done.queued + done.computed);
   if (request.sample && request.output_tokens == 0) ttft_seconds_.Observe(seconds_here);
-  report(done);
+  // The tokens go out first, at once: what the decode side sends of its own must not overtake them.
+  // Scores, though, stand before the tokens.
+  const bool scored = !done.prompt_scores.empty();
+  if (scored) report(done);
   const bool over = !request.sample || send_first_tokens(done, request);
+  if (!scored) report(done);
   if (over) {
     e2e_seconds_.Observe(seconds_here);
     finish_here(done, request);

@@ -109,6 +109,20 @@ class ServiceTest : public testing::Test, private fakes::DeafListener {
   std::optional<Service> service_;
 };
 
+// The decode side's words travel over another connection, and may overtake what waits here.
+TEST_F(ServiceTest, FirstTokensGoOutFirst) {
+  const PrefillRequest r = request(1, 10);
+  reserve(r);
+  settle();
+  service_->submit(r, kSink, kNow);
+  engine::StepBatch batch = plan();
+  host_.frames.clear();
+  finish(batch);
+  ASSERT_EQ(host_.frames.size(), 2u);
+  EXPECT_EQ(host_.frames[0].tokens().tokens_size(), 1);
+  EXPECT_TRUE(host_.frames[1].has_prefill_done());
+}
+
 // The fake engine's digests are not those of the cache's bytes, so whatever a sink reads is wrong.
 TEST_F(ServiceTest, CachedBlocksThatDoNotMatchAreForgottenWhileTheRestIsComputed) {
   PrefillRequest first = request(1, 16);
