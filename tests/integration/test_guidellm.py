@@ -33,6 +33,7 @@ def test_a_run_completes(split, tiny, tmp_path, path):
         "--output", f"kind=json,path={report_file}",
         "--disable-console",
     ]  # fmt: skip
+    before = split.metrics().sum("vllm:request_success_total")
     run = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=120 * harness.PATIENCE
     )
@@ -40,8 +41,11 @@ def test_a_run_completes(split, tiny, tmp_path, path):
 
     [benchmark] = json.loads(report_file.read_text())["benchmarks"]
     metrics = benchmark["metrics"]
-    assert metrics["request_totals"]["successful"] == REQUESTS
+    assert split.metrics().sum("vllm:request_success_total") - before == REQUESTS
+    # At the end of a run GuideLLM sometimes loses what one of its processes reports.
+    assert metrics["request_totals"]["successful"] in (REQUESTS, REQUESTS - 1)
     assert metrics["request_totals"]["errored"] == 0
+    assert metrics["request_totals"]["incomplete"] == 0
     assert metrics["output_token_count"]["successful"]["mean"] == OUTPUT_TOKENS
     assert metrics["prompt_token_count"]["successful"]["mean"] >= 60
     first = metrics["time_to_first_token_ms"]["successful"]["median"]
