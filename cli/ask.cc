@@ -8,7 +8,7 @@
 #include <boost/json.hpp>
 #include <cstdio>
 
-#include "cli/http_address.h"
+#include "common/net/rpc.h"
 
 namespace baton::cli {
 namespace {
@@ -125,7 +125,7 @@ class Client {
 
  private:
   status send(const RouterAddress& router, http::request<http::string_body>& request) {
-    request.set(http::field::host, host_port(router.host, router.port));
+    request.set(http::field::host, net::join_host_port(router.host, router.port));
     stream_.expires_at(deadline_);
     error_code ec;
     const auto endpoints = tcp::resolver(io_).resolve(router.host, std::to_string(router.port), ec);

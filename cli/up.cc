@@ -15,6 +15,7 @@
 #include "cli/supervisor.h"
 #include "cli/up_config.h"
 #include "common/base/log.h"
+#include "common/net/rpc.h"
 
 namespace baton::cli {
 namespace {
@@ -69,7 +70,7 @@ class Cluster {
   // Where a child was, or any free port on loopback.
   static std::string own_port(const Supervisor::Ports& last, const char* which) {
     const auto found = last.find(which);
-    return host_port("127.0.0.1", found == last.end() ? 0 : found->second);
+    return net::join_host_port("127.0.0.1", found == last.end() ? 0 : found->second);
   }
 
   void worker_ready(size_t slot, const std::string& name, const Supervisor::Ports& ports) {
@@ -101,12 +102,14 @@ class Cluster {
 
   std::vector<std::string> worker_addresses() const {
     std::vector<std::string> addresses;
-    for (const uint16_t port : ports_) addresses.push_back(host_port("127.0.0.1", port));
+    for (const uint16_t port : ports_) addresses.push_back(net::join_host_port("127.0.0.1", port));
     return addresses;
   }
 
   RouterAddress router() const { return {reachable_host(config_.host), http_port_}; }
-  std::string url() const { return "http://" + host_port(router().host, http_port_) + "/v1"; }
+  std::string url() const {
+    return "http://" + net::join_host_port(router().host, http_port_) + "/v1";
+  }
   // People use it now: to stop it is no failure.
   bool is_serving() const { return announced_ && config_.once.empty(); }
 

@@ -8,6 +8,7 @@
 #include "cli/http_address.h"
 #include "cli/model_name.h"
 #include "common/base/log.h"
+#include "common/net/rpc.h"
 
 namespace baton::cli {
 namespace {
@@ -119,7 +120,7 @@ std::vector<std::string> router_args(const UpConfig& c, uint16_t port,
                                      const std::vector<std::string>& workers) {
   auto args = command("router", {{"model", c.model},
                                  {"model-name", c.model_name},
-                                 {"listen", host_port(c.host, port)},
+                                 {"listen", net::join_host_port(c.host, port)},
                                  {"api-key-file", c.api_key_file},
                                  {"log-level", c.log_level},
                                  {"drain-seconds", std::to_string(kRouterDrain.count())}});

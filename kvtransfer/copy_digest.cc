@@ -6,21 +6,13 @@
 #include <algorithm>
 #include <cstring>
 
+#include "common/kvcache/digest_place.h"
+
 namespace baton::kvtransfer {
 namespace {
 
-// Parts and seeds are those of kvcache/digest.cc, which copies nothing; a test holds the two
-// together.
-constexpr size_t kPartBytes = 128;
-
-uint64_t place_seed(uint32_t layer, uint32_t plane, uint32_t head, uint32_t position) {
-  uint64_t x = uint64_t{layer} << 48 | uint64_t{plane} << 44 | uint64_t{head} << 32 | position;
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9u;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
+using kvcache::place_seed;
+constexpr size_t kPartBytes = kvcache::kDigestPartBytes;
 
 // One layer of one block on both sides, from the range's first token in it.
 struct Run {

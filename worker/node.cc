@@ -1,7 +1,6 @@
 #include "worker/node.h"
 
 #include <algorithm>
-#include <boost/asio/ip/address.hpp>
 #include <random>
 #include <utility>
 
@@ -35,11 +34,8 @@ std::string host_of(const std::string& address) {
 // it knows: 0.0.0.0 would name the peer itself.
 std::string pair_address(const std::string& listen, uint16_t port) {
   const std::string host = host_of(listen);
-  boost::system::error_code ec;
-  const auto ip = boost::asio::ip::make_address(host, ec);
-  if (!ec && ip.is_unspecified()) return {};
-  const bool bare_ipv6 = host.find(':') != std::string::npos;
-  return (bare_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+  if (net::is_unspecified(host)) return {};
+  return net::join_host_port(host, port);
 }
 
 }  // namespace

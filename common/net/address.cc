@@ -28,11 +28,23 @@ result<HostPort> split_host_port(std::string_view address) {
   return HostPort{std::string(host), std::string(port)};
 }
 
+std::string join_host_port(std::string_view host, uint16_t port) {
+  const bool is_v6 = host.find(':') != std::string_view::npos;
+  const std::string name(host);
+  return (is_v6 ? "[" + name + "]" : name) + ":" + std::to_string(port);
+}
+
 bool is_loopback(std::string_view host) {
   if (host == "localhost") return true;
   boost::system::error_code ec;
   const auto ip = boost::asio::ip::make_address(std::string(host), ec);
   return !ec && ip.is_loopback();
+}
+
+bool is_unspecified(std::string_view host) {
+  boost::system::error_code ec;
+  const auto ip = boost::asio::ip::make_address(std::string(host), ec);
+  return !ec && ip.is_unspecified();
 }
 
 }  // namespace baton::net

@@ -84,7 +84,11 @@ struct HostPort {
   std::string port;
 };
 result<HostPort> split_host_port(std::string_view address);
+// The inverse: an IPv6 host gets its brackets.
+std::string join_host_port(std::string_view host, uint16_t port);
 // True for "localhost" and addresses of the loopback range.
 bool is_loopback(std::string_view host);
+// True for addresses that mean "any", such as 0.0.0.0 and ::, which nobody can be reached at.
+bool is_unspecified(std::string_view host);
 
 }  // namespace baton::net

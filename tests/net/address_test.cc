@@ -15,6 +15,12 @@ TEST(Address, SplitsHostAndPort) {
   EXPECT_EQ(v6->host, "::1");
 }
 
+TEST(Address, JoinsHostAndPort) {
+  EXPECT_EQ(join_host_port("127.0.0.1", 80), "127.0.0.1:80");
+  EXPECT_EQ(join_host_port("::1", 80), "[::1]:80");
+  EXPECT_EQ(join_host_port("localhost", 0), "localhost:0");
+}
+
 TEST(Address, RefusesWhatIsNone) {
   for (const char* bad : {"", "host", ":80", "host:", "host:65536", "host:-1", "host:8a", "::1:80",
                           "host:999999999999"}) {
