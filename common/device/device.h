@@ -17,6 +17,12 @@ class Event {
   virtual void wait() = 0;        // blocks the calling thread until done
 };
 
+// A recorded sequence of work, launched as one; see Stream::begin_capture. Outlives its launches.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+};
+
 // Runs what is enqueued in order. Used by one thread at a time. The CPU runs it inline: an
 // enqueue returns when the work is done.
 class Stream {
@@ -24,7 +30,15 @@ class Stream {
   virtual ~Stream() = default;
   virtual std::unique_ptr<Event> make_event() = 0;
   virtual void record(Event& event) = 0;
-  virtual void synchronize() = 0;
+  virtual void wait(Event& event) = 0;  // what is enqueued from here on runs after the event
+  virtual void synchronize() = 0;       // blocks the calling thread until all of it has run
+
+  // Only where DeviceInfo::captures: what is enqueued between the two is recorded and not run.
+  // The recording reads and writes the same addresses each time it is launched. No allocation, no
+  // synchronize() in between. Null where the device could not make it (the reason is logged).
+  virtual void begin_capture() = 0;
+  virtual std::unique_ptr<Graph> end_capture() = 0;
+  virtual void launch(const Graph& graph) = 0;
 };
 
 // Memory of a device. Owns it; frees it on destruction. Move-only. 64-byte aligned or better.
@@ -56,7 +70,8 @@ struct DeviceInfo {
   std::string_view kind;         // "cpu", "cuda"
   bool runs_inline = true;       // enqueue returns when done: results can be read at once
   bool host_addressable = true;  // the host may read and write its buffers directly
-  unsigned threads = 1;          // CPU: cores that one operation uses
+  bool captures = false;         // streams can record graphs
+  unsigned threads = 1;          // host cores that one operation, or a load, may use
 };
 
 // A device that computes. Thread-safe. Allocation blocks and may fail; nothing allocates per token.
@@ -65,8 +80,10 @@ class Device {
   virtual ~Device() = default;
   virtual const DeviceInfo& info() const = 0;
   virtual result<Buffer> allocate(size_t bytes) = 0;  // contents undefined
+  // Host memory that the device reads and writes directly (page-locked where that matters).
+  virtual result<Buffer> allocate_host(size_t bytes) = 0;
   virtual std::unique_ptr<Stream> make_stream() = 0;
-  // Enqueues a copy; either side may be host memory.
+  // Enqueues a copy; either side may be host memory, which stays valid until the stream has passed.
   virtual void copy(Stream& stream, void* dst, const void* src, size_t bytes) = 0;
 };
 

@@ -58,7 +58,17 @@ StepRunner::StepRunner(model::Model& model, const kvcache::KvCache& cache, devic
   sample_output_.reserve(limits.max_slots);
   sample_rows_.reserve(limits.max_slots);
   sample_index_.reserve(limits.max_slots);
-  sample_results_.resize(limits.max_slots);
+}
+
+status StepRunner::allocate() {
+  const size_t scores = size_t{limits_.max_rows} + limits_.max_sequences;
+  const size_t results = (limits_.max_slots + scores) * sizeof(ops::SampleResult);
+  BATON_TRY(results_memory_, device_.allocate_host(results + scores * sizeof(TokenId)));
+  auto* first = reinterpret_cast<ops::SampleResult*>(results_memory_.data());
+  sample_results_ = {first, limits_.max_slots};
+  score_results_ = {first + limits_.max_slots, scores};
+  score_tokens_ = {reinterpret_cast<TokenId*>(results_memory_.data() + results), scores};
+  return {};
 }
 
 result<std::unique_ptr<StepRunner>> StepRunner::create(model::Model& model,
@@ -66,7 +76,9 @@ result<std::unique_ptr<StepRunner>> StepRunner::create(model::Model& model,
                                                        device::Device& device, const ops::Ops& ops,
                                                        const StepLimits& limits) {
   BATON_CHECK_OK(check(model, cache, limits));
-  return std::unique_ptr<StepRunner>(new StepRunner(model, cache, device, ops, limits));
+  std::unique_ptr<StepRunner> runner(new StepRunner(model, cache, device, ops, limits));
+  BATON_CHECK_OK(runner->allocate());
+  return runner;
 }
 
 void StepRunner::run(StepBatch& batch, StepObserver& observer) {
@@ -127,6 +139,8 @@ void StepRunner::plan_outputs(const StepBatch& batch) {
   output_rows_.clear();
   outputs_.clear();
   sample_output_.clear();
+  sample_rows_.clear();
+  sample_index_.clear();
   num_outputs_ = 0;
   for (uint32_t i = 0; i < batch.sequences.size(); ++i) {
     const StepSequence& s = batch.sequences[i];
@@ -195,6 +209,8 @@ void StepRunner::read_out(StepBatch& batch) {
     score(batch, logits, first, count);
     sample(batch, logits, first, count);
   }
+  stream_->synchronize();
+  take_results(batch);
 }
 
 // Scores the rows whose output is in [first, first + count), of which `logits` are.
@@ -204,22 +220,21 @@ void StepRunner::score(StepBatch& batch, const device::Tensor& logits, uint32_t 
     StepSequence& s = batch.sequences[i];
     const Outputs& out = outputs_[i];
     if (out.num_scores == 0) continue;
-    s.scores.resize(out.num_scores);
     const uint32_t begin = std::max(first, out.first_score);
     const uint32_t end = std::min(first + count, out.first_score + out.num_scores);
     if (begin >= end) continue;
     const uint32_t at = begin - out.first_score, n = end - begin;
-    ops_.score(*stream_, logits.slice_rows(begin - first, n),
-               std::span(s.next_tokens).subspan(at, n), static_cast<uint32_t>(s.prompt_logprobs),
-               std::span(s.scores).subspan(at, n));
+    const auto tokens = score_tokens_.subspan(begin, n);
+    std::copy_n(s.next_tokens.begin() + at, n, tokens.begin());
+    ops_.score(*stream_, logits.slice_rows(begin - first, n), tokens,
+               static_cast<uint32_t>(s.prompt_logprobs), score_results_.subspan(begin, n));
   }
 }
 
 // Draws the samples whose output is in [first, first + count), of which `logits` are.
 void StepRunner::sample(StepBatch& batch, const device::Tensor& logits, uint32_t first,
                         uint32_t count) {
-  sample_rows_.clear();
-  sample_index_.clear();
+  const size_t done = sample_rows_.size();
   for (uint32_t i = 0; i < batch.samples.size(); ++i) {
     const uint32_t output = sample_output_[i];
     if (output < first || output >= first + count) continue;
@@ -228,14 +243,24 @@ void StepRunner::sample(StepBatch& batch, const device::Tensor& logits, uint32_t
         slots_.row(batch.samples[i].slot, output - first, s.position + s.num_rows));
     sample_index_.push_back(i);
   }
-  if (sample_rows_.empty()) return;
-  const auto results = std::span(sample_results_).first(sample_rows_.size());
-  ops_.sample(*stream_, logits, sample_rows_, results);
-  stream_->synchronize();
-  for (size_t i = 0; i < results.size(); ++i) {
+  const size_t count_now = sample_rows_.size() - done;
+  if (count_now == 0) return;
+  ops_.sample(*stream_, logits, std::span(sample_rows_).subspan(done),
+              sample_results_.subspan(done, count_now));
+}
+
+// What the device has left, into the batch.
+void StepRunner::take_results(StepBatch& batch) {
+  for (size_t i = 0; i < batch.sequences.size(); ++i) {
+    const Outputs& out = outputs_[i];
+    if (out.num_scores == 0) continue;
+    const auto scores = score_results_.subspan(out.first_score, out.num_scores);
+    batch.sequences[i].scores.assign(scores.begin(), scores.end());
+  }
+  for (size_t i = 0; i < sample_index_.size(); ++i) {
     StepSample& sample = batch.samples[sample_index_[i]];
-    sample.result = results[i];
-    slots_.accept(sample.slot, results[i].token);
+    sample.result = sample_results_[i];
+    slots_.accept(sample.slot, sample.result.token);
   }
 }
 

@@ -51,6 +51,7 @@ class StepRunner final : private model::LayerObserver {
 
   StepRunner(model::Model& model, const kvcache::KvCache& cache, device::Device& device,
              const ops::Ops& ops, const StepLimits& limits);
+  status allocate();
   void copy_blocks(const StepBatch& batch);
   void put_together(const StepBatch& batch);
   void plan_outputs(const StepBatch& batch);
@@ -61,6 +62,7 @@ class StepRunner final : private model::LayerObserver {
   void read_out(StepBatch& batch);
   void score(StepBatch& batch, const device::Tensor& logits, uint32_t first, uint32_t count);
   void sample(StepBatch& batch, const device::Tensor& logits, uint32_t first, uint32_t count);
+  void take_results(StepBatch& batch);
 
   model::Model& model_;
   const kvcache::KvCache cache_;
@@ -84,7 +86,11 @@ class StepRunner final : private model::LayerObserver {
   std::vector<uint32_t> sample_output_;  // output that each sample is drawn from
   std::vector<ops::SampleRow> sample_rows_;
   std::vector<uint32_t> sample_index_;  // of sample_rows_ in the batch
-  std::vector<ops::SampleResult> sample_results_;
+  // Where the device writes results and reads what it scores.
+  device::Buffer results_memory_;
+  std::span<ops::SampleResult> sample_results_;  // [max_slots], of the batch's samples
+  std::span<ops::SampleResult> score_results_;   // by output
+  std::span<TokenId> score_tokens_;              // by output
 };
 
 }  // namespace baton::engine

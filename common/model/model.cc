@@ -65,20 +65,19 @@ ops::PagedKv paged_kv(const kvcache::KvCache& cache, const formats::ModelConfig&
 struct Model::LayerRows {
   Tensor x;  // [rows, hidden], in and out
   Tensor q;  // [rows, heads * head_dim]
-  std::span<const ops::SequenceRows> sequences;
+  ops::Sequences sequences;
 };
 
-Model::Model(const formats::ModelFiles& files, const ops::Ops& ops, const LoadOptions& options)
-    : config_(files.config()), ops_(ops), options_(options) {
+Model::Model(const formats::ModelConfig& config, device::Device& device, const ops::Ops& ops,
+             const LoadOptions& options)
+    : config_(config), device_(device), ops_(ops), options_(options) {
   if (options_.max_context == 0) options_.max_context = config_.max_position;
   options_.progress = nullptr;
   numerics_ = fmt::format("{} weights={} cache={} model={}", ops.numerics, name(options.weights),
                           name(options.cache), kArithmeticVersion);
-  out_rows_.reserve(options.max_rows + options.max_samples);
-  out_sequences_.reserve(options.max_sequences + options.max_samples);
 }
 
-status Model::check(const formats::ModelFiles& files) const {
+status Model::check(std::string_view source) const {
   if (!is_offered(options_.weights) || !is_offered(options_.cache)) {
     return error(Errc::kUnsupported,
                  fmt::format("weights in {} with a cache in {}: each must be f32 or bf16",
@@ -87,30 +86,52 @@ status Model::check(const formats::ModelFiles& files) const {
   if (options_.max_context > config_.max_position) {
     return error(Errc::kInvalidArgument,
                  fmt::format("max_context {} is beyond the {} positions of {}",
-                             options_.max_context, config_.max_position, files.path().string()));
+                             options_.max_context, config_.max_position, source));
   }
   if (config_.head_dim % 16 != 0 || config_.head_dim > 512) {
     return error(Errc::kUnsupported,
                  fmt::format("{}: head_dim {} is not offered (a multiple of 16, at most 512)",
-                             files.path().string(), config_.head_dim));
+                             source, config_.head_dim));
   }
   return {};
 }
 
 result<std::unique_ptr<Model>> Model::load(const formats::ModelFiles& files, device::Device& device,
                                            const ops::Ops& ops, const LoadOptions& options) {
-  std::unique_ptr<Model> model(new Model(files, ops, options));
-  BATON_CHECK_OK(model->check(files));
+  std::unique_ptr<Model> model(new Model(files.config(), device, ops, options));
+  BATON_CHECK_OK(model->check(files.path().string()));
   BATON_TRY(model->weights_, load_weights(files, device, ops, options.weights, options.progress));
   model->model_key_ = make_key(files, model->weights_.digest);
-  model->weight_bytes_ = bytes_of(model->weights_);
-  const uint32_t out_rows = options.max_rows + options.max_samples;
-  const WorkspaceSize size = {
-      .rows = options.max_rows,
-      .out_rows = out_rows,
-      .logit_rows = logit_rows(options.max_logit_bytes, model->config_.vocab_size, out_rows)};
-  BATON_TRY(model->work_, make_workspace(device, model->config_, ops.activation, size));
+  BATON_CHECK_OK(model->prepare());
   return model;
+}
+
+result<std::unique_ptr<Model>> Model::create(const formats::ModelConfig& config, Weights weights,
+                                             device::Device& device, const ops::Ops& ops,
+                                             const LoadOptions& options) {
+  std::unique_ptr<Model> model(new Model(config, device, ops, options));
+  BATON_CHECK_OK(model->check("the model"));
+  model->weights_ = std::move(weights);
+  BATON_CHECK_OK(model->prepare());
+  return model;
+}
+
+// All that passes need beside the weights.
+status Model::prepare() {
+  weight_bytes_ = bytes_of(weights_);
+  const uint32_t out_rows = options_.max_rows + options_.max_samples;
+  const WorkspaceSize size = {
+      .rows = options_.max_rows,
+      .out_rows = out_rows,
+      .logit_rows = logit_rows(options_.max_logit_bytes, config_.vocab_size, out_rows)};
+  BATON_TRY(work_, make_workspace(device_, config_, ops_.activation, size));
+  BATON_TRY(inputs_, PassInputs::create(
+                         device_, {.rows = options_.max_rows,
+                                   .sequences = options_.max_sequences,
+                                   .outputs = out_rows,
+                                   .output_ranges = options_.max_sequences + options_.max_samples,
+                                   .max_context = options_.max_context}));
+  return {};
 }
 
 kvcache::KvLayout Model::kv_layout(uint32_t block_tokens) const {
@@ -120,27 +141,53 @@ kvcache::KvLayout Model::kv_layout(uint32_t block_tokens) const {
   return layout;
 }
 
+// Whether the batch is decode rows alone, one a sequence, each an output.
+bool Model::is_recordable(const ForwardBatch& batch) const {
+  return device_.info().captures && batch.sequences.size() == batch.tokens.size() &&
+         batch.outputs.size() == batch.tokens.size() &&
+         batch.tokens.size() <= PassGraphs::kMaxRows;
+}
+
 void Model::forward(Stream& stream, const ForwardBatch& batch, const kvcache::KvCache& cache,
                     LayerObserver* observer) {
   assert(batch.tokens.size() <= options_.max_rows && batch.tokens.size() == batch.positions.size());
   assert(batch.sequences.size() <= options_.max_sequences);
-  const auto num_rows = static_cast<int64_t>(batch.tokens.size());
-  embed(stream, batch);
+  const uint32_t block_tokens = cache.layout().block_tokens;
+  if (observer == nullptr && is_recordable(batch)) {
+    const auto shape = PassGraphs::shape_of(batch, std::min(options_.max_rows, options_.max_sequences));
+    const Pass pass = inputs_.upload(stream, batch, block_tokens, shape.rows, shape.max_tokens);
+    if (pass.outputs_are_rows) {
+      num_outputs_ = static_cast<uint32_t>(batch.tokens.size());
+      graphs_.run(stream, shape, [&] { run_layers(stream, pass, cache, nullptr); });
+      return;
+    }
+    num_outputs_ = static_cast<uint32_t>(pass.out_rows.size());
+    return run_layers(stream, pass, cache, nullptr);
+  }
+  const Pass pass = inputs_.upload(stream, batch, block_tokens);
+  num_outputs_ = static_cast<uint32_t>(pass.out_rows.size());
+  run_layers(stream, pass, cache, observer);
+}
+
+void Model::run_layers(Stream& stream, const Pass& pass, const kvcache::KvCache& cache,
+                       LayerObserver* observer) {
+  embed(stream, pass);
+  const auto num_rows = static_cast<int64_t>(pass.tokens.size());
   LayerRows rows = {.x = work_.x.slice_rows(0, num_rows),
                     .q = work_.q.slice_rows(0, num_rows),
-                    .sequences = batch.sequences};
+                    .sequences = pass.sequences};
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
     const LayerWeights& w = weights_.layers[layer];
     const ops::PagedKv kv = paged_kv(cache, config_, layer);
-    write_kv(stream, w, batch, kv);
+    write_kv(stream, w, pass, kv);
     if (observer != nullptr) observer->layer_done(stream, layer);
-    if (layer + 1 == config_.num_layers) {
-      narrow(stream, batch);
-      const auto outputs = static_cast<int64_t>(out_rows_.size());
+    if (layer + 1 == config_.num_layers && !pass.outputs_are_rows) {
+      narrow(stream, pass);
+      const auto outputs = static_cast<int64_t>(pass.out_rows.size());
       if (outputs == 0) return;
       rows = {.x = work_.out_x.slice_rows(0, outputs),
               .q = work_.out_q.slice_rows(0, outputs),
-              .sequences = out_sequences_};
+              .sequences = pass.out_sequences};
     }
     finish_layer(stream, w, kv, rows);
   }
@@ -149,21 +196,23 @@ void Model::forward(Stream& stream, const ForwardBatch& batch, const kvcache::Kv
 }
 
 // Token embeddings into the residual stream, and the angles of the rows' positions.
-void Model::embed(Stream& stream, const ForwardBatch& batch) {
-  const auto rows = static_cast<int64_t>(batch.tokens.size());
+void Model::embed(Stream& stream, const Pass& pass) {
+  const auto rows = static_cast<int64_t>(pass.tokens.size());
+  if (pass.drawn != nullptr) ops_.resolve_drawn(stream, pass.tokens, pass.drawn);
   if (config_.tie_embeddings) {
-    ops_.embed_packed(stream, batch.tokens, *weights_.head, work_.x.slice_rows(0, rows));
+    ops_.embed_packed(stream, pass.tokens, *weights_.head, work_.x.slice_rows(0, rows));
   } else {
-    ops_.embed(stream, batch.tokens, weights_.embedding, work_.x.slice_rows(0, rows));
+    ops_.embed(stream, pass.tokens, weights_.embedding, work_.x.slice_rows(0, rows));
   }
-  ops_.rope_angles(stream, batch.positions, weights_.rope_frequencies,
+  ops_.rope_angles(stream, pass.positions,
+                   {weights_.rope_device.data(), weights_.rope_frequencies.size()},
                    work_.cos.slice_rows(0, rows), work_.sin.slice_rows(0, rows));
 }
 
 // q of all rows, and their K and V into the cache.
-void Model::write_kv(Stream& stream, const LayerWeights& w, const ForwardBatch& batch,
+void Model::write_kv(Stream& stream, const LayerWeights& w, const Pass& pass,
                      const ops::PagedKv& kv) {
-  const auto rows = static_cast<int64_t>(batch.tokens.size());
+  const auto rows = static_cast<int64_t>(pass.tokens.size());
   const Tensor normed = work_.normed.slice_rows(0, rows), qkv = work_.qkv.slice_rows(0, rows);
   ops_.rms_norm(stream, work_.x.slice_rows(0, rows), w.attn_norm.data(), config_.rms_norm_eps,
                 normed);
@@ -175,30 +224,19 @@ void Model::write_kv(Stream& stream, const LayerWeights& w, const ForwardBatch& 
                                   .k_norm = w.k_norm.data(),
                                   .norm_eps = config_.rms_norm_eps,
                                   .num_heads = config_.num_heads,
-                                  .sequences = batch.sequences,
+                                  .sequences = pass.sequences,
                                   .kv = kv,
                                   .q_out = work_.q.slice_rows(0, rows)});
 }
 
 // Behind the last layer's K and V only the outputs matter: gathers their rows.
-void Model::narrow(Stream& stream, const ForwardBatch& batch) {
-  out_rows_.clear();
-  out_sequences_.clear();
-  for (const OutputRows& o : batch.outputs) {
-    const ops::SequenceRows& s = batch.sequences[o.sequence];
-    assert(o.first + o.count <= s.num_rows);
-    out_sequences_.push_back({.first_row = static_cast<uint32_t>(out_rows_.size()),
-                              .num_rows = o.count,
-                              .position = s.position + o.first,
-                              .block_table = s.block_table});
-    for (uint32_t i = 0; i < o.count; ++i) out_rows_.push_back(s.first_row + o.first + i);
-  }
-  const auto outputs = static_cast<int64_t>(out_rows_.size());
+void Model::narrow(Stream& stream, const Pass& pass) {
+  const auto outputs = static_cast<int64_t>(pass.out_rows.size());
   assert(outputs <= work_.out_x.rows);
-  const auto rows = static_cast<int64_t>(batch.tokens.size());
-  ops_.gather_rows(stream, work_.x.slice_rows(0, rows), out_rows_,
+  const auto rows = static_cast<int64_t>(pass.tokens.size());
+  ops_.gather_rows(stream, work_.x.slice_rows(0, rows), pass.out_rows,
                    work_.out_x.slice_rows(0, outputs));
-  ops_.gather_rows(stream, work_.q.slice_rows(0, rows), out_rows_,
+  ops_.gather_rows(stream, work_.q.slice_rows(0, rows), pass.out_rows,
                    work_.out_q.slice_rows(0, outputs));
 }
 
@@ -224,7 +262,7 @@ void Model::finish_layer(Stream& stream, const LayerWeights& w, const ops::Paged
 }
 
 Tensor Model::logits(Stream& stream, uint32_t begin, uint32_t count) {
-  assert(count <= max_logit_rows() && begin + count <= out_rows_.size());
+  assert(count <= max_logit_rows() && begin + count <= num_outputs_);
   const Tensor out = work_.logits.slice_rows(0, count);
   ops_.matmul(stream, work_.hidden.slice_rows(begin, count), *weights_.head, nullptr, out, false);
   return out;

@@ -5,7 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <vector>
+#include <string_view>
 
 #include "common/base/dtype.h"
 #include "common/base/ids.h"
@@ -15,6 +15,8 @@
 #include "common/kvcache/kv_cache.h"
 #include "common/kvcache/layout.h"
 #include "common/kvcache/model_key.h"
+#include "common/model/pass_graphs.h"
+#include "common/model/pass_inputs.h"
 #include "common/model/weights.h"
 #include "common/model/workspace.h"
 #include "common/ops/ops.h"
@@ -30,22 +32,6 @@ struct LoadOptions {
   uint32_t max_context = 0;      // tokens in a sequence; 0: as many as the model allows
   size_t max_logit_bytes = size_t{64} << 20;  // logits made at a time: a scored prompt has many
   Progress progress;
-};
-
-// Rows of one sequence whose logits are wanted: its rows [first, first + count).
-struct OutputRows {
-  uint32_t sequence = 0;  // index into ForwardBatch::sequences
-  uint32_t first = 0;
-  uint32_t count = 0;
-};
-
-// Rows are tokens, sequence after sequence. Everything is borrowed until the stream has passed.
-struct ForwardBatch {
-  std::span<const TokenId> tokens;      // [rows], each below vocab_size: checked by the caller
-  std::span<const uint32_t> positions;  // [rows]
-  std::span<const ops::SequenceRows> sequences;
-  // Outputs are numbered in this order, row by row. A row may be wanted twice.
-  std::span<const OutputRows> outputs;
 };
 
 // Told while a forward pass is being enqueued, on the enqueuing thread.
@@ -66,6 +52,11 @@ class Model {
                                              device::Device& device, const ops::Ops& ops,
                                              const LoadOptions& options);
 
+  // The same with weights that came from elsewhere; the model's key and digest are then empty.
+  static result<std::unique_ptr<Model>> create(const formats::ModelConfig& config, Weights weights,
+                                               device::Device& device, const ops::Ops& ops,
+                                               const LoadOptions& options);
+
   const formats::ModelConfig& config() const { return config_; }
   uint32_t max_rows() const { return options_.max_rows; }
   uint32_t max_sequences() const { return options_.max_sequences; }
@@ -81,9 +72,11 @@ class Model {
   // Fingerprint of the arithmetic: workers of one value draw the same tokens.
   const std::string& numerics() const { return numerics_; }
 
-  // Enqueues all layers and returns; no allocation. `cache` has this model's layout. At most
-  // max_rows rows, max_sequences sequences, max_rows + max_samples outputs. Rows that are no output
-  // end with their K and V in the last layer. `observer` may be null.
+  // Enqueues all layers and returns; no allocation. `cache` has this model's layout, and all passes
+  // have the same memory under it. At most max_rows rows, max_sequences sequences, max_rows +
+  // max_samples outputs. Rows that are no output end with their K and V in the last layer.
+  // `observer` may be null. On a device that records, a pass of decode rows alone that nobody
+  // observes is launched as a graph from the second of its shape on.
   void forward(device::Stream& stream, const ForwardBatch& batch, const kvcache::KvCache& cache,
                LayerObserver* observer);
 
@@ -95,16 +88,22 @@ class Model {
  private:
   struct LayerRows;
 
-  Model(const formats::ModelFiles& files, const ops::Ops& ops, const LoadOptions& options);
-  status check(const formats::ModelFiles& files) const;
-  void embed(device::Stream& stream, const ForwardBatch& batch);
-  void write_kv(device::Stream& stream, const LayerWeights& w, const ForwardBatch& batch,
+  Model(const formats::ModelConfig& config, device::Device& device, const ops::Ops& ops,
+        const LoadOptions& options);
+  status check(std::string_view source) const;
+  status prepare();
+  bool is_recordable(const ForwardBatch& batch) const;
+  void run_layers(device::Stream& stream, const Pass& pass, const kvcache::KvCache& cache,
+                  LayerObserver* observer);
+  void embed(device::Stream& stream, const Pass& pass);
+  void write_kv(device::Stream& stream, const LayerWeights& w, const Pass& pass,
                 const ops::PagedKv& kv);
-  void narrow(device::Stream& stream, const ForwardBatch& batch);
+  void narrow(device::Stream& stream, const Pass& pass);
   void finish_layer(device::Stream& stream, const LayerWeights& w, const ops::PagedKv& kv,
                     const LayerRows& rows);
 
   const formats::ModelConfig config_;
+  device::Device& device_;
   const ops::Ops& ops_;
   LoadOptions options_;
   kvcache::ModelKey model_key_;
@@ -112,9 +111,9 @@ class Model {
   Weights weights_;
   size_t weight_bytes_ = 0;
   Workspace work_;
-  // Of the pass: what the last layer goes on with.
-  std::vector<uint32_t> out_rows_;                // row of each output
-  std::vector<ops::SequenceRows> out_sequences_;  // one for each OutputRows
+  PassInputs inputs_;
+  PassGraphs graphs_;
+  uint32_t num_outputs_ = 0;  // of the last pass
 };
 
 }  // namespace baton::model

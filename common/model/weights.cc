@@ -157,10 +157,7 @@ result<DeviceVector> Loader::vector(std::span<const TensorRole> parts, uint32_t 
     }
     done(view);
   }
-  BATON_TRY(device::Buffer buffer, device_.allocate(host.size() * sizeof(float)));
-  device_.copy(*stream_, buffer.data(), host.data(), host.size() * sizeof(float));
-  stream_->synchronize();
-  return DeviceVector(std::move(buffer));
+  return to_device(host, device_);
 }
 
 status Loader::load_layer(uint32_t layer, LayerWeights* w) {
@@ -216,11 +213,20 @@ result<Weights> Loader::load() {
   BATON_TRY(w.final_norm, vector(std::array{TensorRole::kFinalNorm}));
   BATON_CHECK_OK(load_embedding(&w));
   BATON_TRY(w.rope_frequencies, load_frequencies());
+  BATON_TRY(w.rope_device, to_device(w.rope_frequencies, device_));
   w.digest = digest_.finish(files_.fingerprint());
   return w;
 }
 
 }  // namespace
+
+result<DeviceVector> to_device(std::span<const float> values, device::Device& device) {
+  BATON_TRY(device::Buffer buffer, device.allocate(values.size_bytes()));
+  const auto stream = device.make_stream();
+  device.copy(*stream, buffer.data(), values.data(), values.size_bytes());
+  stream->synchronize();
+  return DeviceVector(std::move(buffer));
+}
 
 result<Weights> load_weights(const formats::ModelFiles& files, device::Device& device,
                              const ops::Ops& ops, DType store, const Progress& progress) {

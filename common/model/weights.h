@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,9 @@ class DeviceVector {
   device::Buffer buffer_;
 };
 
+// Blocks until it is there. kResourceExhausted where the device has no room.
+result<DeviceVector> to_device(std::span<const float> values, device::Device& device);
+
 // Matrices that meet the same input are one.
 struct LayerWeights {
   DeviceVector attn_norm;                      // [hidden]
@@ -48,6 +52,7 @@ struct Weights {
   device::Buffer embedding_memory;
   device::Tensor embedding;
   std::vector<float> rope_frequencies;  // [head_dim / 2], host memory
+  DeviceVector rope_device;             // the same on the device
   std::string digest;                   // of every byte loaded; see WeightDigest
 };
 

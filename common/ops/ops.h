@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -39,6 +40,22 @@ struct SequenceRows {
   const BlockId* block_table = nullptr;  // covers at least position + num_rows tokens
 };
 
+// The sequences of a batch, in the order of their rows, as both sides know them. A sequence of no
+// rows is skipped; rows that belong to no sequence are computed, and mean nothing.
+struct Sequences {
+  std::span<const SequenceRows> host;    // for the host
+  const SequenceRows* device = nullptr;  // the same where the device reads; so are block tables
+  // At least position + num_rows of each: captured work may be launched again up to this.
+  uint32_t max_tokens = 0;
+
+  // For a device that reads host memory.
+  static Sequences on_host(std::span<const SequenceRows> all) {
+    Sequences s{all, all.data(), 0};
+    for (const SequenceRows& r : all) s.max_tokens = std::max(s.max_tokens, r.position + r.num_rows);
+    return s;
+  }
+};
+
 // One layer's half of a paged cache, by strides in bytes:
 // address(block, plane, head, token) = base + block * block_stride + plane * plane_stride
 //                                    + head * head_stride + token * token_stride
@@ -61,7 +78,7 @@ struct RopeKvArgs {
   const float* k_norm = nullptr;
   float norm_eps = 0;
   uint32_t num_heads = 0;
-  std::span<const SequenceRows> sequences;
+  Sequences sequences;
   PagedKv kv;    // K and V of these rows are written here, rounded to its dtype
   Tensor q_out;  // [rows, heads * head_dim], normed and rotated
 };
@@ -71,7 +88,7 @@ struct AttentionArgs {
   PagedKv kv;  // already holds K and V of these rows
   uint32_t num_heads = 0;
   float scale = 0;  // 1 / sqrt(head_dim)
-  std::span<const SequenceRows> sequences;
+  Sequences sequences;
   Tensor out;  // [rows, heads * head_dim]
 };
 
@@ -123,7 +140,8 @@ struct TokenCount {
   uint32_t in_output;
 };
 
-// One row to sample from. All spans stay valid until the stream has passed this operation.
+// One row to sample from, for the host. All spans stay valid until the stream has passed this
+// operation.
 struct SampleRow {
   uint32_t logits_row = 0;
   const SamplingParams* params = nullptr;
@@ -133,6 +151,7 @@ struct SampleRow {
   uint32_t choice = 0;                        // index of n
   uint32_t position = 0;                      // of the token to be drawn, in the whole sequence
   uint32_t output_tokens = 0;                 // drawn before this one
+  TokenId* drawn = nullptr;  // gets the token, too, where the device writes; null: nobody asks
 };
 
 // What a log-probability is at least: minus infinity and NaN are reported as this.
@@ -153,7 +172,7 @@ struct SampleResult {
 };
 
 struct Ops {
-  std::string backend;  // "cpu"
+  std::string backend;  // "cpu", "cuda"
   std::string
       numerics;  // fingerprint of the kernels' arithmetic: workers of one value agree bit for bit
   DType activation = DType::kF32;
@@ -166,6 +185,8 @@ struct Ops {
   // Moves n*k weights once for m up to a few tens of rows (bandwidth's roof), then 2*m*n*k FLOP.
   void (*matmul)(Stream&, const Tensor& x, const PackedMatrix& w, const float* bias,
                  const Tensor& out, bool accumulate) = nullptr;
+  // ids[i] = drawn[-1 - ids[i]] where it is below 0: a token that the host has not seen yet.
+  void (*resolve_drawn)(Stream&, std::span<TokenId> ids, const TokenId* drawn) = nullptr;
   // out[i] = table row ids[i]; table is [vocab, hidden], f32 or bf16. ids are checked by the
   // caller.
   void (*embed)(Stream&, std::span<const TokenId> ids, const Tensor& table,
@@ -194,11 +215,12 @@ struct Ops {
   // out[i] = x[rows[i]].
   void (*gather_rows)(Stream&, const Tensor& x, std::span<const uint32_t> rows,
                       const Tensor& out) = nullptr;
-  // One token for each row; results[i] belongs to rows[i]. `logits` [r, vocab] f32 is scratch
-  // afterwards.
+  // One token for each row; results[i] belongs to rows[i] and is there once the stream has passed.
+  // `logits` [r, vocab] f32 is scratch afterwards. `results`: Device::allocate_host's memory.
   void (*sample)(Stream&, const Tensor& logits, std::span<const SampleRow> rows,
                  std::span<SampleResult> results) = nullptr;
   // results[i].logprob/top for given tokens (prompt log-probabilities); `logits` stays intact.
+  // `tokens` and `results`: Device::allocate_host's memory.
   void (*score)(Stream&, const Tensor& logits, std::span<const TokenId> tokens, uint32_t top,
                 std::span<SampleResult> results) = nullptr;
 };

@@ -33,6 +33,7 @@ class BehindTheHost final : public device::Device {
   }
   const device::DeviceInfo& info() const override { return info_; }
   result<device::Buffer> allocate(size_t bytes) override { return device_.allocate(bytes); }
+  result<device::Buffer> allocate_host(size_t bytes) override { return allocate(bytes); }
   std::unique_ptr<device::Stream> make_stream() override { return device_.make_stream(); }
   void copy(device::Stream& s, void* to, const void* from, size_t bytes) override {
     device_.copy(s, to, from, bytes);

@@ -203,6 +203,7 @@ class ShortOfMemory final : public device::Device {
     if (allocations_-- > 0) return device_.allocate(bytes);
     return error(Errc::kResourceExhausted, "the device is full");
   }
+  result<device::Buffer> allocate_host(size_t bytes) override { return allocate(bytes); }
   std::unique_ptr<device::Stream> make_stream() override { return device_.make_stream(); }
   void copy(device::Stream& s, void* to, const void* from, size_t bytes) override {
     device_.copy(s, to, from, bytes);
@@ -223,8 +224,9 @@ TEST_F(Load, SaysWhereTheDeviceIsFullWhateverDoesNotFit) {
     EXPECT_EQ(model.error().code, Errc::kResourceExhausted);
     ++failures;
   }
-  // 2 layers of 4 vectors and 4 matrices, final norm, head, embedding, workspace.
-  EXPECT_EQ(failures, 2 * 8 + 4);
+  // 2 layers of 4 vectors and 4 matrices, final norm, head, embedding, RoPE's frequencies,
+  // workspace, what batches are brought in.
+  EXPECT_EQ(failures, 2 * 8 + 6);
 }
 
 }  // namespace

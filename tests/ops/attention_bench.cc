@@ -70,7 +70,7 @@ void BM_Attention(benchmark::State& state) {
                                 .kv = setup.layer(layer++ % kLayers),
                                 .num_heads = kHeads,
                                 .scale = 0.125f,
-                                .sequences = setup.sequences,
+                                .sequences = Sequences::on_host(setup.sequences),
                                 .out = out.tensor()});
     best = std::min(
         best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());

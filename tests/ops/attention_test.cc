@@ -9,7 +9,7 @@ AttentionArgs make_args(const CacheShape& shape, const Cache& cache, MatrixF& q,
           .kv = cache.kv(),
           .num_heads = shape.heads,
           .scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim)),
-          .sequences = sequences,
+          .sequences = Sequences::on_host(sequences),
           .out = out.tensor()};
 }
 

@@ -47,7 +47,7 @@ TEST_F(Isa, EveryInstructionSetGivesTheSameBits) {
                                 .kv = cache.kv(),
                                 .num_heads = shape.heads,
                                 .scale = 0.1f,
-                                .sequences = {&seq, 1},
+                                .sequences = Sequences::on_host({&seq, 1}),
                                 .out = results[i].tensor()});
     const Tensor part = w.tensor();
     const auto packed = ops.pack(*cpu.device, {&part, 1}, DType::kBF16);

@@ -66,7 +66,7 @@ TEST_P(RopeShapes, RotatesAndWritesTheCache) {
                                       .k_norm = k_weight,
                                       .norm_eps = 1e-6f,
                                       .num_heads = shape.heads,
-                                      .sequences = sequences,
+                                      .sequences = Sequences::on_host(sequences),
                                       .kv = cache.kv(),
                                       .q_out = q_out.tensor()});
   const double rounding = shape.dtype == DType::kBF16 ? 1.0 / 256 : 1e-6;
@@ -118,7 +118,7 @@ TEST(Rope, CacheRoundsToNearestEvenAndKeepsNaN) {
                                       .cos = cos.tensor(),
                                       .sin = sin.tensor(),
                                       .num_heads = 1,
-                                      .sequences = {&seq, 1},
+                                      .sequences = Sequences::on_host({&seq, 1}),
                                       .kv = cache.kv(),
                                       .q_out = q_out.tensor()});
   for (uint32_t i = 0; i < 16; ++i) {

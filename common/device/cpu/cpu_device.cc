@@ -1,5 +1,6 @@
 #include "common/device/cpu/cpu_device.h"
 
+#include <cassert>
 #include <cstring>
 #include <string>
 
@@ -28,6 +29,8 @@ class CpuDevice final : public Device {
     return buffer;
   }
 
+  result<Buffer> allocate_host(size_t bytes) override { return allocate(bytes); }
+
   std::unique_ptr<Stream> make_stream() override { return std::make_unique<CpuStream>(pool_); }
 
   void copy(Stream&, void* dst, const void* src, size_t bytes) override {
@@ -43,6 +46,10 @@ class CpuDevice final : public Device {
 }  // namespace
 
 std::unique_ptr<Event> CpuStream::make_event() { return std::make_unique<DoneEvent>(); }
+
+void CpuStream::begin_capture() { assert(false); }
+std::unique_ptr<Graph> CpuStream::end_capture() { return nullptr; }
+void CpuStream::launch(const Graph&) { assert(false); }
 
 std::unique_ptr<Device> make_cpu_device(unsigned threads) {
   return std::make_unique<CpuDevice>(threads);

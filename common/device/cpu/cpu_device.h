@@ -21,7 +21,11 @@ class CpuStream final : public Stream {
   explicit CpuStream(ThreadPool& pool) : pool_(pool), scratch_(pool.size()) {}
   std::unique_ptr<Event> make_event() override;
   void record(Event&) override {}
+  void wait(Event&) override {}
   void synchronize() override {}
+  void begin_capture() override;  // never called: DeviceInfo::captures is false
+  std::unique_ptr<Graph> end_capture() override;
+  void launch(const Graph&) override;
   ThreadPool& pool() { return pool_; }
   // Of the thread that a task was given; used inside that task only.
   Scratch& scratch(unsigned thread) { return scratch_[thread]; }

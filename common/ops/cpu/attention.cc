@@ -34,13 +34,13 @@ namespace {
 // Tokens of the tile at `first` that a row of the item sees: those up to its own position.
 uint32_t tokens_seen(const AttentionArgs& args, const AttentionItem& item, uint32_t row,
                      uint32_t first) {
-  const uint32_t seen = args.sequences[item.sequence].position + row + 1;
+  const uint32_t seen = args.sequences.host[item.sequence].position + row + 1;
   return seen <= first ? 0 : std::min(seen - first, kAttentionTile);
 }
 
 KvTile item_tile(const AttentionArgs& args, const AttentionItem& item, uint32_t index) {
   const uint32_t first = index * kAttentionTile;
-  return {args.kv, args.sequences[item.sequence], item.kv_head, first,
+  return {args.kv, args.sequences.host[item.sequence], item.kv_head, first,
           tokens_seen(args, item, item.row_end - 1, first)};
 }
 
@@ -52,7 +52,7 @@ struct ItemRun {
   const AttentionItem& item;
   const AttentionItem* after;  // what this thread does next, or null
   const RecordMap& records;
-  const SequenceRows& seq = args.sequences[item.sequence];
+  const SequenceRows& seq = args.sequences.host[item.sequence];
   uint32_t head_dim = args.kv.head_dim;
   uint32_t group = args.num_heads / args.kv.num_kv_heads;
   uint32_t queries = (item.row_end - item.row_begin) * group;
@@ -209,7 +209,7 @@ RecordMap split_records(const AttentionArgs& args, const AttentionItem& item, fl
 // What the parts of a split item have left, merged in tile order into the output.
 void merge_split(const AttentionArgs& args, const AttentionItem& item, const RecordMap& records) {
   const uint32_t head_dim = args.kv.head_dim, group = heads_per_kv(args);
-  const SequenceRows& seq = args.sequences[item.sequence];
+  const SequenceRows& seq = args.sequences.host[item.sequence];
   for (uint32_t r = 0; r < item.row_end - item.row_begin; ++r) {
     float* out = args.out.row<float>(seq.first_row + item.row_begin + r);
     for (uint32_t g = 0; g < group; ++g) {
@@ -269,7 +269,7 @@ void cpu_attention_partials(Stream& stream, const AttentionArgs& args,
     AttentionItem item = items[i];
     item.tile_begin = partials.first_tile;
     item.tile_end = std::min(item.tile_end, partials.first_tile + partials.num_tiles);
-    const uint32_t row = args.sequences[item.sequence].first_row + item.row_begin;
+    const uint32_t row = args.sequences.host[item.sequence].first_row + item.row_begin;
     const RecordMap map = {.base = out.row<float>(row) + item.kv_head * group * head_stride,
                            .first_tile = partials.first_tile,
                            .row_stride = static_cast<size_t>(out.row_stride),

@@ -13,7 +13,7 @@ AttentionPlan::AttentionPlan(const AttentionArgs& args, unsigned threads)
     : args_(args), group_(args.num_heads / args.kv.num_kv_heads) {
   block_rows_ = std::max(kBlockQueries / group_, 1u);
   size_t blocks = 0, tiles = 0;
-  for (const SequenceRows& seq : args.sequences) {
+  for (const SequenceRows& seq : args.sequences.host) {
     if (seq.num_rows == 0) continue;
     const size_t of_sequence = size_t{args.kv.num_kv_heads} * row_blocks(seq);
     blocks += of_sequence;
@@ -27,8 +27,8 @@ AttentionPlan::AttentionPlan(const AttentionArgs& args, unsigned threads)
 size_t AttentionPlan::fill(AttentionItem* items) {
   size_t count = 0;
   num_records_ = 0;
-  for (uint32_t s = 0; s < args_.sequences.size(); ++s) {
-    const SequenceRows& seq = args_.sequences[s];
+  for (uint32_t s = 0; s < args_.sequences.host.size(); ++s) {
+    const SequenceRows& seq = args_.sequences.host[s];
     for (uint32_t b = 0; b < row_blocks(seq); ++b) {
       const uint32_t begin = b * block_rows_;
       const uint32_t end = std::min(begin + block_rows_, seq.num_rows);

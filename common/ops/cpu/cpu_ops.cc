@@ -58,6 +58,7 @@ Ops cpu_ops() {
           .activation = DType::kF32,
           .pack = onednn.empty() ? cpu_pack : pack_for_onednn,
           .matmul = cpu_matmul,
+          .resolve_drawn = cpu_resolve_drawn,
           .embed = cpu_embed,
           .embed_packed = cpu_embed_packed,
           .rms_norm = cpu_rms_norm,

@@ -14,6 +14,12 @@ void widen(const uint16_t* from, int64_t n, float* out) {
 
 }  // namespace
 
+void cpu_resolve_drawn(Stream&, std::span<TokenId> ids, const TokenId* drawn) {
+  for (TokenId& id : ids) {
+    if (id < 0) id = drawn[-1 - id];
+  }
+}
+
 void cpu_embed(Stream& stream, std::span<const TokenId> ids, const Tensor& table,
                const Tensor& out) {
   assert(out.rows == static_cast<int64_t>(ids.size()) && out.cols == table.cols);

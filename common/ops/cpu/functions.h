@@ -10,6 +10,7 @@ result<std::unique_ptr<PackedMatrix>> cpu_pack(device::Device&, std::span<const 
                                                DType store);
 void cpu_matmul(Stream&, const Tensor& x, const PackedMatrix& w, const float* bias,
                 const Tensor& out, bool accumulate);
+void cpu_resolve_drawn(Stream&, std::span<TokenId> ids, const TokenId* drawn);
 void cpu_embed(Stream&, std::span<const TokenId> ids, const Tensor& table, const Tensor& out);
 void cpu_embed_packed(Stream&, std::span<const TokenId> ids, const PackedMatrix& table,
                       const Tensor& out);

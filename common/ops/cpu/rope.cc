@@ -111,7 +111,7 @@ void cpu_rope_and_write_kv(Stream& stream, const RopeKvArgs& args) {
   const int64_t total = args.qkv.rows;
   // Slices of the batch's rows; a slice visits each sequence's part of it.
   parallel_rows(stream, total, args.qkv.cols, [&](int64_t begin, int64_t end) {
-    for (const SequenceRows& seq : args.sequences) {
+    for (const SequenceRows& seq : args.sequences.host) {
       const int64_t first = std::max<int64_t>(begin, seq.first_row);
       const int64_t last = std::min<int64_t>(end, int64_t{seq.first_row} + seq.num_rows);
       if (first < last) {

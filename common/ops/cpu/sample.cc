@@ -82,6 +82,7 @@ void cpu_sample(Stream& stream, const Tensor& logits, std::span<const SampleRow>
     const size_t bytes = Candidates::scratch_bytes(vocab) + vocab * sizeof(float);
     std::byte* scratch = cpu.scratch(thread).get<std::byte>(bytes);
     results[i] = sample_row(rows[i], logits.row<float>(rows[i].logits_row), vocab, scratch);
+    if (rows[i].drawn != nullptr) *rows[i].drawn = results[i].token;
   });
 }
 

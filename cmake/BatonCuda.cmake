@@ -1,0 +1,21 @@
+# The CUDA compiler and what is built with it. Without BATON_CUDA nothing here asks for either.
+if(NOT BATON_CUDA)
+  return()
+endif()
+if(BATON_SANITIZE)
+  message(FATAL_ERROR "BATON_CUDA does not go with BATON_SANITIZE: use compute-sanitizer instead")
+endif()
+if(BATON_CCACHE)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${BATON_CCACHE})
+endif()
+set(CMAKE_CUDA_ARCHITECTURES OFF)  # CMake 3.25 does not know sm_90a; the flags are below
+enable_language(CUDA)
+find_package(CUDAToolkit 12.4 REQUIRED)
+
+# CMake 3.25 drops CMAKE_CUDA_STANDARD 20.
+add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-Xcompiler=-Wall>")
+foreach(target IN LISTS BATON_CUDA_TARGETS)
+  add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-gencode=arch=compute_${target},code=sm_${target}>")
+endforeach()
+# PTX, for GPUs that are newer than any of these.
+add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-gencode=arch=compute_90,code=compute_90>")

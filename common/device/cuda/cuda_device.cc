@@ -1,0 +1,113 @@
+#include "common/device/cuda/cuda_device.h"
+
+#include <cuda_runtime_api.h>
+#include <fmt/format.h>
+
+#include <thread>
+
+#include "common/device/cuda/cuda_status.h"
+#include "common/device/cuda/cuda_stream.h"
+
+namespace baton::device {
+namespace {
+
+constexpr int kOldestCompute = 80;  // bf16 matrix units, asynchronous copies to shared memory
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(CudaInfo cuda)
+      : cuda_(std::move(cuda)),
+        info_{.kind = "cuda",
+              .runs_inline = false,
+              .host_addressable = false,
+              .captures = true,
+              .threads = std::max(1u, std::thread::hardware_concurrency())} {}
+
+  const DeviceInfo& info() const override { return info_; }
+  result<Buffer> allocate(size_t bytes) override { return on_this([&] { return allocate_cuda(bytes); }); }
+  result<Buffer> allocate_host(size_t bytes) override {
+    return on_this([&] { return allocate_pinned(bytes); });
+  }
+  std::unique_ptr<Stream> make_stream() override { return std::make_unique<CudaStream>(cuda_); }
+  void copy(Stream& stream, void* dst, const void* src, size_t bytes) override {
+    if (bytes == 0) return;
+    cuda_must(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault,
+                              static_cast<CudaStream&>(stream).handle()),
+              "cudaMemcpyAsync");
+  }
+
+ private:
+  template <class F>
+  auto on_this(F&& f) -> decltype(f()) {
+    cuda_must(cudaSetDevice(cuda_.index), "cudaSetDevice");
+    return f();
+  }
+
+  const CudaInfo cuda_;
+  const DeviceInfo info_;
+};
+
+void free_cuda(void* data, size_t) { cuda_must(cudaFree(data), "cudaFree"); }
+void free_pinned(void* data, size_t) { cuda_must(cudaFreeHost(data), "cudaFreeHost"); }
+
+// The failed call leaves its error behind for the next one to find.
+status forget(cudaError_t error, std::string_view call) {
+  if (error != cudaSuccess) cudaGetLastError();
+  return cuda_status(error, call);
+}
+
+result<CudaInfo> describe(int index) {
+  cudaDeviceProp p;
+  BATON_CHECK_OK(cuda_status(cudaGetDeviceProperties(&p, index), "cudaGetDeviceProperties"));
+  if (p.major * 10 + p.minor < kOldestCompute) {
+    return error(Errc::kUnsupported,
+                 fmt::format("GPU {} is a {} of compute capability {}.{}; Baton needs 8.0 (Ampere) "
+                             "or newer",
+                             index, p.name, p.major, p.minor));
+  }
+  return CudaInfo{.index = index,
+                  .multiprocessors = p.multiProcessorCount,
+                  .compute_major = p.major,
+                  .compute_minor = p.minor,
+                  .l2_bytes = static_cast<size_t>(p.l2CacheSize),
+                  .shared_bytes = p.sharedMemPerBlockOptin,
+                  .name = p.name};
+}
+
+}  // namespace
+
+result<Buffer> allocate_cuda(size_t bytes) {
+  void* data = nullptr;
+  BATON_CHECK_OK(forget(cudaMalloc(&data, std::max<size_t>(bytes, 1)),
+                        fmt::format("cudaMalloc of {} bytes", bytes)));
+  return Buffer(data, bytes, free_cuda);
+}
+
+result<Buffer> allocate_pinned(size_t bytes) {
+  void* data = nullptr;
+  BATON_CHECK_OK(
+      forget(cudaHostAlloc(&data, std::max<size_t>(bytes, 1), cudaHostAllocPortable),
+             fmt::format("cudaHostAlloc of {} bytes", bytes)));
+  return Buffer(data, bytes, free_pinned);
+}
+
+result<std::unique_ptr<Device>> make_cuda_device(int index) {
+  int count = 0;
+  const cudaError_t counted = cudaGetDeviceCount(&count);
+  if (counted != cudaSuccess) {
+    return error(Errc::kUnavailable,
+                 fmt::format("no usable NVIDIA GPU or driver on this machine: {} ({})",
+                             cudaGetErrorString(counted), cudaGetErrorName(counted)));
+  }
+  if (index < 0 || index >= count) {
+    return error(Errc::kUnavailable,
+                 fmt::format("GPU {} was asked for, but this machine has {}", index, count));
+  }
+  BATON_TRY(CudaInfo info, describe(index));
+  // Creates the context, which is where a GPU in a bad state shows.
+  BATON_CHECK_OK(cuda_status(cudaSetDevice(index), "cudaSetDevice"));
+  BATON_CHECK_OK(cuda_status(cudaFree(nullptr), "cudaFree at start-up"));
+  return std::make_unique<CudaDevice>(std::move(info));
+}
+
+}  // namespace baton::device

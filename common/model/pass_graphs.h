@@ -1,0 +1,57 @@
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <memory>
+
+#include "common/device/device.h"
+#include "common/model/pass_inputs.h"
+
+namespace baton::model {
+
+// Recorded passes of decode rows, by shape. Batches are filled up to a shape, so that a few
+// recordings serve them all: the host then launches one graph in place of hundreds of kernels.
+// Used by one thread.
+class PassGraphs {
+ public:
+  static constexpr uint32_t kMaxRows = 512;  // larger steps gain nothing
+
+  struct Shape {
+    uint32_t rows = 0;
+    uint32_t max_tokens = 0;  // of the longest sequence
+    friend auto operator<=>(const Shape&, const Shape&) = default;
+  };
+
+  // The shape that a batch of one row a sequence is filled up to, of at most `max_rows` rows: rows
+  // by bucket, tokens to the next power of two.
+  static Shape shape_of(const ForwardBatch& batch, uint32_t max_rows);
+
+  // Runs `enqueue`, in the first pass of a shape as it is (which also lets the operations take the
+  // memory they need); from the second on recorded, once, and launched.
+  template <class Enqueue>
+  void run(device::Stream& stream, const Shape& shape, Enqueue&& enqueue) {
+    const auto [at, is_first] = entries_.try_emplace(shape);
+    Entry& entry = at->second;
+    if (!is_first && entry.graph == nullptr && !entry.failed) {
+      stream.begin_capture();
+      enqueue();
+      entry.graph = stream.end_capture();
+      entry.failed = entry.graph == nullptr;
+    }
+    if (entry.graph == nullptr) {
+      enqueue();
+    } else {
+      stream.launch(*entry.graph);
+    }
+  }
+
+ private:
+  struct Entry {
+    std::unique_ptr<device::Graph> graph;
+    bool failed = false;  // the device could not record it: runs as it is
+  };
+  std::map<Shape, Entry> entries_;
+};
+
+}  // namespace baton::model

@@ -1,0 +1,37 @@
+#include "common/ops/cuda/cuda_ops.h"
+
+#include "common/ops/cuda/attention.h"
+#include "common/ops/cuda/functions.h"
+
+namespace baton::ops {
+
+result<Ops> cuda_ops(const CudaOptions& options) {
+  // A change of any result's bits is a new number. Without `deterministic` the kernels that a batch
+  // gets depend on its size, so workers of one value agree within a bound, not in every bit.
+  Ops ops = {.backend = "cuda",
+             .numerics = "cuda-bf16-1",
+             .activation = DType::kBF16,
+             .pack = cuda_pack,
+             .matmul = cuda_matmul,
+             .resolve_drawn = cuda_resolve_drawn,
+             .embed = cuda_embed,
+             .embed_packed = cuda_embed_packed,
+             .rms_norm = cuda_rms_norm,
+             .rope_angles = cuda_rope_angles,
+             .rope_and_write_kv = cuda_rope_and_write_kv,
+             .attention = cuda_attention,
+             .attention_partials = cuda_attention_partials,
+             .merge_partials = cuda_merge_partials,
+             .silu_mul = cuda_silu_mul,
+             .gather_rows = cuda_gather_rows,
+             .sample = cuda_sample,
+             .score = cuda_score};
+  if (options.deterministic) {
+    ops.numerics = "cuda-bf16-deterministic-1";
+    ops.matmul = cuda_matmul_deterministic;
+    ops.attention = cuda_attention_deterministic;
+  }
+  return ops;
+}
+
+}  // namespace baton::ops

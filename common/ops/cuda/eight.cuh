@@ -1,0 +1,82 @@
+#pragma once
+
+#include "common/ops/cuda/kernel.cuh"
+
+// Eight neighbouring elements of a row at a time: what elementwise kernels read and write a thread.
+// Accesses are of 16 bytes where the address allows, element by element where it does not (odd
+// strides, tails), so that any shape works and the usual ones move at the memory's speed. Which of
+// the two it is never shows in a result.
+namespace baton::ops {
+
+struct Eight {
+  float v[8];
+};
+
+__device__ __forceinline__ bool is_aligned_16(const void* p) {
+  return (reinterpret_cast<uintptr_t>(p) & 15) == 0;
+}
+
+__device__ __forceinline__ Eight load_aligned_eight(const float* p) {
+  const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
+  return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
+}
+__device__ __forceinline__ Eight load_aligned_eight(const bf16* p) {
+  const uint4 raw = *reinterpret_cast<const uint4*>(p);
+  const uint32_t pairs[4] = {raw.x, raw.y, raw.z, raw.w};
+  Eight e;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {  // a bf16 is the upper half of an f32; the first is the low one
+    e.v[2 * i] = __uint_as_float(pairs[i] << 16);
+    e.v[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+  }
+  return e;
+}
+
+__device__ __forceinline__ void store_aligned_eight(const Eight& e, float* p) {
+  reinterpret_cast<float4*>(p)[0] = make_float4(e.v[0], e.v[1], e.v[2], e.v[3]);
+  reinterpret_cast<float4*>(p)[1] = make_float4(e.v[4], e.v[5], e.v[6], e.v[7]);
+}
+__device__ __forceinline__ void store_aligned_eight(const Eight& e, bf16* p) {
+  uint32_t pairs[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(e.v[2 * i], e.v[2 * i + 1]);
+    pairs[i] = *reinterpret_cast<const uint32_t*>(&pair);
+  }
+  *reinterpret_cast<uint4*>(p) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+}
+
+// p[0..count), count at most 8; zeros behind.
+template <class T>
+__device__ __forceinline__ Eight load_eight(const T* p, int64_t count = 8) {
+  if (count >= 8 && is_aligned_16(p)) return load_aligned_eight(p);
+  Eight e;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) e.v[i] = i < count ? to_float(p[i]) : 0.0f;
+  return e;
+}
+
+// Eight from each of two places. Both are on their way before either is looked at, which a branch
+// for each would not allow.
+template <class T>
+__device__ __forceinline__ void load_two_eights(const T* p, const T* q, Eight& a, Eight& b,
+                                                int64_t count = 8) {
+  if (count >= 8 && is_aligned_16(p) && is_aligned_16(q)) {
+    a = load_aligned_eight(p);
+    b = load_aligned_eight(q);
+  } else {
+    a = load_eight(p, count);
+    b = load_eight(q, count);
+  }
+}
+
+template <class T>
+__device__ __forceinline__ void store_eight(const Eight& e, T* p, int64_t count = 8) {
+  if (count >= 8 && is_aligned_16(p)) return store_aligned_eight(e, p);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    if (i < count) p[i] = from_float<T>(e.v[i]);
+  }
+}
+
+}  // namespace baton::ops

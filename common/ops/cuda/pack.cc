@@ -1,0 +1,70 @@
+#include <fmt/format.h>
+
+#include <vector>
+
+#include "common/ops/cuda/cuda_matrix.h"
+#include "common/ops/cuda/functions.h"
+
+namespace baton::ops {
+namespace {
+
+status check(std::span<const Tensor> parts, DType store) {
+  if (store != DType::kBF16) {
+    return error(Errc::kUnsupported,
+                 fmt::format("cuda: weights in {} are not offered; use bf16", name(store)));
+  }
+  if (parts.empty()) return error(Errc::kInvalidArgument, "cuda: a matrix of no parts");
+  for (const Tensor& p : parts) {
+    if (p.cols != parts[0].cols) {
+      return error(Errc::kInvalidArgument,
+                   fmt::format("cuda: parts of {} and {} columns do not make one matrix",
+                               parts[0].cols, p.cols));
+    }
+    if (p.dtype != DType::kBF16 && p.dtype != DType::kF32) {
+      return error(Errc::kUnsupported, fmt::format("cuda: cannot pack {}", name(p.dtype)));
+    }
+  }
+  return {};
+}
+
+std::vector<uint16_t> narrowed(const Tensor& t) {
+  std::vector<uint16_t> out;
+  out.reserve(static_cast<size_t>(t.rows * t.cols));
+  for (int64_t r = 0; r < t.rows; ++r) {
+    for (int64_t c = 0; c < t.cols; ++c) out.push_back(f32_to_bf16(t.row<float>(r)[c]));
+  }
+  return out;
+}
+
+}  // namespace
+
+result<std::unique_ptr<PackedMatrix>> cuda_pack(device::Device& device,
+                                                std::span<const Tensor> parts, DType store) {
+  BATON_CHECK_OK(check(parts, store));
+  const int64_t k = parts[0].cols;
+  int64_t n = 0;
+  for (const Tensor& p : parts) n += p.rows;
+  BATON_TRY(device::Buffer memory,
+            device.allocate(static_cast<size_t>(n * k) * sizeof(uint16_t)));
+  const auto stream = device.make_stream();
+  std::byte* to = memory.data();
+  for (const Tensor& p : parts) {
+    const size_t bytes = static_cast<size_t>(p.rows * k) * sizeof(uint16_t);
+    if (p.dtype == DType::kBF16 && p.row_stride == k) {
+      device.copy(*stream, to, p.data, bytes);
+      stream->synchronize();
+    } else if (p.dtype == DType::kBF16) {
+      const size_t row = static_cast<size_t>(k) * sizeof(uint16_t);
+      for (int64_t r = 0; r < p.rows; ++r) device.copy(*stream, to + r * row, p.row<uint16_t>(r), row);
+      stream->synchronize();
+    } else {
+      const std::vector<uint16_t> half = narrowed(p);
+      device.copy(*stream, to, half.data(), bytes);
+      stream->synchronize();
+    }
+    to += bytes;
+  }
+  return std::make_unique<CudaMatrix>(std::move(memory), n, k);
+}
+
+}  // namespace baton::ops
