@@ -59,9 +59,10 @@ class Cluster {
     supervisor_.add(
         {.name = name,
          .args =
-             [this, role, name](const Supervisor::Ports& last) {
+             [this, role, name, slot](const Supervisor::Ports& last) {
                return worker_args(config_,
-                                  {role, name, own_port(last, "rpc"), own_port(last, "metrics")});
+                                  {role, name, own_port(last, "rpc"), own_port(last, "metrics"),
+                                   static_cast<uint32_t>(slot % config_.gpus)});
              },
          .on_ready = [this, slot,
                       name](const Supervisor::Ports& ports) { worker_ready(slot, name, ports); }});

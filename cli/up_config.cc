@@ -24,7 +24,10 @@ void add_options(Options& options, UpConfig& c) {
   options.add("threads-per-worker", &c.threads_per_worker,
               "Compute threads of each worker; 0 divides the cores");
   options.add("dtype", &c.dtype, "Weights and KV cache: bf16 or f32");
-  options.add("device", &c.device, "Where workers compute: cpu");
+  options.add("device", &c.device, "Where workers compute: cpu or cuda");
+  options.add("gpus", &c.gpus, "GPUs that workers on cuda are spread over, in turn");
+  options.add("deterministic", &c.deterministic,
+              "On GPUs, give a request the same tokens in any batch; slower");
   options.add("kv-gib", &c.kv_gib, "KV cache of each worker, GiB");
   options.add("block-tokens", &c.block_tokens, "Tokens in a KV block: 16, 32, 64, 128 or 256");
   options.add("chunk-tokens", &c.chunk_tokens,
@@ -58,6 +61,7 @@ status check(const UpConfig& c) {
   if (uint64_t{c.prefill} + c.decode + c.mixed > 64) {
     return bad("more than 64 workers on one machine");
   }
+  if (c.gpus == 0 || c.gpus > 64) return bad("--gpus is not in [1, 64]");
   if (c.host.empty()) return bad("--host is empty");
   if (c.port > 65535) return bad("--port is over 65535");
   return {};
@@ -103,6 +107,7 @@ std::vector<std::string> worker_args(const UpConfig& c, const WorkerPlace& place
                                  {"threads", std::to_string(threads(c))},
                                  {"dtype", c.dtype},
                                  {"device", c.device},
+                                 {"gpu", std::to_string(place.gpu)},
                                  {"kv-gib", std::to_string(c.kv_gib)},
                                  {"block-tokens", std::to_string(c.block_tokens)},
                                  {"chunk-tokens", std::to_string(c.chunk_tokens)},
@@ -112,6 +117,7 @@ std::vector<std::string> worker_args(const UpConfig& c, const WorkerPlace& place
                                  {"transport", c.transport},
                                  {"log-level", c.log_level},
                                  {"drain-seconds", std::to_string(kWorkerDrain.count())}});
+  if (c.deterministic) args.push_back("--deterministic=true");
   args.push_back(c.prefix_cache ? "--prefix-cache=true" : "--prefix-cache=false");
   return args;
 }

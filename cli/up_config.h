@@ -25,6 +25,8 @@ struct UpConfig {
   uint32_t threads_per_worker = 0;  // 0: the cores, divided
   std::string dtype = "bf16";
   std::string device = "cpu";
+  bool deterministic = false;
+  uint32_t gpus = 1;
   double kv_gib = 0.5;
   uint32_t block_tokens = 16;
   uint32_t chunk_tokens = 256;
@@ -49,6 +51,7 @@ result<Options::Outcome> parse_up(const std::vector<std::string>& args, UpConfig
 struct WorkerPlace {
   std::string role, name;
   std::string listen, metrics_listen;
+  uint32_t gpu = 0;
 };
 std::vector<std::string> worker_args(const UpConfig& config, const WorkerPlace& place);
 std::vector<std::string> router_args(const UpConfig& config, uint16_t port,

@@ -34,7 +34,10 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add("metrics-listen", &w.metrics_listen, "host:port of /metrics, /health and /ready");
   options.add("trusted-network", &w.trusted_network,
               "Allow addresses beyond loopback: only routers and workers can reach this network");
-  options.add("device", &w.device, "Where to compute: cpu");
+  options.add("device", &w.device, "Where to compute: cpu or cuda");
+  options.add("gpu", &w.gpu, "Which GPU, of those that CUDA shows");
+  options.add("deterministic", &w.deterministic,
+              "On a GPU, give a request the same tokens in any batch; slower");
   options.add("threads", &w.threads, "Compute threads");
   options.add("dtype", &w.dtype, "Weights and KV cache: bf16 or f32");
   options.add("kv-gib", &s.kv_gib, "KV cache, GiB");

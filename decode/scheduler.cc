@@ -15,6 +15,8 @@ Scheduler::Scheduler(const SchedulerConfig& config, const Resources& resources)
     : config_(config), shared_(resources) {}
 
 void Scheduler::plan(StepBudget& budget, StepBatch& batch, Events& events) {
+  batch.arrived.insert(batch.arrived.end(), arrived_.begin(), arrived_.end());
+  arrived_.clear();
   preempt_for_test(events);
   // Preemption takes from the end, behind whoever is served.
   for (size_t rank = 0; rank < running_.size(); ++rank) {

@@ -135,6 +135,7 @@ class Scheduler {
   engine::EntryPool<Sequence> sequences_;
   std::map<RequestKey, uint32_t> by_key_;
   std::vector<uint32_t> running_;  // sequences not ended, the first to be served first
+  std::vector<BlockId> arrived_;   // received for requests that joined since the last plan
   uint64_t next_serial_ = 0;
   uint64_t plans_ = 0;
   uint32_t awaited_sequences_ = 0;  // choices of reserved requests

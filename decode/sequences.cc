@@ -29,6 +29,8 @@ status Scheduler::join(const RequestKey& key, std::span<const TokenId> first_tok
     shared_.pool.register_hash(entry.table[b], entry.hashes[b]);
   }
   awaited_sequences_ -= static_cast<uint32_t>(entry.slots.size());
+  arrived_.insert(arrived_.end(), entry.table.begin() + entry.first_lacking_block,
+                  entry.table.end());
   engine::HandOver over;
   over.table = std::move(entry.table);
   over.chain = entry.hashes.empty() ? shared_.hasher.root(entry.info.salt) : entry.hashes.back();

@@ -6,8 +6,10 @@
 
 #include "common/base/log.h"
 #include "common/device/cpu/cpu_device.h"
+#include "common/device/cuda/cuda_device.h"
 #include "common/net/protocol.h"
 #include "common/ops/cpu/cpu_ops.h"
+#include "common/ops/cuda/cuda_ops.h"
 #include "common/serving/events.h"
 #include "kvtransfer/loopback_transport.h"
 #include "kvtransfer/ucx_transport.h"
@@ -87,15 +89,28 @@ status Node::start() {
   return serve();
 }
 
-status Node::load_model() {
-  if (config_.device != "cpu") {
-    return error(Errc::kUnsupported, "device '" + config_.device + "' is not offered; use cpu");
+status Node::make_device() {
+  if (config_.device == "cpu") {
+    device_ = device::make_cpu_device(config_.threads);
+    ops_ = ops::cpu_ops();
+    return {};
   }
+  if (config_.device != "cuda") {
+    return error(Errc::kInvalidArgument, "device '" + config_.device + "' is neither cpu nor cuda");
+  }
+  if (config_.dtype != "bf16") {
+    return error(Errc::kUnsupported, "dtype '" + config_.dtype + "' is not offered on cuda; use bf16");
+  }
+  BATON_TRY(device_, device::make_cuda_device(static_cast<int>(config_.gpu)));
+  BATON_TRY(ops_, ops::cuda_ops({.deterministic = config_.deterministic}));
+  return {};
+}
+
+status Node::load_model() {
   if (config_.dtype != "bf16" && config_.dtype != "f32") {
     return error(Errc::kInvalidArgument, "dtype '" + config_.dtype + "' is neither bf16 nor f32");
   }
-  device_ = device::make_cpu_device(config_.threads);
-  ops_ = ops::cpu_ops();
+  BATON_CHECK_OK(make_device());
   BATON_TRY(const auto files, formats::ModelFiles::open(config_.model));
   const uint32_t longest = files.config().max_position;
   const uint32_t context =
@@ -141,9 +156,25 @@ status Node::make_handoff() {
   handoff.max_parked_blocks = num_blocks_ / 2;  // the rest is for prompts that somebody reads
   BATON_TRY(driver_,
             kvtransfer::HandoffDriver::create(handoff, std::move(transport), *this, &metrics_));
-  BATON_TRY(cache_, kvcache::KvCache::create(driver_->cache(), layout, num_blocks_));
+  BATON_TRY(kv_.host, kvcache::KvCache::create(driver_->cache(), layout, num_blocks_));
+  BATON_CHECK_OK(allocate_device_cache(layout));
   handoff_loop_.emplace(io_, *driver_);
   return handoff_loop_->start();
+}
+
+// Where the host cannot address the device's memory, the cache is there, and what peers read is a
+// mirror of it. A mixed worker is read by nobody.
+status Node::allocate_device_cache(const kvcache::KvLayout& layout) {
+  kv_.device = kv_.host;
+  if (device_->info().host_addressable) return {};
+  BATON_TRY(device_cache_, device_->allocate(num_blocks_ * layout.block_bytes()));
+  BATON_TRY(kv_.device, kvcache::KvCache::create({device_cache_.data(), device_cache_.bytes()},
+                                                 layout, num_blocks_));
+  if (config_.role == proto::ROLE_MIXED) kv_.host = kv_.device;
+  LOG_INFO("KV: {} MB on the device; hand-offs {}", device_cache_.bytes() >> 20,
+           config_.role == proto::ROLE_MIXED ? "are not needed"
+                                             : "are staged through page-locked host memory");
+  return {};
 }
 
 result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
@@ -167,14 +198,14 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
 
 status Node::make_engine() {
   BATON_TRY(engine_,
-            engine::Engine::create(*model_, cache_, *device_, ops_, limits_, config_.step_depth));
+            engine::Engine::create(*model_, kv_, *device_, ops_, limits_, config_.step_depth));
   return {};
 }
 
 void Node::make_services() {
   pool_.emplace(num_blocks_);
   hasher_.emplace(model_->model_key(), config_.block_tokens);
-  digests_.emplace(num_blocks_, cache_.layout().num_layers());
+  digests_.emplace(num_blocks_, kv_.host.layout().num_layers());
   slots_.emplace(limits_.max_slots);
   serving::ServiceHost& host = *this;
   prefill::SchedulerConfig prefill;

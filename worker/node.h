@@ -41,8 +41,10 @@ class Node final : public Worker,
 
  private:
   // building
+  status make_device();
   status load_model();
   status make_handoff();
+  status allocate_device_cache(const kvcache::KvLayout& layout);
   result<std::unique_ptr<kvtransfer::Transport>> make_transport();
   status make_engine();
   void make_services();
@@ -99,7 +101,8 @@ class Node final : public Worker,
   std::unique_ptr<kvtransfer::LoopbackHub> hub_;  // of a mixed worker, alone on it
   std::unique_ptr<kvtransfer::HandoffDriver> driver_;
   std::optional<HandoffLoop> handoff_loop_;
-  kvcache::KvCache cache_;
+  device::Buffer device_cache_;  // empty where the host's side is all there is
+  engine::KvMemory kv_;
   std::optional<kvcache::BlockPool> pool_;
   std::optional<kvcache::PrefixHasher> hasher_;
   std::optional<kvcache::DigestTable> digests_;

@@ -26,7 +26,9 @@ struct WorkerConfig {
   bool trusted_network = false;  // a non-loopback address needs it
 
   // Compute.
-  std::string device = "cpu";
+  std::string device = "cpu";  // "cpu" or "cuda"
+  uint32_t gpu = 0;            // cuda: which
+  bool deterministic = false;  // cuda: the same bits in any batch; the CPU always has that
   uint32_t threads = 1;
   std::string dtype = "bf16";  // weights and cache: "bf16" or "f32"
   uint64_t kv_bytes = 512u << 20;

@@ -82,6 +82,9 @@ class Device {
   virtual result<Buffer> allocate(size_t bytes) = 0;  // contents undefined
   // Host memory that the device reads and writes directly (page-locked where that matters).
   virtual result<Buffer> allocate_host(size_t bytes) = 0;
+  // Lets the device read and write host memory of somebody else's, which outlives the result;
+  // destroying that ends it.
+  virtual result<Buffer> lock_host(void* data, size_t bytes) = 0;
   virtual std::unique_ptr<Stream> make_stream() = 0;
   // Enqueues a copy; either side may be host memory, which stays valid until the stream has passed.
   virtual void copy(Stream& stream, void* dst, const void* src, size_t bytes) = 0;

@@ -7,11 +7,11 @@
 
 namespace baton::engine {
 
-result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const kvcache::KvCache& cache,
+result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const KvMemory& kv,
                                                device::Device& device, const ops::Ops& ops,
                                                const StepLimits& limits, uint32_t depth) {
   assert(depth == 1 || depth == 2);
-  BATON_TRY(auto runner, StepRunner::create(model, cache, device, ops, limits));
+  BATON_TRY(auto runner, StepRunner::create(model, kv, device, ops, limits));
   // A batch has one event a layer and one at its end.
   BATON_TRY(auto events, EventQueue::create(depth * (model.config().num_layers + 1)));
   return std::unique_ptr<Engine>(new Engine(std::move(runner), std::move(events), depth));
@@ -21,6 +21,7 @@ Engine::Engine(std::unique_ptr<StepRunner> runner, std::unique_ptr<EventQueue> e
                uint32_t depth)
     : runner_(std::move(runner)), events_(std::move(events)), depth_(depth) {
   waiting_.reserve(depth);
+  running_.reserve(StepRunner::kMaxSteps);
   thread_ = std::thread([this] { loop(); });
   pthread_setname_np(thread_.native_handle(), "baton-engine");
 }
@@ -61,25 +62,53 @@ std::optional<Duration> Engine::running_for(TimePoint now) const {
 }
 
 void Engine::loop() {
-  while (StepBatch* batch = next()) run(*batch);
+  for (;;) {
+    StepBatch* batch = nullptr;
+    switch (next(&batch)) {
+      case Next::kBegin:
+        begin(*batch);
+        break;
+      case Next::kFinish:
+        finish();
+        break;
+      case Next::kStop:
+        return;
+    }
+  }
 }
 
-// Blocks until there is a batch; null when stopped.
-StepBatch* Engine::next() {
+// Blocks until there is something to do.
+Engine::Next Engine::next(StepBatch** batch) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
-  if (stop_) return nullptr;
-  StepBatch* batch = waiting_.front();
+  if (running_.empty()) {
+    changed_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
+    if (stop_) return Next::kStop;
+  } else if (stop_ || waiting_.empty() || !runner_->can_begin(*waiting_.front())) {
+    return Next::kFinish;
+  }
+  *batch = waiting_.front();
   waiting_.erase(waiting_.begin());
-  return batch;
+  return Next::kBegin;
 }
 
-void Engine::run(StepBatch& batch) {
-  const TimePoint start = Clock::now();
-  running_since_.store(start.time_since_epoch().count(), std::memory_order_relaxed);
-  runner_->run(batch, *this);
-  batch.duration = Clock::now() - start;
-  running_since_.store(0, std::memory_order_relaxed);
+void Engine::begin(StepBatch& batch) {
+  if (running_.empty()) {
+    oldest_since_ = Clock::now();
+    running_since_.store(oldest_since_.time_since_epoch().count(), std::memory_order_relaxed);
+  }
+  running_.push_back(&batch);
+  runner_->begin(batch, *this);
+}
+
+void Engine::finish() {
+  StepBatch& batch = *running_.front();
+  runner_->finish();
+  running_.erase(running_.begin());
+  const TimePoint now = Clock::now();
+  batch.duration = now - oldest_since_;
+  oldest_since_ = now;
+  running_since_.store(running_.empty() ? 0 : now.time_since_epoch().count(),
+                       std::memory_order_relaxed);
   steps_done_.fetch_add(1, std::memory_order_relaxed);
   events_->push({.kind = EngineEvent::Kind::kStepDone, .batch = &batch});
 }

@@ -17,7 +17,7 @@
 namespace baton::engine {
 
 // Runs steps on a thread of its own, in the order submitted. Its owner plans the next step while
-// one runs; sequences whose last token is not known yet are planned by StepSequence::last_of.
+// one runs, and where the device runs behind the host that is enqueued there while one runs; sequences whose last token is not known yet are planned by StepSequence::last_of.
 //
 // Thread: submit(), poll() and stop() belong to one thread, the owner's; none of submit() and
 // poll() blocks. With nothing to do the engine's thread sleeps.
@@ -25,7 +25,7 @@ class Engine final : private StepObserver {
  public:
   // `depth`: batches in flight, 1 or 2 (one runs, one waits). Everything referred to must outlive
   // the engine. StepRunner's errors; kIo where the system gives no descriptor.
-  static result<std::unique_ptr<Engine>> create(model::Model& model, const kvcache::KvCache& cache,
+  static result<std::unique_ptr<Engine>> create(model::Model& model, const KvMemory& kv,
                                                 device::Device& device, const ops::Ops& ops,
                                                 const StepLimits& limits, uint32_t depth = 2);
   ~Engine();  // stops
@@ -44,7 +44,7 @@ class Engine final : private StepObserver {
   // Readable while poll() may give something; for an event loop. The engine owns it.
   int event_fd() const { return events_->fd(); }
 
-  // Waits for the step that runs; one that waits behind it is never run. Events stay to be polled.
+  // Waits for the steps that have begun; one that waits behind them is never run. Events stay to be polled.
   void stop();
 
   // From any thread, for liveness: steps done, and for how long the one that runs has been running.
@@ -54,8 +54,10 @@ class Engine final : private StepObserver {
  private:
   Engine(std::unique_ptr<StepRunner> runner, std::unique_ptr<EventQueue> events, uint32_t depth);
   void loop();
-  StepBatch* next();
-  void run(StepBatch& batch);
+  enum class Next { kBegin, kFinish, kStop };
+  Next next(StepBatch** batch);
+  void begin(StepBatch& batch);
+  void finish();
   void on_layer(StepBatch& batch, uint32_t layer) override;
 
   const std::unique_ptr<StepRunner> runner_;
@@ -67,6 +69,9 @@ class Engine final : private StepObserver {
   std::condition_variable changed_;
   std::vector<StepBatch*> waiting_;  // at most depth_, oldest first
   bool stop_ = false;
+
+  std::vector<StepBatch*> running_;  // the engine's thread: begun and not finished, oldest first
+  TimePoint oldest_since_;           // of running_: when it was begun, or the one before finished
 
   std::atomic<uint64_t> steps_done_{0};
   std::atomic<Clock::rep> running_since_{0};  // of Clock's epoch; 0: nothing runs

@@ -29,6 +29,8 @@ void SamplerSlots::open(const SlotOpen& open) {
   slot.last_token = open.tokens.empty() ? 0 : open.tokens.back();
   slot.output_tokens = static_cast<uint32_t>(open.tokens.size()) - open.prompt_tokens;
   slot.choice = open.choice;
+  ++slot.opened;
+  slot.draws = 0;
 }
 
 void SamplerSlots::count_tokens(const SlotOpen& open, Slot* slot) const {
@@ -63,10 +65,19 @@ ops::SampleRow SamplerSlots::row(SlotId id, uint32_t logits_row, uint32_t positi
           .output_tokens = slot.output_tokens};
 }
 
-void SamplerSlots::accept(SlotId id, TokenId token) {
+SamplerSlots::Draw SamplerSlots::begin_draw(SlotId id) {
   Slot& slot = slots_[id.value];
-  slot.last_token = token;
+  ++slot.draws;
   ++slot.output_tokens;
+  return {id, slot.opened};
+}
+
+void SamplerSlots::accept(const Draw& draw, TokenId token) {
+  Slot& slot = slots_[draw.slot.value];
+  if (slot.opened != draw.opened) return;
+  assert(slot.draws > 0);
+  --slot.draws;
+  slot.last_token = token;
   if (!slot.has_penalties) return;
   const auto at = std::lower_bound(slot.counts.begin(), slot.counts.end(),
                                    ops::TokenCount{token, 0, 0}, before);

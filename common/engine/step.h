@@ -58,6 +58,9 @@ struct StepBatch {
   std::vector<StepSample> samples;
   // Copies of whole blocks, before the step computes (copy-on-write): {from, to}.
   std::vector<std::pair<BlockId, BlockId>> block_copies;
+  // Blocks that were received from another worker since the last step: where the device has memory
+  // of its own, they are brought there before the step computes.
+  std::vector<BlockId> arrived;
   Duration duration{};              // result: how long the step ran
   std::vector<StepSequence> spare;  // sequences of earlier steps, for their memory
 
@@ -65,7 +68,9 @@ struct StepBatch {
   StepSequence& add_sequence();
   void clear();  // as new, but keeps the memory
   uint32_t num_rows() const;
-  bool empty() const { return sequences.empty() && block_copies.empty(); }
+  bool empty() const {
+    return sequences.empty() && block_copies.empty() && arrived.empty();
+  }
 };
 
 inline StepSequence& StepBatch::add_sequence() {
@@ -89,6 +94,7 @@ inline void StepBatch::clear() {
   sequences.clear();
   samples.clear();
   block_copies.clear();
+  arrived.clear();
 }
 
 struct StepLimits {

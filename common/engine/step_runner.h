@@ -1,14 +1,18 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "common/base/ids.h"
 #include "common/base/result.h"
 #include "common/device/device.h"
+#include "common/engine/kv_mirror.h"
 #include "common/engine/sampler_slots.h"
 #include "common/engine/step.h"
+#include "common/engine/step_outputs.h"
 #include "common/kvcache/kv_cache.h"
 #include "common/model/model.h"
 #include "common/ops/ops.h"
@@ -24,73 +28,85 @@ class StepObserver {
   virtual void on_layer(StepBatch& batch, uint32_t layer) = 0;
 };
 
-// Runs one step after the other: copies blocks, opens slots, puts the rows together, runs the
-// model, scores and samples. Used by one thread. A step allocates nothing once vectors in the batch
-// have their size, except where a slot is opened.
+// The memory a worker's KV lies in.
+struct KvMemory {
+  kvcache::KvCache device;  // what the model reads and writes
+  // What peers read and reads fill: the same memory where the host can address the device's, else
+  // a mirror of it.
+  kvcache::KvCache host;
+};
+
+// Runs one step after the other: brings blocks in, copies blocks, opens slots, puts the rows
+// together, runs the model, scores and samples. Where the device runs behind the host, a second
+// step may be enqueued while the first runs: its rows take their tokens on the device. Used by one
+// thread. A step allocates nothing once vectors in the batch have their size, except where a slot
+// is opened.
 class StepRunner final : private model::LayerObserver {
  public:
+  static constexpr uint32_t kMaxSteps = 2;  // in flight
+
   // Everything referred to must outlive the runner. kInvalidArgument where the model was loaded for
   // smaller steps than `limits`, or the cache does not have the model's layout.
-  static result<std::unique_ptr<StepRunner>> create(model::Model& model,
-                                                    const kvcache::KvCache& cache,
+  static result<std::unique_ptr<StepRunner>> create(model::Model& model, const KvMemory& kv,
                                                     device::Device& device, const ops::Ops& ops,
                                                     const StepLimits& limits);
 
-  // Fills the results in. Returns when the step is done. At most limits.max_slots samples. Token
-  // ids, positions and block tables must lie within vocabulary, context and cache: whoever takes a
-  // request in checks that, here it is not looked at again.
+  // Whether this step can be begun now, or only when those in flight are finished.
+  bool can_begin(const StepBatch& batch) const;
+  // Enqueues all of it. The batch and the observer stay until finish() has returned. At most
+  // limits.max_slots samples. Token ids, positions and block tables must lie within vocabulary,
+  // context and cache: whoever takes a request in checks that, here it is not looked at again.
+  void begin(StepBatch& batch, StepObserver& observer);
+  // Blocks until the oldest step in flight is done; fills its results in.
+  void finish();
+  uint32_t in_flight() const { return in_flight_; }
+
+  // Both.
   void run(StepBatch& batch, StepObserver& observer);
 
  private:
-  // Where the outputs of one sequence of the batch are.
-  struct Outputs {
-    uint32_t first_score = 0;  // output of its first scored row
-    uint32_t num_scores = 0;
-    uint32_t num_samples = 0;
+  struct Step {
+    StepBatch* batch = nullptr;
+    StepObserver* observer = nullptr;  // null: nobody reads this batch's layers
+    StepOutputs outputs;
+    std::unique_ptr<device::Event> done;
+    // A device that runs behind the host, without a mirror: one a layer.
+    std::vector<std::unique_ptr<device::Event>> layers;
   };
 
-  StepRunner(model::Model& model, const kvcache::KvCache& cache, device::Device& device,
-             const ops::Ops& ops, const StepLimits& limits);
+  StepRunner(model::Model& model, const KvMemory& kv, device::Device& device, const ops::Ops& ops,
+             const StepLimits& limits);
   status allocate();
+  bool is_inline() const { return device_.info().runs_inline; }
+  uint32_t index_of(uint32_t nth_in_flight) const {
+    return (oldest_ + nth_in_flight) % kMaxSteps;
+  }
   void copy_blocks(const StepBatch& batch);
   void put_together(const StepBatch& batch);
-  void plan_outputs(const StepBatch& batch);
-  uint32_t add_output(uint32_t sequence, uint32_t first_row, uint32_t count);
+  TokenId token_of(SlotId slot) const;
   void layer_done(device::Stream& stream, uint32_t layer) override;
-  void tell_layer(uint32_t layer);
+  void tell_layers(uint32_t index);
+  void tell_layer(Step& step, uint32_t layer);
   void digest(StepSequence& sequence, uint32_t layer);
-  void read_out(StepBatch& batch);
-  void score(StepBatch& batch, const device::Tensor& logits, uint32_t first, uint32_t count);
-  void sample(StepBatch& batch, const device::Tensor& logits, uint32_t first, uint32_t count);
-  void take_results(StepBatch& batch);
 
   model::Model& model_;
-  const kvcache::KvCache cache_;
+  const KvMemory kv_;
   device::Device& device_;
   const ops::Ops& ops_;
   const StepLimits limits_;
   std::unique_ptr<device::Stream> stream_;
+  std::unique_ptr<KvMirror> mirror_;  // null where the host addresses the device's memory
   SamplerSlots slots_;
-  // A device that runs behind the host: one a layer.
-  std::vector<std::unique_ptr<device::Event>> layer_events_;
+  device::Buffer drawn_;  // the token that each slot drew last, on the device; [max_slots]
 
-  // The step that runs.
-  StepBatch* batch_ = nullptr;
-  StepObserver* observer_ = nullptr;  // null: nobody reads this batch's layers
+  std::array<Step, kMaxSteps> steps_;  // a ring
+  uint32_t oldest_ = 0, in_flight_ = 0;
+  uint32_t beginning_ = 0;  // index of the step whose pass is being enqueued
+
+  // Of the step that is being put together.
   std::vector<TokenId> tokens_;
   std::vector<uint32_t> positions_;
   std::vector<ops::SequenceRows> sequences_;
-  std::vector<model::OutputRows> output_rows_;
-  uint32_t num_outputs_ = 0;
-  std::vector<Outputs> outputs_;         // one for each sequence
-  std::vector<uint32_t> sample_output_;  // output that each sample is drawn from
-  std::vector<ops::SampleRow> sample_rows_;
-  std::vector<uint32_t> sample_index_;  // of sample_rows_ in the batch
-  // Where the device writes results and reads what it scores.
-  device::Buffer results_memory_;
-  std::span<ops::SampleResult> sample_results_;  // [max_slots], of the batch's samples
-  std::span<ops::SampleResult> score_results_;   // by output
-  std::span<TokenId> score_tokens_;              // by output
 };
 
 }  // namespace baton::engine

@@ -45,21 +45,20 @@ size_t bytes_of(const Weights& w) {
   return bytes;
 }
 
-ops::PagedKv paged_kv(const kvcache::KvCache& cache, const formats::ModelConfig& config,
-                      uint32_t layer) {
+}  // namespace
+
+ops::PagedKv paged_kv(const kvcache::KvCache& cache, uint32_t layer) {
   const kvcache::KvLayout& layout = cache.layout();
   return {.base = cache.at(BlockId{0}, layer),
           .dtype = layout.dtype,
           .block_tokens = layout.block_tokens,
           .num_kv_heads = layout.num_heads(),
-          .head_dim = config.head_dim,
+          .head_dim = static_cast<uint32_t>(layout.vector_bytes() / size_bytes(layout.dtype)),
           .block_stride = layout.block_bytes(),
           .plane_stride = layout.plane_bytes(),
           .head_stride = layout.head_bytes(),
           .token_stride = layout.vector_bytes()};
 }
-
-}  // namespace
 
 // The rows that attention and MLP of a layer work on: all of the batch, or the outputs.
 struct Model::LayerRows {
@@ -178,7 +177,7 @@ void Model::run_layers(Stream& stream, const Pass& pass, const kvcache::KvCache&
                     .sequences = pass.sequences};
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
     const LayerWeights& w = weights_.layers[layer];
-    const ops::PagedKv kv = paged_kv(cache, config_, layer);
+    const ops::PagedKv kv = paged_kv(cache, layer);
     write_kv(stream, w, pass, kv);
     if (observer != nullptr) observer->layer_done(stream, layer);
     if (layer + 1 == config_.num_layers && !pass.outputs_are_rows) {

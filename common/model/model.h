@@ -34,6 +34,9 @@ struct LoadOptions {
   Progress progress;
 };
 
+// One layer of a cache, as operations want it.
+ops::PagedKv paged_kv(const kvcache::KvCache& cache, uint32_t layer);
+
 // Told while a forward pass is being enqueued, on the enqueuing thread.
 class LayerObserver {
  public:

@@ -104,6 +104,30 @@ struct AttentionPartials {
   uint32_t num_tiles = 0;
 };
 
+// Tokens [0, num_tokens) of one block, from one cache to another of the same strides.
+struct KvCopyBlock {
+  uint32_t from = 0, to = 0;  // blocks
+  uint32_t position = 0;      // of token 0 in its sequence: digests depend on it
+  uint32_t num_tokens = 0;
+};
+
+// One layer of some blocks, from the device's cache to a mirror of it in host memory.
+struct ExportKvArgs {
+  PagedKv kv;                           // the layer
+  uint32_t layer = 0, head_begin = 0;   // digests depend on them
+  std::span<const KvCopyBlock> blocks;  // Device::allocate_host's memory
+  std::byte* mirror = nullptr;          // of the same layer, locked by Device::lock_host
+  uint64_t* digests = nullptr;          // [blocks], as kvcache/digest.h defines them; host memory
+};
+
+// All layers of some blocks, whole, from the mirror to the device's cache.
+struct ImportKvArgs {
+  PagedKv kv;  // layer 0; its layers are one run in each block
+  size_t block_bytes = 0;
+  std::span<const KvCopyBlock> blocks;  // Device::allocate_host's memory
+  const std::byte* mirror = nullptr;
+};
+
 struct LogitBias {
   TokenId token;
   float bias;
@@ -223,6 +247,9 @@ struct Ops {
   // `tokens` and `results`: Device::allocate_host's memory.
   void (*score)(Stream&, const Tensor& logits, std::span<const TokenId> tokens, uint32_t top,
                 std::span<SampleResult> results) = nullptr;
+  // Null where DeviceInfo::host_addressable: the cache is its own mirror.
+  void (*export_kv)(Stream&, const ExportKvArgs&) = nullptr;
+  void (*import_kv)(Stream&, const ImportKvArgs&) = nullptr;
 };
 
 }  // namespace baton::ops

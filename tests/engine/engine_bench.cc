@@ -81,7 +81,7 @@ class Bench final : private StepObserver {
     const auto cache =
         kvcache::KvCache::create({memory_.data(), memory_.bytes()}, layout, blocks).value();
     const StepLimits limits = {rows, batch, batch, model_->max_context()};
-    runner_ = StepRunner::create(*model_, cache, *device_, ops_, limits).value();
+    runner_ = StepRunner::create(*model_, {cache, cache}, *device_, ops_, limits).value();
   }
 
   boost::json::object run() {

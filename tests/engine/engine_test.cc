@@ -190,7 +190,7 @@ TEST_F(EngineTest, SleepsWhenIdle) {
 TEST_F(EngineTest, CreateRefusesWhatTheModelIsTooSmallFor) {
   model::ModelUnderTest& m = d.model();
   const auto create = [&](StepLimits limits) {
-    return Engine::create(m.model(), m.cache(), m.device(), m.ops(), limits);
+    return Engine::create(m.model(), {m.cache(), m.cache()}, m.device(), m.ops(), limits);
   };
   const StepLimits fits = {256, 16, 16, 1024};
   EXPECT_TRUE(create(fits));
@@ -207,7 +207,7 @@ TEST_F(EngineTest, CreateRefusesACacheOfAnotherLayout) {
   kvcache::KvLayout layout = m.cache().layout();
   layout.rope += "?";
   const auto cache = kvcache::KvCache::create(m.cache().memory(), layout, 4).value();
-  const auto engine = Engine::create(m.model(), cache, m.device(), m.ops(), {16, 1, 1, 100});
+  const auto engine = Engine::create(m.model(), {cache, cache}, m.device(), m.ops(), {16, 1, 1, 100});
   ASSERT_FALSE(engine);
   EXPECT_THAT(engine.error().message, testing::HasSubstr("laid out"));
 }

@@ -44,7 +44,7 @@ TEST(SamplerSlots, RowHasWhatTheSlotWasOpenedWith) {
 TEST(SamplerSlots, CountsNothingWithoutPenalties) {
   SamplerSlots slots(4, 100, 50);
   slots.open(open_with({}, {1, 1, 2}, 3));
-  slots.accept(kSlot, 1);
+  slots.accept(slots.begin_draw(kSlot), 1);
   EXPECT_THAT(slots.row(kSlot, 0, 0).counts, IsEmpty());
   EXPECT_EQ(slots.last_token(kSlot), 1);
   EXPECT_EQ(slots.row(kSlot, 0, 0).output_tokens, 1u);
@@ -56,8 +56,8 @@ TEST(SamplerSlots, CountsPromptAndOutputApart) {
                                             ops::SamplingParams{.frequency_penalty = 0.1f}}) {
     SamplerSlots slots(4, 100, 50);
     slots.open(open_with(params, {5, 1, 5, 5, 4}, 3));
-    slots.accept(kSlot, 4);
-    slots.accept(kSlot, 0);
+    slots.accept(slots.begin_draw(kSlot), 4);
+    slots.accept(slots.begin_draw(kSlot), 0);
     EXPECT_THAT(slots.row(kSlot, 0, 0).counts,
                 ElementsAre(Count(0, 0, 1), Count(1, 1, 0), Count(4, 0, 2), Count(5, 2, 1)));
   }
@@ -66,7 +66,7 @@ TEST(SamplerSlots, CountsPromptAndOutputApart) {
 TEST(SamplerSlots, ReopeningForgetsEverything) {
   SamplerSlots slots(4, 100, 50);
   slots.open(open_with({.frequency_penalty = 1}, {5, 1}, 1));
-  slots.accept(kSlot, 2);
+  slots.accept(slots.begin_draw(kSlot), 2);
   slots.open(open_with({.frequency_penalty = 1}, {6}, 1));
   EXPECT_THAT(slots.row(kSlot, 0, 0).counts, ElementsAre(Count(6, 1, 0)));
   EXPECT_EQ(slots.row(kSlot, 0, 0).output_tokens, 0u);
@@ -77,7 +77,7 @@ TEST(SamplerSlots, ReopeningForgetsEverything) {
 TEST(SamplerSlots, AResumedSlotEqualsOneThatWentOn) {
   SamplerSlots went_on(4, 100, 50), resumed(4, 100, 50);
   went_on.open(open_with({.presence_penalty = 1}, {5, 1}, 2));
-  for (const TokenId t : {3, 5, 3}) went_on.accept(kSlot, t);
+  for (const TokenId t : {3, 5, 3}) went_on.accept(went_on.begin_draw(kSlot), t);
   resumed.open(open_with({.presence_penalty = 1}, {5, 1, 3, 5, 3}, 2));
   const auto a = went_on.row(kSlot, 0, 5), b = resumed.row(kSlot, 0, 5);
   EXPECT_EQ(a.output_tokens, b.output_tokens);

@@ -34,6 +34,7 @@ class BehindTheHost final : public device::Device {
   const device::DeviceInfo& info() const override { return info_; }
   result<device::Buffer> allocate(size_t bytes) override { return device_.allocate(bytes); }
   result<device::Buffer> allocate_host(size_t bytes) override { return allocate(bytes); }
+  result<device::Buffer> lock_host(void*, size_t) override { return device::Buffer(); }
   std::unique_ptr<device::Stream> make_stream() override { return device_.make_stream(); }
   void copy(device::Stream& s, void* to, const void* from, size_t bytes) override {
     device_.copy(s, to, from, bytes);
@@ -47,7 +48,7 @@ class BehindTheHost final : public device::Device {
 const StepLimits kLimits = {128, 8, 8, 1024};
 
 std::unique_ptr<StepRunner> make_runner(ModelUnderTest& m) {
-  return StepRunner::create(m.model(), m.cache(), m.device(), m.ops(), kLimits).value();
+  return StepRunner::create(m.model(), {m.cache(), m.cache()}, m.device(), m.ops(), kLimits).value();
 }
 
 std::vector<TokenId> some_tokens(uint32_t count) {
@@ -149,7 +150,7 @@ TEST(StepRunner, ADeviceBehindTheHostGivesTheSame) {
   Layers inline_told, told;
   make_runner(m)->run(inline_batch, inline_told);
   BehindTheHost device(m.device());
-  StepRunner::create(m.model(), m.cache(), device, m.ops(), kLimits).value()->run(batch, told);
+  StepRunner::create(m.model(), {m.cache(), m.cache()}, device, m.ops(), kLimits).value()->run(batch, told);
   EXPECT_EQ(told.layers, inline_told.layers);
   EXPECT_EQ(batch.sequences[0].digests, inline_batch.sequences[0].digests);
   EXPECT_EQ(batch.samples[0].result.token, inline_batch.samples[0].result.token);

@@ -1,17 +1,36 @@
 #include "tests/model/model_under_test.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <string_view>
 
 #include "common/device/cpu/cpu_device.h"
+#include "common/device/cuda/cuda_device.h"
 #include "common/formats/model_files.h"
 #include "common/ops/cpu/cpu_ops.h"
+#include "common/ops/cuda/cuda_ops.h"
 
 namespace baton::model {
+namespace {
 
-ModelUnderTest::ModelUnderTest(const std::filesystem::path& path, const TestOptions& options)
-    : device_(device::make_cpu_device(options.threads)),
-      ops_(ops::cpu_ops()),
+bool is_set(const char* name, const char* value) {
+  const char* found = std::getenv(name);
+  return found != nullptr && std::string_view(found) == value;
+}
+
+}  // namespace
+
+bool test_on_cuda() { return is_set("BATON_TEST_DEVICE", "cuda"); }
+
+ModelUnderTest::ModelUnderTest(const std::filesystem::path& path, const TestOptions& given)
+    : device_(test_on_cuda() ? device::make_cuda_device(0).value()
+                             : device::make_cpu_device(given.threads)),
+      ops_(test_on_cuda()
+               ? ops::cuda_ops({.deterministic = is_set("BATON_TEST_DETERMINISTIC", "1")}).value()
+               : ops::cpu_ops()),
       stream_(device_->make_stream()) {
+  TestOptions options = given;
+  if (test_on_cuda()) options.weights = options.cache = DType::kBF16;
   const formats::ModelFiles files = formats::ModelFiles::open(path).value();
   model_ = Model::load(files, *device_, ops_,
                        {.weights = options.weights,
@@ -25,6 +44,14 @@ ModelUnderTest::ModelUnderTest(const std::filesystem::path& path, const TestOpti
   memory_ = device_->allocate(layout.block_bytes() * options.num_blocks).value();
   cache_ = kvcache::KvCache::create({memory_.data(), memory_.bytes()}, layout, options.num_blocks)
                .value();
+  host_cache_ = cache_;
+  if (!device_->info().host_addressable) {
+    // Plain memory, which the engine locks.
+    host_memory_ = device::allocate_host(memory_.bytes());
+    host_cache_ = kvcache::KvCache::create({host_memory_.data(), host_memory_.bytes()}, layout,
+                                           options.num_blocks)
+                      .value();
+  }
 }
 
 std::vector<BlockId> ModelUnderTest::blocks(uint32_t first, uint32_t count) {
@@ -52,9 +79,12 @@ void ModelUnderTest::run(std::span<const TokenId> tokens, uint32_t position,
     for (uint32_t first = 0; first < rows; first += model_->max_logit_rows()) {
       const uint32_t count = std::min(model_->max_logit_rows(), rows - first);
       const device::Tensor logits = model_->logits(*stream_, first, count);
+      std::vector<float> values(static_cast<size_t>(logits.rows * logits.cols));
+      device_->copy(*stream_, values.data(), logits.data, values.size() * sizeof(float));
       stream_->synchronize();
       for (uint32_t i = 0; i < count; ++i) {
-        row(begin + first + i, {logits.row<float>(i), static_cast<size_t>(logits.cols)});
+        const auto vocab = static_cast<size_t>(logits.cols);
+        row(begin + first + i, std::span(values).subspan(i * vocab, vocab));
       }
     }
   }

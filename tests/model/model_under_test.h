@@ -28,7 +28,9 @@ struct TestOptions {
   size_t max_logit_bytes = LoadOptions{}.max_logit_bytes;
 };
 
-// A model on the CPU with a cache of its own. Everything that goes wrong throws.
+// A model with a cache of its own, on the CPU or, where BATON_TEST_DEVICE says cuda, on GPU 0: there
+// weights and cache are always bf16, and BATON_TEST_DETERMINISTIC=1 chooses the deterministic
+// operations. Everything that goes wrong throws.
 class ModelUnderTest {
  public:
   explicit ModelUnderTest(const std::filesystem::path& path, const TestOptions& options = {});
@@ -37,6 +39,8 @@ class ModelUnderTest {
   device::Device& device() { return *device_; }
   const ops::Ops& ops() const { return ops_; }
   kvcache::KvCache& cache() { return cache_; }
+  // What the host may read: the cache itself, or a mirror for the engine to use.
+  kvcache::KvCache& host_cache() { return host_cache_; }
   device::Stream& stream() { return *stream_; }
 
   // Runs `tokens` as the rows [position, ...) of the sequence that has `block_table`, in chunks of
@@ -52,8 +56,11 @@ class ModelUnderTest {
   ops::Ops ops_;
   std::unique_ptr<device::Stream> stream_;
   std::unique_ptr<Model> model_;
-  device::Buffer memory_;
-  kvcache::KvCache cache_;
+  device::Buffer memory_, host_memory_;
+  kvcache::KvCache cache_, host_cache_;
 };
+
+// Whether tests are to use a GPU; the tests of f32 arithmetic are then skipped.
+bool test_on_cuda();
 
 }  // namespace baton::model

@@ -30,6 +30,7 @@ class CpuDevice final : public Device {
   }
 
   result<Buffer> allocate_host(size_t bytes) override { return allocate(bytes); }
+  result<Buffer> lock_host(void*, size_t) override { return Buffer(); }
 
   std::unique_ptr<Stream> make_stream() override { return std::make_unique<CpuStream>(pool_); }
 

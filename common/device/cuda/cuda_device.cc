@@ -13,6 +13,23 @@ namespace {
 
 constexpr int kOldestCompute = 80;  // bf16 matrix units, asynchronous copies to shared memory
 
+void free_cuda(void* data, size_t) { cuda_must(cudaFree(data), "cudaFree"); }
+void free_pinned(void* data, size_t) { cuda_must(cudaFreeHost(data), "cudaFreeHost"); }
+
+// The failed call leaves its error behind for the next one to find.
+status forget(cudaError_t error, std::string_view call) {
+  if (error != cudaSuccess) cudaGetLastError();
+  return cuda_status(error, call);
+}
+
+void unlock(void* data, size_t) { cuda_must(cudaHostUnregister(data), "cudaHostUnregister"); }
+
+result<Buffer> cuda_lock_host(void* data, size_t bytes) {
+  BATON_CHECK_OK(forget(cudaHostRegister(data, bytes, cudaHostRegisterPortable),
+                        fmt::format("cudaHostRegister of {} bytes", bytes)));
+  return Buffer(data, bytes, unlock);
+}
+
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(CudaInfo cuda)
@@ -24,9 +41,14 @@ class CudaDevice final : public Device {
               .threads = std::max(1u, std::thread::hardware_concurrency())} {}
 
   const DeviceInfo& info() const override { return info_; }
-  result<Buffer> allocate(size_t bytes) override { return on_this([&] { return allocate_cuda(bytes); }); }
+  result<Buffer> allocate(size_t bytes) override {
+    return on_this([&] { return allocate_cuda(bytes); });
+  }
   result<Buffer> allocate_host(size_t bytes) override {
     return on_this([&] { return allocate_pinned(bytes); });
+  }
+  result<Buffer> lock_host(void* data, size_t bytes) override {
+    return on_this([&] { return cuda_lock_host(data, bytes); });
   }
   std::unique_ptr<Stream> make_stream() override { return std::make_unique<CudaStream>(cuda_); }
   void copy(Stream& stream, void* dst, const void* src, size_t bytes) override {
@@ -46,15 +68,6 @@ class CudaDevice final : public Device {
   const CudaInfo cuda_;
   const DeviceInfo info_;
 };
-
-void free_cuda(void* data, size_t) { cuda_must(cudaFree(data), "cudaFree"); }
-void free_pinned(void* data, size_t) { cuda_must(cudaFreeHost(data), "cudaFreeHost"); }
-
-// The failed call leaves its error behind for the next one to find.
-status forget(cudaError_t error, std::string_view call) {
-  if (error != cudaSuccess) cudaGetLastError();
-  return cuda_status(error, call);
-}
 
 result<CudaInfo> describe(int index) {
   cudaDeviceProp p;

@@ -16,6 +16,13 @@ __device__ __forceinline__ bool is_aligned_16(const void* p) {
   return (reinterpret_cast<uintptr_t>(p) & 15) == 0;
 }
 
+// One store to global memory: the compiler at times splits an assignment into four.
+__device__ __forceinline__ void store_16(void* p, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)),
+               "r"(a), "r"(b), "r"(c), "r"(d)
+               : "memory");
+}
+
 __device__ __forceinline__ Eight load_aligned_eight(const float* p) {
   const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
   return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
@@ -33,8 +40,11 @@ __device__ __forceinline__ Eight load_aligned_eight(const bf16* p) {
 }
 
 __device__ __forceinline__ void store_aligned_eight(const Eight& e, float* p) {
-  reinterpret_cast<float4*>(p)[0] = make_float4(e.v[0], e.v[1], e.v[2], e.v[3]);
-  reinterpret_cast<float4*>(p)[1] = make_float4(e.v[4], e.v[5], e.v[6], e.v[7]);
+#pragma unroll
+  for (int i = 0; i < 8; i += 4) {
+    store_16(p + i, __float_as_uint(e.v[i]), __float_as_uint(e.v[i + 1]),
+             __float_as_uint(e.v[i + 2]), __float_as_uint(e.v[i + 3]));
+  }
 }
 __device__ __forceinline__ void store_aligned_eight(const Eight& e, bf16* p) {
   uint32_t pairs[4];
@@ -43,7 +53,7 @@ __device__ __forceinline__ void store_aligned_eight(const Eight& e, bf16* p) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(e.v[2 * i], e.v[2 * i + 1]);
     pairs[i] = *reinterpret_cast<const uint32_t*>(&pair);
   }
-  *reinterpret_cast<uint4*>(p) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+  store_16(p, pairs[0], pairs[1], pairs[2], pairs[3]);
 }
 
 // p[0..count), count at most 8; zeros behind.

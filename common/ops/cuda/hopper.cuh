@@ -1,8 +1,11 @@
 #pragma once
 
-#include <cuda.h>  // CUtensorMap; nothing of libcuda is called
+#include <cudaTypedefs.h>
 
+#include <algorithm>
 #include <cstdint>
+
+#include "common/device/cuda/cuda_status.h"
 
 // Thin names for the Hopper instructions (PTX ISA 8.0, sm_90a) that attention_wgmma.cu is made of.
 //
@@ -10,8 +13,8 @@
 // tensor copy with 128-byte swizzle leaves them: the 16-byte chunk c of row r stands at chunk
 // c ^ (r % 8). Eight rows (1024 bytes, so aligned) are one atom of that pattern.
 //
-// wgmma finds an operand by a descriptor: address, "leading" and "stride" byte offsets, all in units
-// of 16 bytes, and the swizzle. What the offsets mean depends on the operand's direction:
+// wgmma finds an operand by a descriptor: address, "leading" and "stride" byte offsets, all in
+// units of 16 bytes, and the swizzle. What the offsets mean depends on the operand's direction:
 //   K-major (Q and K: a row is a query or key, along it runs head_dim, the product's k): stride is
 //     from eight rows to the next eight, 1024; leading is not used, as the 16 k of one instruction
 //     stay inside a row. The next 16 k are 32 bytes on; the hardware swizzles the sum.
@@ -41,18 +44,22 @@ __device__ __forceinline__ void barrier_arrive_expecting(uint32_t barrier, uint3
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
-// Until the phase of this parity is over; a new barrier counts as past its phase of parity 1.
-__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
+// Whether the phase of this parity is over, after a short wait; a new barrier counts as past its
+// phase of parity 1.
+__device__ __forceinline__ bool barrier_try(uint32_t barrier, uint32_t parity) {
   uint32_t over;
-  do {
-    asm volatile(
-        "{\n.reg .pred p;\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, p;\n}"
-        : "=r"(over)
-        : "r"(barrier), "r"(parity)
-        : "memory");
-  } while (over == 0);
+  asm volatile(
+      "{\n.reg .pred p;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p;\n}"
+      : "=r"(over)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return over != 0;
+}
+__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
+  while (!barrier_try(barrier, parity)) {
+  }
 }
 
 // ---- Named barriers: of some warps of a block
@@ -62,6 +69,46 @@ __device__ __forceinline__ void named_sync(uint32_t id, uint32_t threads) {
 }
 __device__ __forceinline__ void named_arrive(uint32_t id, uint32_t threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// ---- Tensor maps, made by the host
+
+// The driver's entry, asked for at run time: nothing links libcuda.
+inline PFN_cuTensorMapEncodeTiled_v12000 find_encode() {
+  void* entry = nullptr;
+  cudaDriverEntryPointQueryResult found;
+#if CUDART_VERSION >= 12050
+  device::cuda_must(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
+                                                     cudaEnableDefault, &found),
+                    "cudaGetDriverEntryPointByVersion");
+#else
+  device::cuda_must(
+      cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &entry, cudaEnableDefault, &found),
+      "cudaGetDriverEntryPoint");
+#endif
+  if (found != cudaDriverEntryPointSuccess) {
+    device::cuda_must(cudaErrorSymbolNotFound, "cuTensorMapEncodeTiled");
+  }
+  return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(entry);
+}
+
+// Of bf16, innermost dimension first, swizzled as above; strides are bytes, of the outer
+// dimensions.
+template <uint32_t kRank>
+CUtensorMap make_tensor_map(const void* base, const cuuint64_t (&dims)[kRank],
+                            const cuuint64_t (&strides)[kRank - 1],
+                            const cuuint32_t (&box)[kRank]) {
+  static const PFN_cuTensorMapEncodeTiled_v12000 encode = find_encode();
+  cuuint32_t steps[kRank];
+  std::fill_n(steps, kRank, 1);
+  CUtensorMap map;
+  const CUresult made =
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, kRank, const_cast<void*>(base), dims, strides,
+             box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  device::cuda_must(made == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue,
+                    "cuTensorMapEncodeTiled");
+  return map;
 }
 
 // ---- Tensor copies, by one thread; `bytes` of the box are counted on the barrier
@@ -132,12 +179,18 @@ __device__ __forceinline__ void wgmma_fence() {
 __device__ __forceinline__ void wgmma_commit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
+// The compiler computes d before what follows, and not from what was before: it does not know when
+// a product that runs writes its registers.
+template <int kCount>
+__device__ __forceinline__ void pin(float (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
 // Until at most kPending groups run; `d`, of a finished one, may be read after it.
 template <int kPending, int kCount>
 __device__ __forceinline__ void wgmma_wait(float (&d)[kCount]) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
+  pin(d);
 }
 
 #define BATON_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])

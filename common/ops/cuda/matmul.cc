@@ -10,9 +10,15 @@ namespace {
 
 using device::CudaStream;
 
-// Rows up to which our own kernel streams the weights faster than cuBLASLt does
+// Up to how many rows our own kernel streams the weights faster than cuBLASLt does: on small
+// matrices, whose time is mostly start-up that it hides, more than on large ones
 // (docs/benchmarks_gpu.md).
-constexpr int64_t kGemvRows = 16;
+bool is_for_gemv(const Tensor& x, const CudaMatrix& w) {
+  constexpr int64_t kSmall = 32 << 20;  // elements
+  const int64_t most = w.n() * w.k() <= kSmall ? 8 : 4;
+  const bool aligned = reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && x.row_stride % 8 == 0;
+  return x.rows <= most && aligned && gemv_fits(x.rows, w.n(), w.k());
+}
 
 Product product_of(const Tensor& x, const CudaMatrix& w, const Tensor& out, bool accumulate) {
   assert(x.dtype == DType::kBF16 && x.cols == w.k() && out.cols == w.n() && out.rows == x.rows);
@@ -36,18 +42,20 @@ void cuda_matmul(Stream& s, const Tensor& x, const PackedMatrix& w, const float*
   if (x.rows == 0) return;
   auto& stream = static_cast<CudaStream&>(s);
   const auto& matrix = static_cast<const CudaMatrix&>(w);
-  if (x.rows <= kGemvRows && gemv_fits(x.rows, matrix.n(), matrix.k())) {
-    gemv(stream, {.x = x.as<__nv_bfloat16>(),
-                  .x_stride = x.row_stride,
-                  .w = matrix.data(),
-                  .n = matrix.n(),
-                  .k = matrix.k(),
-                  .bias = bias,
-                  .out = out.data,
-                  .out_f32 = out.dtype == DType::kF32,
-                  .out_stride = out.row_stride,
-                  .accumulate = accumulate,
-                  .m = x.rows});
+  if (is_for_gemv(x, matrix)) {
+    GemvArgs args;
+    args.x = x.as<__nv_bfloat16>();
+    args.x_stride = x.row_stride;
+    args.w = matrix.data();
+    args.m = x.rows;
+    args.n = matrix.n();
+    args.k = matrix.k();
+    args.bias = bias;
+    args.out = out.data;
+    args.out_f32 = out.dtype == DType::kF32;
+    args.out_stride = out.row_stride;
+    args.accumulate = accumulate;
+    gemv(stream, args);
     return;
   }
   blas_matmul(stream, product_of(x, matrix, out, accumulate), BlasMode::kFastest);

@@ -1,0 +1,243 @@
+#pragma once
+
+#include "common/ops/cuda/attention.h"
+#include "common/ops/cuda/attention_mma.cuh"
+#include "common/ops/cuda/attention_plan.h"
+
+// The tile kernel: attention of few rows over many tokens, spread over the GPU by tiles.
+namespace baton::ops::attention {
+
+struct TileParams {
+  const bf16* q;  // [rows, heads * head_dim]
+  int64_t q_stride;
+  bf16* out;  // [rows, heads * head_dim]
+  int64_t out_stride;
+  PagedKv kv;
+  const SequenceRows* sequences;
+  AttentionRecords records;
+  uint32_t group;        // query heads of one KV head
+  uint32_t block_shift;  // log2 of block_tokens
+  uint32_t max_rows;     // of a sequence that takes part
+  uint32_t splits;
+  float scale_log2;  // scale * log2(e)
+  bool merges;       // sequences of one tile are done with at once, others' records get merged; or
+                     // else all records are written, those of unseen tiles, too
+};
+
+// Chunks of K and of V on their way or in use. Several blocks on a multiprocessor hide what one
+// waits for; with two chunks and head_dim 128 three fit on Hopper, and one on any GPU.
+template <uint32_t kHeadDim>
+constexpr uint32_t kTileStages = kHeadDim <= 160 ? 2 : 1;
+template <uint32_t kHeadDim>
+constexpr uint32_t kTileBlocks = kHeadDim <= 64 ? 5 : kHeadDim <= 128 ? 3 : 2;
+
+constexpr uint32_t kProbabilityPitch = kChunk * sizeof(bf16) + 16;
+
+template <uint32_t kHeadDim>
+struct TileShared {
+  alignas(16) std::byte keys[kTileStages<kHeadDim>][kPlaneBytes<kHeadDim>];
+  alignas(16) std::byte values[kTileStages<kHeadDim>][kPlaneBytes<kHeadDim>];
+  alignas(16) std::byte probabilities[kTileQueries * kProbabilityPitch];
+  float max[4][kTileQueries];  // of each warp's tokens
+};
+
+// The tiles of one block as a run of chunks: `count` tiles from `first` on, every step-th, the last
+// one up to token `end`.
+struct ChunkRun {
+  uint32_t first, step, count, num_chunks;
+
+  __device__ ChunkRun(uint32_t first_tile, uint32_t end_tile, uint32_t tile_step, uint32_t end)
+      : first(first_tile), step(tile_step) {
+    count = first < end_tile ? (end_tile - first - 1) / step + 1 : 0;
+    if (count == 0) {
+      num_chunks = 0;
+      return;
+    }
+    const uint32_t tokens = min(end - tile(count - 1) * kAttentionTile, kAttentionTile);
+    num_chunks = (count - 1) * kTileChunks + ceil_div(tokens, kChunk);
+  }
+  __device__ uint32_t tile(uint32_t i) const { return first + i * step; }
+  __device__ uint32_t token(uint32_t chunk) const {
+    return tile(chunk / kTileChunks) * kAttentionTile + chunk % kTileChunks * kChunk;
+  }
+};
+
+// A lane's two query vectors.
+struct TileQueries {
+  int seen[2] = {0, 0};  // tokens; 0: there is no such vector
+  const bf16* q[2] = {nullptr, nullptr};
+  bf16* out[2];
+  float* records[2];
+
+  __device__ __forceinline__ TileQueries(const TileParams& p, const SequenceRows& seq,
+                                         uint32_t first_query, uint32_t num_queries) {
+    const uint32_t head_dim = p.kv.head_dim;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const uint32_t query = first_query + threadIdx.x % 32 / 4 + 8 * r;
+      if (query >= num_queries) continue;
+      const uint32_t row = query / p.group;
+      const uint32_t head = blockIdx.y * p.group + query % p.group;
+      const int64_t batch_row = seq.first_row + row;
+      seen[r] = static_cast<int>(seq.position + row + 1);
+      q[r] = p.q + batch_row * p.q_stride + head * head_dim;
+      out[r] = p.out + batch_row * p.out_stride + head * head_dim;
+      records[r] = p.records.data + (batch_row - p.records.first_row) * p.records.row_stride +
+                   size_t{head} * p.records.num_tiles * (head_dim + 2);
+    }
+  }
+};
+
+// Of head_dim in sixteens, a warp has those from its own number on, every fourth.
+template <uint32_t kHeadDim>
+constexpr int kWarpPairs = (kHeadDim / 16 + 3) / 4;
+
+// The finished tile `tile`: as a record, or the whole result.
+template <uint32_t kHeadDim>
+__device__ __forceinline__ void write_tile(const TileParams& p, const TileQueries& queries,
+                                           const TileState<2 * kWarpPairs<kHeadDim>>& state,
+                                           uint32_t tile, bool is_whole) {
+  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    if (queries.seen[r] == 0) continue;
+    const float sum = state.sum[2 * r];
+    float* const record =
+        queries.records[r] + size_t{tile - p.records.first_tile} * (kHeadDim + 2);
+#pragma unroll
+    for (int j = 0; j < 2 * kWarpPairs<kHeadDim>; ++j) {
+      const uint32_t pair = warp + j / 2 * 4;
+      if (pair >= kHeadDim / 16) continue;
+      const uint32_t column = pair * 16 + j % 2 * 8 + lane % 4 * 2;
+      const float a = unsigned_zero(state.o[j][2 * r]), b = unsigned_zero(state.o[j][2 * r + 1]);
+      if (is_whole) {
+        store_pair(queries.out[r] + column, divided(a, sum), divided(b, sum));
+      } else {
+        store_pair(record + column, a, b);
+      }
+    }
+    if (!is_whole && warp == 0 && lane % 4 == 0) {
+      store_pair(record + kHeadDim, sum == 0.0f ? 0.0f : natural(state.max[r]), sum);
+    }
+  }
+}
+
+// Empty records for the block's tiles from `end_tile` on.
+__device__ __forceinline__ void write_empty(const TileParams& p, const SequenceRows& seq,
+                                            uint32_t first_query, uint32_t num_queries,
+                                            uint32_t first_tile, uint32_t end_tile) {
+  const uint32_t record_floats = p.kv.head_dim + 2;
+  uint32_t tile = first_tile;
+  if (tile < end_tile) tile += ceil_div(end_tile - tile, p.splits) * p.splits;
+  for (; tile < p.records.first_tile + p.records.num_tiles; tile += p.splits) {
+    for (uint32_t i = threadIdx.x; i < kTileQueries * record_floats; i += kBlockThreads) {
+      const uint32_t query = first_query + i / record_floats;
+      if (query >= num_queries) break;
+      const uint32_t head = blockIdx.y * p.group + query % p.group;
+      const int64_t row = int64_t{seq.first_row} + query / p.group - p.records.first_row;
+      const size_t record = size_t{head} * p.records.num_tiles + tile - p.records.first_tile;
+      p.records.data[row * p.records.row_stride + record * record_floats + i % record_floats] = 0;
+    }
+  }
+}
+
+// One block: up to 16 query vectors of a sequence and KV head, some of its tiles. Grid:
+// (query tiles * splits, KV heads, sequences). Its four warps divide a chunk's tokens to multiply
+// keys, and head_dim to multiply values; maxima and exponentials pass through shared memory.
+// Reads K and V once, 4 * head_dim bytes a token and KV head, and writes a record of
+// 4 * (head_dim + 2) bytes for each vector and 256 tokens. The roof is the memory's bandwidth.
+template <uint32_t kHeadDim>
+__global__ void __launch_bounds__(kBlockThreads, kTileBlocks<kHeadDim>)
+    attend_tiles(const TileParams p) {
+  wait_for_inputs();
+  let_next_start();
+  extern __shared__ uint4 shared_memory[];
+  auto& shared = *reinterpret_cast<TileShared<kHeadDim>*>(shared_memory);
+  constexpr int kStages = kTileStages<kHeadDim>;
+  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+  const SequenceRows seq = p.sequences[blockIdx.z];
+  const uint32_t num_queries = seq.num_rows * p.group;
+  const uint32_t first_query = blockIdx.x / p.splits * kTileQueries;
+  if (seq.num_rows > p.max_rows || first_query >= num_queries) return;
+  const uint32_t last_query = min(first_query + kTileQueries, num_queries) - 1;
+  const uint32_t end = seq.position + last_query / p.group + 1;  // of the tokens that are seen
+  const uint32_t end_tile =
+      min(ceil_div(end, kAttentionTile), p.records.first_tile + p.records.num_tiles);
+  const ChunkRun run(p.records.first_tile + blockIdx.x % p.splits, end_tile, p.splits, end);
+  if (!p.merges) write_empty(p, seq, first_query, num_queries, run.first, end_tile);
+  if (run.count == 0) return;
+  const bool is_whole = p.merges && seq.position + seq.num_rows <= kAttentionTile;
+
+  const KvSource source = {p.kv, seq.block_table, blockIdx.y, p.block_shift, end};
+  const uint64_t policy = l2_policy(seq.num_rows * p.group <= kTileQueries);
+  const auto copy = [&](uint32_t plane, uint32_t chunk) {
+    if (chunk < run.num_chunks) {
+      const auto& ring = plane == 0 ? shared.keys : shared.values;
+      source.copy<kHeadDim>(plane, run.token(chunk), shared_address(ring[chunk % kStages]), policy);
+    }
+    commit_copies();
+  };
+#pragma unroll
+  for (uint32_t c = 0; c < kStages; ++c) {
+    copy(0, c);
+    copy(1, c);
+  }
+
+  const TileQueries queries(p, seq, first_query, num_queries);
+  uint32_t q[kHeadDim / 16][4];
+  load_queries<kHeadDim>(q, queries.q);
+  const uint32_t key_lane = key_offset(kPitch<kHeadDim>) + warp * 16 * kPitch<kHeadDim>;
+  const uint32_t value_lane = row_offset(kPitch<kHeadDim>);
+  const uint32_t probability_lane =
+      shared_address(shared.probabilities) + row_offset(kProbabilityPitch);
+  TileState<2 * kWarpPairs<kHeadDim>> state;
+  state.clear();
+  for (uint32_t c = 0; c < run.num_chunks; ++c) {
+    // Groups of copies are committed in the order K, V of chunk after chunk.
+    c == 0 ? wait_copies<2 * kStages - 1>() : wait_copies<2 * kStages - 2>();
+    __syncthreads();  // K is here; the values and exponentials of the chunk before are done with
+    if (c > 0) copy(1, c - 1 + kStages);
+    float s[2][4], max[2], zero_at[2];
+    multiply_keys<kHeadDim, 1>(s, q, shared_address(shared.keys[c % kStages]) + key_lane);
+    const int column = static_cast<int>(run.token(c) + warp * 16 + lane % 4 * 2);
+    scale_scores(s, p.scale_log2, column, queries.seen, max);
+    if (lane % 4 == 0) {
+      shared.max[warp][lane / 4] = max[0];
+      shared.max[warp][lane / 4 + 8] = max[1];
+    }
+    __syncthreads();  // the maxima are here; the keys are done with
+    copy(0, c + kStages);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const uint32_t row = lane / 4 + 8 * r;
+      max[r] = fmaxf(fmaxf(shared.max[0][row], shared.max[1][row]),
+                     fmaxf(shared.max[2][row], shared.max[3][row]));
+    }
+    state.rescale(max, zero_at);
+    uint32_t e[2][2];
+    exponentiate(s, zero_at, e);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t row = lane / 4 + i % 2 * 8, token = warp * 16 + i / 2 * 8 + lane % 4 * 2;
+      *reinterpret_cast<uint32_t*>(shared.probabilities + row * kProbabilityPitch +
+                                   token * sizeof(bf16)) = e[i / 2][i % 2];
+    }
+    wait_copies<2 * kStages - 1>();
+    __syncthreads();  // V and the exponentials are here
+    const uint32_t values = shared_address(shared.values[c % kStages]) + value_lane;
+#pragma unroll
+    for (uint32_t k = 0; k < kChunk / 16; ++k) {
+      uint32_t a[4];
+      load_matrices(a, probability_lane + k * kStepBytes);
+      multiply_values<kHeadDim, kWarpPairs<kHeadDim>, 4>(
+          state.o, state.sum, a, values + k * 16 * kPitch<kHeadDim>, warp);
+    }
+    if (c % kTileChunks == kTileChunks - 1 || c + 1 == run.num_chunks) {
+      write_tile<kHeadDim>(p, queries, state, run.tile(c / kTileChunks), is_whole);
+      state.clear();
+    }
+  }
+}
+
+}  // namespace baton::ops::attention
