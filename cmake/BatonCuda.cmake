@@ -12,7 +12,11 @@ set(CMAKE_CUDA_ARCHITECTURES OFF)  # CMake 3.25 does not know sm_90a; the flags 
 enable_language(CUDA)
 find_package(CUDAToolkit 12.4 REQUIRED)
 
-# CMake 3.25 drops CMAKE_CUDA_STANDARD 20.
+# CMake 3.25 does not know that nvcc speaks C++20: it is told by hand. (Boost's and others' targets
+# ask for C++ features, from which CMake would work out a CUDA standard.)
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA_COMPILE_FEATURES ${CMAKE_CUDA_COMPILE_FEATURES} cuda_std_20)
 add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-Xcompiler=-Wall>")
 foreach(target IN LISTS BATON_CUDA_TARGETS)
   add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-gencode=arch=compute_${target},code=sm_${target}>")

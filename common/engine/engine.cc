@@ -4,8 +4,15 @@
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 
 namespace baton::engine {
+namespace {
+
+// While a step runs alone. The next one is usually submitted by then.
+constexpr std::chrono::microseconds kLookAgain{20};
+
+}  // namespace
 
 result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const KvMemory& kv,
                                                device::Device& device, const ops::Ops& ops,
@@ -77,18 +84,27 @@ void Engine::loop() {
   }
 }
 
-// Blocks until there is something to do.
+// Blocks until there is something to do. Where one step runs and another could be enqueued behind
+// it, it looks for both: the next step must not wait for this one's end.
 Engine::Next Engine::next(StepBatch** batch) {
   std::unique_lock lock(mutex_);
-  if (running_.empty()) {
-    changed_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
-    if (stop_) return Next::kStop;
-  } else if (stop_ || waiting_.empty() || !runner_->can_begin(*waiting_.front())) {
-    return Next::kFinish;
+  for (;;) {
+    if (running_.empty()) changed_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
+    if (stop_) return running_.empty() ? Next::kStop : Next::kFinish;
+    if (!waiting_.empty()) {
+      if (!running_.empty() && !runner_->can_begin(*waiting_.front())) return Next::kFinish;
+      *batch = waiting_.front();
+      waiting_.erase(waiting_.begin());
+      return Next::kBegin;
+    }
+    if (running_.size() == depth_ || !runner_->has_room()) return Next::kFinish;
+    lock.unlock();
+    const bool done = runner_->look();
+    lock.lock();
+    if (stop_ || !waiting_.empty()) continue;
+    if (done) return Next::kFinish;
+    changed_.wait_for(lock, kLookAgain);
   }
-  *batch = waiting_.front();
-  waiting_.erase(waiting_.begin());
-  return Next::kBegin;
 }
 
 void Engine::begin(StepBatch& batch) {

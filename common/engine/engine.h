@@ -17,7 +17,8 @@
 namespace baton::engine {
 
 // Runs steps on a thread of its own, in the order submitted. Its owner plans the next step while
-// one runs, and where the device runs behind the host that is enqueued there while one runs; sequences whose last token is not known yet are planned by StepSequence::last_of.
+// one runs, and where the device runs behind the host that is enqueued there while one runs;
+// sequences whose last token is not known yet are planned by StepSequence::last_of.
 //
 // Thread: submit(), poll() and stop() belong to one thread, the owner's; none of submit() and
 // poll() blocks. With nothing to do the engine's thread sleeps.
@@ -44,7 +45,8 @@ class Engine final : private StepObserver {
   // Readable while poll() may give something; for an event loop. The engine owns it.
   int event_fd() const { return events_->fd(); }
 
-  // Waits for the steps that have begun; one that waits behind them is never run. Events stay to be polled.
+  // Waits for the steps that have begun; one that waits behind them is never run. Events stay to be
+  // polled.
   void stop();
 
   // From any thread, for liveness: steps done, and for how long the one that runs has been running.

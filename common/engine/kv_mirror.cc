@@ -27,8 +27,8 @@ status KvMirror::allocate(device::Device& device, uint32_t max_blocks, uint32_t 
   const size_t digests = size_t{layers} * max_blocks;
   const size_t step_bytes = digests * sizeof(uint64_t) + max_blocks * sizeof(ops::KvCopyBlock);
   const size_t arrivals = size_t{kArrivals} * cache_.num_blocks();
-  BATON_TRY(memory_, device.allocate_host(max_steps * step_bytes +
-                                          arrivals * sizeof(ops::KvCopyBlock)));
+  BATON_TRY(memory_,
+            device.allocate_host(max_steps * step_bytes + arrivals * sizeof(ops::KvCopyBlock)));
   std::byte* next = memory_.data();
   for (uint32_t i = 0; i < max_steps; ++i) {
     Step& s = steps_.emplace_back();
@@ -51,7 +51,8 @@ void KvMirror::bring_in(device::Stream& stream, std::span<const BlockId> blocks)
   const uint32_t total = cache_.num_blocks();
   arrival_ = (arrival_ + 1) % kArrivals;
   brought_in_[arrival_]->wait();  // the copy that read this part of the ring
-  const auto list = arrived_.subspan(size_t{arrival_} * total, std::min<size_t>(blocks.size(), total));
+  const auto list =
+      arrived_.subspan(size_t{arrival_} * total, std::min<size_t>(blocks.size(), total));
   for (size_t done = 0; done < blocks.size(); done += list.size()) {
     // More than there are blocks: some are named twice; those rounds take turns.
     if (done > 0) stream.synchronize();
@@ -87,13 +88,12 @@ void KvMirror::take_out(uint32_t step, device::Stream& stream, uint32_t layer) {
   Step& out = steps_[step];
   stream.record(*out.computed[layer]);
   stream_->wait(*out.computed[layer]);
-  ops_.export_kv(*stream_,
-                 {.kv = model::paged_kv(cache_, layer),
-                  .layer = layer,
-                  .head_begin = cache_.layout().head_begin,
-                  .blocks = out.blocks.first(out.num_blocks),
-                  .mirror = mirror_.at(BlockId{0}, layer),
-                  .digests = out.digests.data() + size_t{layer} * out.blocks.size()});
+  ops_.export_kv(*stream_, {.kv = model::paged_kv(cache_, layer),
+                            .layer = layer,
+                            .head_begin = cache_.layout().head_begin,
+                            .blocks = out.blocks.first(out.num_blocks),
+                            .mirror = mirror_.at(BlockId{0}, layer),
+                            .digests = out.digests.data() + size_t{layer} * out.blocks.size()});
   stream_->record(*out.copied[layer]);
 }
 

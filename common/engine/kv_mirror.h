@@ -35,6 +35,10 @@ class KvMirror {
   void begin(uint32_t step, const StepBatch& batch);
   // Enqueues a copy of the layer, behind all that `stream` has so far but not on it.
   void take_out(uint32_t step, device::Stream& stream, uint32_t layer);
+  // Whether the layer's copy has been made; never blocks.
+  bool is_taken_out(uint32_t step, uint32_t layer) const {
+    return steps_[step].copied[layer]->done();
+  }
   // Blocks until the layer's copy has been made; then its digests into the batch, as
   // StepSequence::digests.
   void finish(uint32_t step, uint32_t layer, StepBatch& batch);

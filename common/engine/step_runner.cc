@@ -63,10 +63,9 @@ status StepRunner::allocate() {
   BATON_TRY(drawn_, device_.allocate(limits_.max_slots * sizeof(TokenId)));
   if (kv_.host.memory().data() != kv_.device.memory().data()) {
     // Rows that a step digests, and for each sequence a block that begins before and ends behind.
-    const uint32_t blocks = limits_.max_rows / kv_.device.layout().block_tokens +
-                            2 * limits_.max_sequences;
-    BATON_TRY(mirror_,
-              KvMirror::create(kv_.device, kv_.host, device_, ops_, blocks, kMaxSteps));
+    const uint32_t blocks =
+        limits_.max_rows / kv_.device.layout().block_tokens + 2 * limits_.max_sequences;
+    BATON_TRY(mirror_, KvMirror::create(kv_.device, kv_.host, device_, ops_, blocks, kMaxSteps));
     return {};
   }
   for (Step& step : steps_) {
@@ -94,10 +93,10 @@ void StepRunner::run(StepBatch& batch, StepObserver& observer) {
 // A draw whose parameters depend on tokens that are still being drawn has to wait for them.
 bool StepRunner::can_begin(const StepBatch& batch) const {
   if (in_flight_ == 0) return true;
-  if (is_inline() || in_flight_ == kMaxSteps) return false;
-  return std::none_of(batch.samples.begin(), batch.samples.end(), [&](const StepSample& s) {
-    return slots_.needs_tokens(s.slot) && slots_.is_drawing(s.slot);
-  });
+  return has_room() &&
+         std::none_of(batch.samples.begin(), batch.samples.end(), [&](const StepSample& s) {
+           return slots_.needs_tokens(s.slot) && slots_.is_drawing(s.slot);
+         });
 }
 
 void StepRunner::begin(StepBatch& batch, StepObserver& observer) {
@@ -106,6 +105,7 @@ void StepRunner::begin(StepBatch& batch, StepObserver& observer) {
   Step& step = steps_[beginning_];
   step.batch = &batch;
   step.observer = wants_digest(batch) ? &observer : nullptr;
+  step.told = 0;
   if (mirror_ != nullptr) {
     mirror_->bring_in(*stream_, batch.arrived);
     mirror_->begin(beginning_, batch);
@@ -128,11 +128,17 @@ void StepRunner::begin(StepBatch& batch, StepObserver& observer) {
   stream_->record(*step.done);
 }
 
+bool StepRunner::look() {
+  assert(in_flight_ > 0);
+  tell_layers(oldest_, /*wait=*/false);
+  return steps_[oldest_].done->done();
+}
+
 void StepRunner::finish() {
   assert(in_flight_ > 0);
   const uint32_t index = oldest_;
   Step& step = steps_[index];
-  if (step.observer != nullptr && !is_inline()) tell_layers(index);
+  tell_layers(index, /*wait=*/true);
   step.done->wait();
   if (!step.batch->sequences.empty()) step.outputs.take(*step.batch, slots_);
   oldest_ = index_of(1);
@@ -187,9 +193,14 @@ void StepRunner::layer_done(device::Stream& stream, uint32_t layer) {
   }
 }
 
-void StepRunner::tell_layers(uint32_t index) {
+// From the first that was not told on, up to one that is not done yet, unless that is waited for.
+// Where the device runs inline, all have been told.
+void StepRunner::tell_layers(uint32_t index, bool wait) {
   Step& step = steps_[index];
-  for (uint32_t layer = 0; layer < model_.config().num_layers; ++layer) {
+  if (step.observer == nullptr || is_inline()) return;
+  for (; step.told < model_.config().num_layers; ++step.told) {
+    const uint32_t layer = step.told;
+    if (!wait && !is_layer_done(index, layer)) return;
     if (mirror_ != nullptr) {
       mirror_->finish(index, layer, *step.batch);
       step.observer->on_layer(*step.batch, layer);
@@ -198,6 +209,11 @@ void StepRunner::tell_layers(uint32_t index) {
       tell_layer(step, layer);
     }
   }
+}
+
+bool StepRunner::is_layer_done(uint32_t index, uint32_t layer) const {
+  return mirror_ != nullptr ? mirror_->is_taken_out(index, layer)
+                            : steps_[index].layers[layer]->done();
 }
 
 void StepRunner::tell_layer(Step& step, uint32_t layer) {

@@ -51,12 +51,17 @@ class StepRunner final : private model::LayerObserver {
                                                     device::Device& device, const ops::Ops& ops,
                                                     const StepLimits& limits);
 
-  // Whether this step can be begun now, or only when those in flight are finished.
+  // Whether some step could be begun now, and whether this one can: else only when those in flight
+  // are finished.
+  bool has_room() const { return in_flight_ == 0 || (!is_inline() && in_flight_ < kMaxSteps); }
   bool can_begin(const StepBatch& batch) const;
   // Enqueues all of it. The batch and the observer stay until finish() has returned. At most
   // limits.max_slots samples. Token ids, positions and block tables must lie within vocabulary,
   // context and cache: whoever takes a request in checks that, here it is not looked at again.
   void begin(StepBatch& batch, StepObserver& observer);
+  // Tells the layers of the oldest step in flight that are done by now. Whether all of the step is;
+  // never blocks.
+  bool look();
   // Blocks until the oldest step in flight is done; fills its results in.
   void finish();
   uint32_t in_flight() const { return in_flight_; }
@@ -68,6 +73,7 @@ class StepRunner final : private model::LayerObserver {
   struct Step {
     StepBatch* batch = nullptr;
     StepObserver* observer = nullptr;  // null: nobody reads this batch's layers
+    uint32_t told = 0;                 // layers, where the device runs behind the host
     StepOutputs outputs;
     std::unique_ptr<device::Event> done;
     // A device that runs behind the host, without a mirror: one a layer.
@@ -78,14 +84,13 @@ class StepRunner final : private model::LayerObserver {
              const StepLimits& limits);
   status allocate();
   bool is_inline() const { return device_.info().runs_inline; }
-  uint32_t index_of(uint32_t nth_in_flight) const {
-    return (oldest_ + nth_in_flight) % kMaxSteps;
-  }
+  uint32_t index_of(uint32_t nth_in_flight) const { return (oldest_ + nth_in_flight) % kMaxSteps; }
   void copy_blocks(const StepBatch& batch);
   void put_together(const StepBatch& batch);
   TokenId token_of(SlotId slot) const;
   void layer_done(device::Stream& stream, uint32_t layer) override;
-  void tell_layers(uint32_t index);
+  void tell_layers(uint32_t index, bool wait);
+  bool is_layer_done(uint32_t index, uint32_t layer) const;
   void tell_layer(Step& step, uint32_t layer);
   void digest(StepSequence& sequence, uint32_t layer);
 

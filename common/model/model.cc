@@ -142,9 +142,10 @@ kvcache::KvLayout Model::kv_layout(uint32_t block_tokens) const {
 
 // Whether the batch is decode rows alone, one a sequence, each an output.
 bool Model::is_recordable(const ForwardBatch& batch) const {
-  return device_.info().captures && batch.sequences.size() == batch.tokens.size() &&
-         batch.outputs.size() == batch.tokens.size() &&
-         batch.tokens.size() <= PassGraphs::kMaxRows;
+  return device_.info().captures && batch.tokens.size() <= PassGraphs::kMaxRows &&
+         std::all_of(batch.sequences.begin(), batch.sequences.end(),
+                     [](const ops::SequenceRows& s) { return s.num_rows == 1; }) &&
+         outputs_are_rows(batch);
 }
 
 void Model::forward(Stream& stream, const ForwardBatch& batch, const kvcache::KvCache& cache,
@@ -153,15 +154,12 @@ void Model::forward(Stream& stream, const ForwardBatch& batch, const kvcache::Kv
   assert(batch.sequences.size() <= options_.max_sequences);
   const uint32_t block_tokens = cache.layout().block_tokens;
   if (observer == nullptr && is_recordable(batch)) {
-    const auto shape = PassGraphs::shape_of(batch, std::min(options_.max_rows, options_.max_sequences));
+    const auto shape =
+        PassGraphs::shape_of(batch, std::min(options_.max_rows, options_.max_sequences));
     const Pass pass = inputs_.upload(stream, batch, block_tokens, shape.rows, shape.max_tokens);
-    if (pass.outputs_are_rows) {
-      num_outputs_ = static_cast<uint32_t>(batch.tokens.size());
-      graphs_.run(stream, shape, [&] { run_layers(stream, pass, cache, nullptr); });
-      return;
-    }
-    num_outputs_ = static_cast<uint32_t>(pass.out_rows.size());
-    return run_layers(stream, pass, cache, nullptr);
+    num_outputs_ = static_cast<uint32_t>(batch.tokens.size());
+    graphs_.run(stream, shape, [&] { run_layers(stream, pass, cache, nullptr); });
+    return;
   }
   const Pass pass = inputs_.upload(stream, batch, block_tokens);
   num_outputs_ = static_cast<uint32_t>(pass.out_rows.size());

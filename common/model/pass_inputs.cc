@@ -14,6 +14,8 @@ uint32_t blocks_for(uint32_t tokens, uint32_t block_tokens) {
   return (tokens + block_tokens - 1) / block_tokens;
 }
 
+}  // namespace
+
 bool outputs_are_rows(const ForwardBatch& batch) {
   if (batch.outputs.size() != batch.sequences.size()) return false;
   for (uint32_t i = 0; i < batch.outputs.size(); ++i) {
@@ -22,8 +24,6 @@ bool outputs_are_rows(const ForwardBatch& batch) {
   }
   return true;
 }
-
-}  // namespace
 
 // Where each part of a batch stands, in bytes from the start. Tables come last: all before them is
 // of the same size in batches of one shape.

@@ -33,15 +33,18 @@ struct ForwardBatch {
   const TokenId* drawn = nullptr;  // where the device reads; null: none is below 0
 };
 
+// Whether output i is row i, for all rows.
+bool outputs_are_rows(const ForwardBatch& batch);
+
 // A batch where the device reads it.
 struct Pass {
-  std::span<TokenId> tokens;             // [rows]
-  std::span<const uint32_t> positions;   // [rows]
+  std::span<TokenId> tokens;            // [rows]
+  std::span<const uint32_t> positions;  // [rows]
   ops::Sequences sequences;
-  std::span<const uint32_t> out_rows;    // [outputs], the row of each
-  ops::Sequences out_sequences;          // one for each OutputRows
-  bool outputs_are_rows = false;         // output i is row i, for all rows
-  const TokenId* drawn = nullptr;        // as the batch's
+  std::span<const uint32_t> out_rows;  // [outputs], the row of each
+  ops::Sequences out_sequences;        // one for each OutputRows
+  bool outputs_are_rows = false;
+  const TokenId* drawn = nullptr;  // as the batch's
 };
 
 // Brings batches to the device, each in one copy, always to the same place: a recorded pass finds

@@ -42,6 +42,7 @@ class Driver {
   Engine& engine() { return *engine_; }
   model::ModelUnderTest& model() { return model_; }
   const kvcache::KvLayout& layout() { return model_.cache().layout(); }
+  const StepLimits& limits() const { return limits_; }
 
   // Fresh blocks; in an order that is not that of memory.
   std::vector<BlockId> allocate(uint32_t blocks);

@@ -166,8 +166,8 @@ class Generator final : private StepObserver {
         if (p.computed < known) continue;
         ++p.planned;
         drawing.push_back(i);
-        batch.samples.push_back({.sequence = static_cast<uint32_t>(batch.sequences.size() - 1),
-                                 .slot = SlotId{i}});
+        batch.samples.push_back(
+            {.sequence = static_cast<uint32_t>(batch.sequences.size() - 1), .slot = SlotId{i}});
       }
     }
   }
@@ -186,10 +186,8 @@ class Generator final : private StepObserver {
     if (p.computed != known) return;
     ops::SamplingParams greedy = {.temperature = 0, .logprobs = 2};
     greedy.want_logprobs = options_.logits;
-    batch.opens.push_back({.slot = SlotId{slot},
-                           .params = greedy,
-                           .tokens = p.ids,
-                           .prompt_tokens = known});
+    batch.opens.push_back(
+        {.slot = SlotId{slot}, .params = greedy, .tokens = p.ids, .prompt_tokens = known});
   }
 
   void generate() {
@@ -291,8 +289,8 @@ class Generator final : private StepObserver {
     }
     out << "],\n \"steps\": [";
     for (size_t i = 0; i < steps_.size(); ++i) {
-      out << fmt::format("{}[{}, {}, {}]", i == 0 ? "" : ", ", steps_[i].rows,
-                         steps_[i].sequences, steps_[i].seconds);
+      out << fmt::format("{}[{}, {}, {}]", i == 0 ? "" : ", ", steps_[i].rows, steps_[i].sequences,
+                         steps_[i].seconds);
     }
     out << "]}\n";
     if (!out.flush()) throw std::runtime_error("cannot write " + options_.json);
@@ -328,6 +326,7 @@ int main(int argc, char** argv) {
   app.add_flag("--logits", o.logits, "the two likeliest at each place, and how far apart");
   app.add_flag("--score", o.score, "score the lines' own ids instead of drawing");
   CLI11_PARSE(app, argc, argv);
+  if (o.score) o.max_tokens = 0;
   try {
     baton::engine::Generator(o).run();
   } catch (const std::exception& e) {

@@ -57,16 +57,19 @@ class TinyGoldens : public testing::TestWithParam<std::string> {
 };
 
 TEST_P(TinyGoldens, Float32LogitsAreThoseOfTransformers) {
+  if (test_on_cuda()) GTEST_SKIP() << "GPUs compute in bf16";
   ModelUnderTest m(folder());
   const Agreement a = teacher_force(m, read_goldens(folder() / "goldens.json"));
   EXPECT_LT(a.widest_miss, 1e-3);
   EXPECT_LT(a.largest_delta, 2e-3);
 }
 
-// Random weights leave small gaps between logits, so a bf16 cache may well change the first.
+// Random weights leave small gaps between logits, so a bf16 cache may well change the first; more so
+// on a GPU, whose activations are bf16, too.
 TEST_P(TinyGoldens, Bfloat16AgreesMostly) {
   ModelUnderTest m(folder(), {.weights = DType::kBF16, .cache = DType::kBF16});
-  EXPECT_GT(teacher_force(m, read_goldens(folder() / "goldens.json")).rate(), 0.95);
+  const double rate = teacher_force(m, read_goldens(folder() / "goldens.json")).rate();
+  EXPECT_GT(rate, test_on_cuda() ? 0.93 : 0.95);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, TinyGoldens,
@@ -78,6 +81,7 @@ std::vector<Golden> quick_start_goldens() {
 }
 
 TEST(QuickStartGoldens, Float32LogitsAreThoseOfTransformers) {
+  if (test_on_cuda()) GTEST_SKIP() << "GPUs compute in bf16";
   const auto path = quick_start_model();
   if (path.empty()) GTEST_SKIP();
   ModelUnderTest m(path);

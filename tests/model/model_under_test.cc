@@ -18,21 +18,28 @@ bool is_set(const char* name, const char* value) {
   return found != nullptr && std::string_view(found) == value;
 }
 
+Backend cuda_backend() {
+  return {device::make_cuda_device(0).value(),
+          ops::cuda_ops({.deterministic = is_set("BATON_TEST_DETERMINISTIC", "1")}).value()};
+}
+
+Backend make_backend(const TestOptions& options) {
+  if (options.backend) return options.backend();
+  return test_on_cuda() ? cuda_backend() : cpu_backend(options.threads);
+}
+
 }  // namespace
+
+Backend cpu_backend(unsigned threads) { return {device::make_cpu_device(threads), ops::cpu_ops()}; }
 
 bool test_on_cuda() { return is_set("BATON_TEST_DEVICE", "cuda"); }
 
 ModelUnderTest::ModelUnderTest(const std::filesystem::path& path, const TestOptions& given)
-    : device_(test_on_cuda() ? device::make_cuda_device(0).value()
-                             : device::make_cpu_device(given.threads)),
-      ops_(test_on_cuda()
-               ? ops::cuda_ops({.deterministic = is_set("BATON_TEST_DETERMINISTIC", "1")}).value()
-               : ops::cpu_ops()),
-      stream_(device_->make_stream()) {
+    : backend_(make_backend(given)), stream_(device().make_stream()) {
   TestOptions options = given;
-  if (test_on_cuda()) options.weights = options.cache = DType::kBF16;
+  if (test_on_cuda() && !given.backend) options.weights = options.cache = DType::kBF16;
   const formats::ModelFiles files = formats::ModelFiles::open(path).value();
-  model_ = Model::load(files, *device_, ops_,
+  model_ = Model::load(files, device(), ops(),
                        {.weights = options.weights,
                         .cache = options.cache,
                         .max_rows = options.max_rows,
@@ -41,11 +48,11 @@ ModelUnderTest::ModelUnderTest(const std::filesystem::path& path, const TestOpti
                         .max_logit_bytes = options.max_logit_bytes})
                .value();
   const kvcache::KvLayout layout = model_->kv_layout(options.block_tokens);
-  memory_ = device_->allocate(layout.block_bytes() * options.num_blocks).value();
+  memory_ = device().allocate(layout.block_bytes() * options.num_blocks).value();
   cache_ = kvcache::KvCache::create({memory_.data(), memory_.bytes()}, layout, options.num_blocks)
                .value();
   host_cache_ = cache_;
-  if (!device_->info().host_addressable) {
+  if (!device().info().host_addressable) {
     // Plain memory, which the engine locks.
     host_memory_ = device::allocate_host(memory_.bytes());
     host_cache_ = kvcache::KvCache::create({host_memory_.data(), host_memory_.bytes()}, layout,
@@ -80,7 +87,7 @@ void ModelUnderTest::run(std::span<const TokenId> tokens, uint32_t position,
       const uint32_t count = std::min(model_->max_logit_rows(), rows - first);
       const device::Tensor logits = model_->logits(*stream_, first, count);
       std::vector<float> values(static_cast<size_t>(logits.rows * logits.cols));
-      device_->copy(*stream_, values.data(), logits.data, values.size() * sizeof(float));
+      device().copy(*stream_, values.data(), logits.data, values.size() * sizeof(float));
       stream_->synchronize();
       for (uint32_t i = 0; i < count; ++i) {
         const auto vocab = static_cast<size_t>(logits.cols);

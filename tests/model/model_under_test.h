@@ -16,6 +16,13 @@
 
 namespace baton::model {
 
+// What computes.
+struct Backend {
+  std::unique_ptr<device::Device> device;
+  ops::Ops ops;
+};
+Backend cpu_backend(unsigned threads);
+
 struct TestOptions {
   DType weights = DType::kF32;
   DType cache = DType::kF32;
@@ -26,18 +33,19 @@ struct TestOptions {
   uint32_t max_sequences = 16;
   uint32_t max_samples = 16;
   size_t max_logit_bytes = LoadOptions{}.max_logit_bytes;
+  std::function<Backend()> backend;  // null: as ModelUnderTest says
 };
 
-// A model with a cache of its own, on the CPU or, where BATON_TEST_DEVICE says cuda, on GPU 0: there
-// weights and cache are always bf16, and BATON_TEST_DETERMINISTIC=1 chooses the deterministic
+// A model with a cache of its own, on the CPU or, where BATON_TEST_DEVICE says cuda, on GPU 0:
+// there weights and cache are always bf16, and BATON_TEST_DETERMINISTIC=1 chooses the deterministic
 // operations. Everything that goes wrong throws.
 class ModelUnderTest {
  public:
   explicit ModelUnderTest(const std::filesystem::path& path, const TestOptions& options = {});
 
   Model& model() { return *model_; }
-  device::Device& device() { return *device_; }
-  const ops::Ops& ops() const { return ops_; }
+  device::Device& device() { return *backend_.device; }
+  const ops::Ops& ops() const { return backend_.ops; }
   kvcache::KvCache& cache() { return cache_; }
   // What the host may read: the cache itself, or a mirror for the engine to use.
   kvcache::KvCache& host_cache() { return host_cache_; }
@@ -52,8 +60,7 @@ class ModelUnderTest {
   static std::vector<BlockId> blocks(uint32_t first, uint32_t count);
 
  private:
-  std::unique_ptr<device::Device> device_;
-  ops::Ops ops_;
+  Backend backend_;
   std::unique_ptr<device::Stream> stream_;
   std::unique_ptr<Model> model_;
   device::Buffer memory_, host_memory_;

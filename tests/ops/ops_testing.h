@@ -10,6 +10,7 @@
 
 #include "common/device/cpu/cpu_device.h"
 #include "common/ops/cpu/cpu_ops.h"
+#include "common/ops/cpu/functions.h"
 
 namespace baton::ops {
 
@@ -75,5 +76,13 @@ struct Cpu {
   std::unique_ptr<device::Device> device;
   std::unique_ptr<Stream> stream;
 };
+
+// The CPU's table with our own matrix kernel, where cpu_ops() may have taken oneDNN's.
+inline Ops own_ops() {
+  Ops ops = cpu_ops();
+  ops.pack = cpu_pack;
+  ops.numerics = cpu_numerics("");
+  return ops;
+}
 
 }  // namespace baton::ops

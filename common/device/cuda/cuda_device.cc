@@ -25,7 +25,7 @@ status forget(cudaError_t error, std::string_view call) {
 void unlock(void* data, size_t) { cuda_must(cudaHostUnregister(data), "cudaHostUnregister"); }
 
 result<Buffer> cuda_lock_host(void* data, size_t bytes) {
-  BATON_CHECK_OK(forget(cudaHostRegister(data, bytes, cudaHostRegisterPortable),
+  BATON_CHECK_OK(forget(cudaHostRegister(data, bytes, cudaHostRegisterPortable | cudaHostRegisterMapped),
                         fmt::format("cudaHostRegister of {} bytes", bytes)));
   return Buffer(data, bytes, unlock);
 }

@@ -10,6 +10,7 @@
 //   S = Q K^T, a chain of products over head_dim, 16 at a time; s = S * scale * log2(e), minus
 //   infinity for tokens after its own; P = exp2(s - max), rounded to bf16; O and the sum of P are
 //   rescaled, then gain P V and P 1, chains over tokens, 16 at a time.
+// A head_dim that no kernel is made for is filled up with zeros to the next one.
 // A chunk of which a vector sees nothing multiplies its state by 1 and adds 0. Tiles are merged in
 // their order. Every operation that a compiler might fuse in one kernel and not in another is
 // spelled out.
@@ -20,10 +21,10 @@
 // 8h + 2 (l % 4) and the next.
 namespace baton::ops::attention {
 
-constexpr uint32_t kChunk = 64;                                // tokens
-constexpr uint32_t kTileChunks = kAttentionTile / kChunk;      // chunks of a tile
-constexpr uint32_t kBlockThreads = 128;                        // of both kernels
-constexpr uint32_t kStepBytes = 16 * sizeof(bf16);             // of head_dim, in one product
+constexpr uint32_t kChunk = 64;                            // tokens
+constexpr uint32_t kTileChunks = kAttentionTile / kChunk;  // chunks of a tile
+constexpr uint32_t kBlockThreads = 128;                    // of both kernels
+constexpr uint32_t kStepBytes = 16 * sizeof(bf16);         // of head_dim, in one product
 constexpr float kLog2E = 1.44269504088896340736f;
 constexpr float kLn2 = 0.693147180559945309417f;
 
@@ -34,27 +35,15 @@ constexpr uint32_t kPitch = kHeadDim * sizeof(bf16) + 16;
 template <uint32_t kHeadDim>
 constexpr uint32_t kPlaneBytes = kChunk* kPitch<kHeadDim>;
 
+__device__ __forceinline__ uint32_t divide_up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+
 __device__ __forceinline__ uint32_t shared_address(const void* shared) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
-
-// ---- Copies from global to shared memory
-
-// How long L2 keeps what is copied: a decode step reads K and V once.
-__device__ __forceinline__ uint64_t l2_policy(bool read_once) {
-  uint64_t policy;
-  if (read_once) {
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  } else {
-    asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
-  }
-  return policy;
-}
 // 16 bytes, zeros where there is nothing to read.
-__device__ __forceinline__ void copy_16(uint32_t to, const std::byte* from, bool is_there,
-                                        uint64_t policy) {
-  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to),
-               "l"(__cvta_generic_to_global(from)), "r"(is_there ? 16 : 0), "l"(policy)
+__device__ __forceinline__ void copy_16(uint32_t to, const std::byte* from, bool is_there) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to),
+               "l"(__cvta_generic_to_global(from)), "r"(is_there ? 16 : 0)
                : "memory");
 }
 __device__ __forceinline__ void commit_copies() {
@@ -77,8 +66,7 @@ struct KvSource {
   // All four warps: tokens [first, first + kChunk) of K (plane 0) or V (plane 1). A warp copies 16
   // tokens, which are of one block, a row of head_dim after the other.
   template <uint32_t kHeadDim>
-  __device__ __forceinline__ void copy(uint32_t plane, uint32_t first, uint32_t to,
-                                       uint64_t policy) const {
+  __device__ __forceinline__ void copy(uint32_t plane, uint32_t first, uint32_t to) const {
     constexpr uint32_t kUnits = kHeadDim / 8;  // 16 bytes each, of a row
     const uint32_t lane = threadIdx.x % 32, skip = threadIdx.x / 32 * 16;
     const uint32_t token = first + skip;
@@ -90,7 +78,7 @@ struct KvSource {
     for (uint32_t i = 0; i < kUnits / 2; ++i) {
       const uint32_t row = (lane + 32 * i) / kUnits, unit = (lane + 32 * i) % kUnits;
       copy_16(to + (skip + row) * kPitch<kHeadDim> + unit * 16,
-              from + row * kv.token_stride + unit * 16, token + row < end, policy);
+              from + row * kv.token_stride + unit * 16, token + row < end && unit * 8 < kv.head_dim);
     }
   }
 };
@@ -134,24 +122,22 @@ __device__ __forceinline__ uint32_t row_offset(uint32_t pitch) {
 // The operand of 16 query vectors; `rows` are this lane's two, null for zeros.
 template <uint32_t kHeadDim>
 __device__ __forceinline__ void load_queries(uint32_t (&q)[kHeadDim / 16][4],
-                                             const bf16* const (&rows)[2]) {
-  const uint32_t first = threadIdx.x % 4 * 2;
+                                             const bf16* const (&rows)[2], uint32_t head_dim) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const bf16* from = rows[r] + first;
-    if (rows[r] == nullptr) {
-#pragma unroll
-      for (uint32_t i = 0; i < kHeadDim / 8; ++i) q[i / 2][i % 2 * 2 + r] = 0;
-    } else if (reinterpret_cast<uintptr_t>(from) % 4 == 0) {
+    const bf16* const from = rows[r] + threadIdx.x % 4 * 2;
+    const uint32_t end = rows[r] == nullptr ? 0 : head_dim;
+    if (reinterpret_cast<uintptr_t>(from) % 4 == 0) {
 #pragma unroll
       for (uint32_t i = 0; i < kHeadDim / 8; ++i) {
-        q[i / 2][i % 2 * 2 + r] = *reinterpret_cast<const uint32_t*>(from + 8 * i);
+        q[i / 2][i % 2 * 2 + r] =
+            8 * i < end ? *reinterpret_cast<const uint32_t*>(from + 8 * i) : 0;
       }
     } else {
 #pragma unroll
       for (uint32_t i = 0; i < kHeadDim / 8; ++i) {
-        const uint32_t low = __bfloat16_as_ushort(from[8 * i]);
-        const uint32_t high = __bfloat16_as_ushort(from[8 * i + 1]);
+        const uint32_t low = 8 * i < end ? __bfloat16_as_ushort(from[8 * i]) : 0;
+        const uint32_t high = 8 * i < end ? __bfloat16_as_ushort(from[8 * i + 1]) : 0;
         q[i / 2][i % 2 * 2 + r] = low | high << 16;
       }
     }
@@ -293,19 +279,19 @@ __device__ __forceinline__ void exponentiate(const float (&s)[kTiles][4], const 
 // A record's maximum is that of the scaled scores themselves.
 __device__ __forceinline__ float natural(float max_log2) { return __fmul_rn(max_log2, kLn2); }
 
-// A state of maximum `max` gains a record. One whose sum is 0 is empty, and is to be left out.
+// A state gains a record. One whose sum is 0 is empty, and is to be left out.
 struct MergeWeights {
   float max;   // afterwards
   float keep;  // the state's factor
-  float add;   // the record's
-
-  __device__ __forceinline__ MergeWeights(float state_max, float record_max)
-      : max(fmaxf(state_max, record_max)),
-        keep(exp2_approx(__fmul_rn(__fsub_rn(state_max, max), kLog2E))),
-        add(exp2_approx(__fmul_rn(__fsub_rn(record_max, max), kLog2E))) {}
+  float gain;  // the record's
 };
-__device__ __forceinline__ float merged(float state, float record, float keep, float add) {
-  return __fmaf_rn(record, add, __fmul_rn(state, keep));
+__device__ __forceinline__ MergeWeights merge_weights(float state_max, float record_max) {
+  const float max = fmaxf(state_max, record_max);
+  return {max, exp2_approx(__fmul_rn(__fsub_rn(state_max, max), kLog2E)),
+          exp2_approx(__fmul_rn(__fsub_rn(record_max, max), kLog2E))};
+}
+__device__ __forceinline__ float merged(float state, float record, float keep, float gain) {
+  return __fmaf_rn(record, gain, __fmul_rn(state, keep));
 }
 __device__ __forceinline__ float divided(float output, float sum) {
   return sum == 0.0f ? 0.0f : __fdiv_rn(output, sum);

@@ -51,8 +51,8 @@ TilePlan plan_tiles(const AttentionArgs& args, uint32_t max_rows, bool capturing
   TilePlan plan;
   plan.query_tiles = divide_up(rows * group_heads(args), kTileQueries);
   plan.tiles = divide_up(tokens, kAttentionTile);
-  plan.splits = tile_splits(plan.tiles, uint64_t{sequences.size()} * args.kv.num_kv_heads,
-                            multiprocessors);
+  plan.splits =
+      tile_splits(plan.tiles, uint64_t{sequences.size()} * args.kv.num_kv_heads, multiprocessors);
   plan.max_rows = rows;
   plan.first_row = begin;
   plan.num_rows = end - begin;

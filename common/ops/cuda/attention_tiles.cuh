@@ -29,7 +29,10 @@ struct TileParams {
 template <uint32_t kHeadDim>
 constexpr uint32_t kTileStages = kHeadDim <= 160 ? 2 : 1;
 template <uint32_t kHeadDim>
-constexpr uint32_t kTileBlocks = kHeadDim <= 64 ? 5 : kHeadDim <= 128 ? 3 : 2;
+constexpr uint32_t kTileBlocks = kHeadDim <= 64    ? 5
+                                 : kHeadDim <= 128 ? 3
+                                 : kHeadDim <= 256 ? 2
+                                                   : 1;
 
 constexpr uint32_t kProbabilityPitch = kChunk * sizeof(bf16) + 16;
 
@@ -54,7 +57,7 @@ struct ChunkRun {
       return;
     }
     const uint32_t tokens = min(end - tile(count - 1) * kAttentionTile, kAttentionTile);
-    num_chunks = (count - 1) * kTileChunks + ceil_div(tokens, kChunk);
+    num_chunks = (count - 1) * kTileChunks + divide_up(tokens, kChunk);
   }
   __device__ uint32_t tile(uint32_t i) const { return first + i * step; }
   __device__ uint32_t token(uint32_t chunk) const {
@@ -97,18 +100,16 @@ template <uint32_t kHeadDim>
 __device__ __forceinline__ void write_tile(const TileParams& p, const TileQueries& queries,
                                            const TileState<2 * kWarpPairs<kHeadDim>>& state,
                                            uint32_t tile, bool is_whole) {
-  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, head_dim = p.kv.head_dim;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     if (queries.seen[r] == 0) continue;
     const float sum = state.sum[2 * r];
-    float* const record =
-        queries.records[r] + size_t{tile - p.records.first_tile} * (kHeadDim + 2);
+    float* const record = queries.records[r] + size_t{tile - p.records.first_tile} * (head_dim + 2);
 #pragma unroll
     for (int j = 0; j < 2 * kWarpPairs<kHeadDim>; ++j) {
-      const uint32_t pair = warp + j / 2 * 4;
-      if (pair >= kHeadDim / 16) continue;
-      const uint32_t column = pair * 16 + j % 2 * 8 + lane % 4 * 2;
+      const uint32_t column = (warp + j / 2 * 4) * 16 + j % 2 * 8 + lane % 4 * 2;
+      if (column >= head_dim) continue;
       const float a = unsigned_zero(state.o[j][2 * r]), b = unsigned_zero(state.o[j][2 * r + 1]);
       if (is_whole) {
         store_pair(queries.out[r] + column, divided(a, sum), divided(b, sum));
@@ -117,7 +118,7 @@ __device__ __forceinline__ void write_tile(const TileParams& p, const TileQuerie
       }
     }
     if (!is_whole && warp == 0 && lane % 4 == 0) {
-      store_pair(record + kHeadDim, sum == 0.0f ? 0.0f : natural(state.max[r]), sum);
+      store_pair(record + head_dim, sum == 0.0f ? 0.0f : natural(state.max[r]), sum);
     }
   }
 }
@@ -128,7 +129,7 @@ __device__ __forceinline__ void write_empty(const TileParams& p, const SequenceR
                                             uint32_t first_tile, uint32_t end_tile) {
   const uint32_t record_floats = p.kv.head_dim + 2;
   uint32_t tile = first_tile;
-  if (tile < end_tile) tile += ceil_div(end_tile - tile, p.splits) * p.splits;
+  if (tile < end_tile) tile += divide_up(end_tile - tile, p.splits) * p.splits;
   for (; tile < p.records.first_tile + p.records.num_tiles; tile += p.splits) {
     for (uint32_t i = threadIdx.x; i < kTileQueries * record_floats; i += kBlockThreads) {
       const uint32_t query = first_query + i / record_floats;
@@ -163,18 +164,17 @@ __global__ void __launch_bounds__(kBlockThreads, kTileBlocks<kHeadDim>)
   const uint32_t last_query = min(first_query + kTileQueries, num_queries) - 1;
   const uint32_t end = seq.position + last_query / p.group + 1;  // of the tokens that are seen
   const uint32_t end_tile =
-      min(ceil_div(end, kAttentionTile), p.records.first_tile + p.records.num_tiles);
+      min(divide_up(end, kAttentionTile), p.records.first_tile + p.records.num_tiles);
   const ChunkRun run(p.records.first_tile + blockIdx.x % p.splits, end_tile, p.splits, end);
   if (!p.merges) write_empty(p, seq, first_query, num_queries, run.first, end_tile);
   if (run.count == 0) return;
   const bool is_whole = p.merges && seq.position + seq.num_rows <= kAttentionTile;
 
   const KvSource source = {p.kv, seq.block_table, blockIdx.y, p.block_shift, end};
-  const uint64_t policy = l2_policy(seq.num_rows * p.group <= kTileQueries);
   const auto copy = [&](uint32_t plane, uint32_t chunk) {
     if (chunk < run.num_chunks) {
       const auto& ring = plane == 0 ? shared.keys : shared.values;
-      source.copy<kHeadDim>(plane, run.token(chunk), shared_address(ring[chunk % kStages]), policy);
+      source.copy<kHeadDim>(plane, run.token(chunk), shared_address(ring[chunk % kStages]));
     }
     commit_copies();
   };
@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(kBlockThreads, kTileBlocks<kHeadDim>)
 
   const TileQueries queries(p, seq, first_query, num_queries);
   uint32_t q[kHeadDim / 16][4];
-  load_queries<kHeadDim>(q, queries.q);
+  load_queries<kHeadDim>(q, queries.q, p.kv.head_dim);
   const uint32_t key_lane = key_offset(kPitch<kHeadDim>) + warp * 16 * kPitch<kHeadDim>;
   const uint32_t value_lane = row_offset(kPitch<kHeadDim>);
   const uint32_t probability_lane =
@@ -230,8 +230,8 @@ __global__ void __launch_bounds__(kBlockThreads, kTileBlocks<kHeadDim>)
     for (uint32_t k = 0; k < kChunk / 16; ++k) {
       uint32_t a[4];
       load_matrices(a, probability_lane + k * kStepBytes);
-      multiply_values<kHeadDim, kWarpPairs<kHeadDim>, 4>(
-          state.o, state.sum, a, values + k * 16 * kPitch<kHeadDim>, warp);
+      multiply_values<kHeadDim, kWarpPairs<kHeadDim>, 4>(state.o, state.sum, a,
+                                                         values + k * 16 * kPitch<kHeadDim>, warp);
     }
     if (c % kTileChunks == kTileChunks - 1 || c + 1 == run.num_chunks) {
       write_tile<kHeadDim>(p, queries, state, run.tile(c / kTileChunks), is_whole);

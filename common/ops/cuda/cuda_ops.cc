@@ -25,7 +25,9 @@ result<Ops> cuda_ops(const CudaOptions& options) {
              .silu_mul = cuda_silu_mul,
              .gather_rows = cuda_gather_rows,
              .sample = cuda_sample,
-             .score = cuda_score};
+             .score = cuda_score,
+             .export_kv = cuda_export_kv,
+             .import_kv = cuda_import_kv};
   if (options.deterministic) {
     ops.numerics = "cuda-bf16-deterministic-1";
     ops.matmul = cuda_matmul_deterministic;

@@ -29,5 +29,7 @@ void cuda_sample(Stream&, const Tensor& logits, std::span<const SampleRow> rows,
                  std::span<SampleResult> results);
 void cuda_score(Stream&, const Tensor& logits, std::span<const TokenId> tokens, uint32_t top,
                 std::span<SampleResult> results);
+void cuda_export_kv(Stream&, const ExportKvArgs&);
+void cuda_import_kv(Stream&, const ImportKvArgs&);
 
 }  // namespace baton::ops

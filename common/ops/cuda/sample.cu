@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cassert>
-#include <cstring>
 
 #include "common/ops/cuda/functions.h"
 #include "common/ops/cuda/logprobs.cuh"

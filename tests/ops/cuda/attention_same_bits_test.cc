@@ -29,8 +29,8 @@ class CudaSameBits : public OnGpu, public testing::WithParamInterface<CacheShape
   MatrixH together(const Batch& batch, const device::Buffer& memory, const DeviceH& q) {
     const DeviceH out(*this, batch.q->rows, batch.q->cols);
     const DeviceSequences sequences(*this, batch.rows, batch.shape.block_tokens);
-    deterministic_.attention(*stream_, batch.args(batch.kv_in(memory), q.tensor(),
-                                                  sequences.get(), out.tensor()));
+    deterministic_.attention(
+        *stream_, batch.args(batch.kv_in(memory), q.tensor(), sequences.get(), out.tensor()));
     return out.get();
   }
   // Each alone.
@@ -40,8 +40,8 @@ class CudaSameBits : public OnGpu, public testing::WithParamInterface<CacheShape
       for (uint32_t r = 0; r < s.num_rows; ++r) {
         const DeviceSequences row(*this, {{s.first_row + r, 1, s.position + r, s.block_table}},
                                   batch.shape.block_tokens);
-        deterministic_.attention(*stream_, batch.args(batch.kv_in(memory), q.tensor(), row.get(),
-                                                      out.tensor()));
+        deterministic_.attention(
+            *stream_, batch.args(batch.kv_in(memory), q.tensor(), row.get(), out.tensor()));
         stream_->synchronize();
       }
     }
@@ -142,8 +142,8 @@ TEST_P(CudaSameBits, MergedPartialsAreAttention) {
   const AttentionArgs args =
       batch.args(batch.kv_in(memory), q.tensor(), sequences.get(), whole.tensor());
   MatrixF wide = to_f32(*batch.q), cpu_out(wide.rows, wide.cols);
-  const AttentionArgs cpu_args = batch.args(batch.cache.kv(), wide.tensor(),
-                                            Sequences::on_host(batch.rows), cpu_out.tensor());
+  const AttentionArgs cpu_args =
+      batch.args(batch.cache.kv(), wide.tensor(), Sequences::on_host(batch.rows), cpu_out.tensor());
   cpu_ops_.attention(*cpu_.stream, cpu_args);
   for (const Ops* ops : {&fast_, &deterministic_}) {
     const uint32_t bounds[] = {0, 2, 5, 6};

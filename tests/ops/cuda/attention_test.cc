@@ -21,8 +21,8 @@ class CudaAttention : public OnGpu, public testing::WithParamInterface<CacheShap
     const DeviceSequences sequences(*this, batch.rows, batch.shape.block_tokens);
     for (const Ops* ops : {&fast_, &deterministic_}) {
       const DeviceH out(*this, batch.q->rows, width, width + apart);
-      ops->attention(*stream_, batch.args(batch.kv_in(memory), q.tensor(), sequences.get(),
-                                          out.tensor()));
+      ops->attention(*stream_,
+                     batch.args(batch.kv_in(memory), q.tensor(), sequences.get(), out.tensor()));
       expect_near(rows_of(to_f32(out.get()), 0, batch.total), expected, kAttentionBound,
                   ops->numerics + ", " + what);
     }
@@ -31,9 +31,9 @@ class CudaAttention : public OnGpu, public testing::WithParamInterface<CacheShap
 
 TEST_P(CudaAttention, OfAMixedBatch) {
   Random random(5);
-  compare(Batch(random, GetParam(), {1, 17, 256, 257, 300, 513, 700, 9},
-                {1, 17, 1, 2, 70, 513, 1, 0}),
-          "mixed");
+  compare(
+      Batch(random, GetParam(), {1, 17, 256, 257, 300, 513, 700, 9}, {1, 17, 1, 2, 70, 513, 1, 0}),
+      "mixed");
 }
 
 TEST_P(CudaAttention, OfDecodeRows) {
@@ -66,20 +66,16 @@ TEST_P(CudaAttention, OfChunks) {
 INSTANTIATE_TEST_SUITE_P(Small, CudaAttention,
                          testing::Values(CacheShape{4, 2, 64, 16, DType::kBF16},
                                          CacheShape{4, 1, 128, 32, DType::kBF16}));
-INSTANTIATE_TEST_SUITE_P(Models, CudaAttention,
-                         testing::Values(CacheShape{32, 8, 128, 16, DType::kBF16},
-                                         CacheShape{32, 8, 128, 64, DType::kBF16},
-                                         CacheShape{8, 1, 128, 128, DType::kBF16},
-                                         CacheShape{8, 1, 128, 256, DType::kBF16},
-                                         CacheShape{64, 8, 128, 32, DType::kBF16},
-                                         CacheShape{9, 3, 64, 16, DType::kBF16},
-                                         CacheShape{14, 2, 64, 64, DType::kBF16},
-                                         CacheShape{4, 4, 80, 32, DType::kBF16},
-                                         CacheShape{2, 1, 256, 16, DType::kBF16},
-                                         CacheShape{6, 2, 32, 256, DType::kBF16},
-                                         CacheShape{16, 1, 128, 16, DType::kBF16},
-                                         CacheShape{3, 3, 16, 16, DType::kBF16},
-                                         CacheShape{2, 1, 512, 32, DType::kBF16}));
+INSTANTIATE_TEST_SUITE_P(
+    Models, CudaAttention,
+    testing::Values(
+        CacheShape{32, 8, 128, 16, DType::kBF16}, CacheShape{32, 8, 128, 64, DType::kBF16},
+        CacheShape{8, 1, 128, 128, DType::kBF16}, CacheShape{8, 1, 128, 256, DType::kBF16},
+        CacheShape{64, 8, 128, 32, DType::kBF16}, CacheShape{9, 3, 64, 16, DType::kBF16},
+        CacheShape{14, 2, 64, 64, DType::kBF16}, CacheShape{4, 4, 80, 32, DType::kBF16},
+        CacheShape{2, 1, 256, 16, DType::kBF16}, CacheShape{6, 2, 32, 256, DType::kBF16},
+        CacheShape{16, 1, 128, 16, DType::kBF16}, CacheShape{3, 3, 16, 16, DType::kBF16},
+        CacheShape{2, 1, 512, 32, DType::kBF16}));
 
 class CudaLongAttention : public CudaAttention {};
 
@@ -138,8 +134,8 @@ TEST_P(CudaLongAttention, NaNStaysInItsOwnRow) {
   const DeviceSequences sequences(*this, batch.rows, batch.shape.block_tokens);
   for (const Ops* ops : {&fast_, &deterministic_}) {
     const DeviceH out(*this, batch.q->rows, batch.q->cols);
-    ops->attention(*stream_, batch.args(batch.kv_in(memory), q.tensor(), sequences.get(),
-                                        out.tensor()));
+    ops->attention(*stream_,
+                   batch.args(batch.kv_in(memory), q.tensor(), sequences.get(), out.tensor()));
     MatrixF got = to_f32(out.get());
     for (uint32_t c = d; c < 2 * d; ++c) {
       EXPECT_TRUE(std::isnan(got.at(20, c)));

@@ -192,9 +192,9 @@ inline void expect_near(const MatrixH& out, const MatrixF& expected, double boun
 inline void expect_same_bits(const MatrixH& a, const MatrixH& b, const std::string& what) {
   ASSERT_EQ(a.data.size(), b.data.size()) << what;
   for (size_t i = 0; i < a.data.size(); ++i) {
-    ASSERT_EQ(a.data[i], b.data[i]) << what << ": row " << i / a.cols << " column " << i % a.cols
-                                    << ": " << bf16_to_f32(a.data[i]) << " and "
-                                    << bf16_to_f32(b.data[i]);
+    ASSERT_EQ(a.data[i], b.data[i])
+        << what << ": row " << i / a.cols << " column " << i % a.cols << ": "
+        << bf16_to_f32(a.data[i]) << " and " << bf16_to_f32(b.data[i]);
   }
 }
 inline void expect_same_bits(const MatrixF& a, const MatrixF& b, const std::string& what) {

@@ -9,7 +9,8 @@ namespace baton::ops {
 // device's own memory, so that nothing on the host's side may read them.
 class DeviceSequences {
  public:
-  // `max_tokens`: the most that work recorded with them may be launched again for; 0: what they have.
+  // `max_tokens`: the most that work recorded with them may be launched again for; 0: what they
+  // have.
   DeviceSequences(OnGpu& gpu, const std::vector<SequenceRows>& rows, uint32_t block_tokens,
                   uint32_t max_tokens = 0)
       : host_(rows) {
@@ -49,7 +50,8 @@ struct Batch {
   Cache cache;
   std::unique_ptr<MatrixH> q;
 
-  // The last num_rows[i] tokens of each sequence are its rows; so many rows at the end are nobody's.
+  // The last num_rows[i] tokens of each sequence are its rows; so many rows at the end are
+  // nobody's.
   Batch(Random& random, const CacheShape& of, const std::vector<uint32_t>& tokens,
         const std::vector<uint32_t>& num_rows, float q_scale = 1.0f, uint32_t nobodys = 0)
       : shape(of), lengths(tokens), cache(random, of, tokens) {
@@ -58,8 +60,8 @@ struct Batch {
       rows.push_back({total, num_rows[s], tokens[s] - num_rows[s], cache.table(s)});
       total += num_rows[s];
     }
-    q = std::make_unique<MatrixH>(to_bf16(random_matrix(
-        random, total + nobodys, int64_t{shape.heads} * shape.head_dim, q_scale)));
+    q = std::make_unique<MatrixH>(to_bf16(
+        random_matrix(random, total + nobodys, int64_t{shape.heads} * shape.head_dim, q_scale)));
   }
 
   size_t cache_bytes() const {

@@ -76,7 +76,8 @@ TEST_F(CudaElementwise, SiluMulOverTheWholeRange) {
 TEST_F(CudaElementwise, RowsDoNotDependOnTheirNeighbours) {
   Random random(4);
   const int64_t rows = 200, n = 960;
-  const DeviceF x(*this, random_matrix(random, rows, n)), weight(*this, random_matrix(random, 1, n));
+  const DeviceF x(*this, random_matrix(random, rows, n)),
+      weight(*this, random_matrix(random, 1, n));
   const DeviceH halves(*this, to_bf16(random_matrix(random, rows, 2 * n)));
   const DeviceH silu(*this, rows, n), norm(*this, rows, n);
   fast_.silu_mul(*stream_, halves.tensor(), silu.tensor());

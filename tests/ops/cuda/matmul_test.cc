@@ -306,8 +306,8 @@ TEST_F(CudaMatrices, DeterministicRowsDoNotDependOnTheirNeighbours) {
       const Tensor rows = x_there.tensor().slice_rows(begin, m);
       ops.matmul(*stream_, rows, *packed, nullptr, part.tensor(), false);
       ops.matmul(*stream_, rows, *packed, nullptr, part_wide.tensor(), true);
-      const std::string what = shape + ": " + std::to_string(m) + " rows from " +
-                               std::to_string(begin);
+      const std::string what =
+          shape + ": " + std::to_string(m) + " rows from " + std::to_string(begin);
       ASSERT_NO_FATAL_FAILURE(expect_same_bits(part.get(), rows_of(all, begin, m), what));
       ASSERT_NO_FATAL_FAILURE(
           expect_same_bits(part_wide.get(), rows_of(all_wide, begin, m), what + ", f32"));

@@ -70,8 +70,8 @@ inline testing::AssertionResult draws(std::span<const float> logits, const Sampl
   return testing::AssertionFailure()
          << token << " (logit " << logits[token] << ") was drawn, but " << u << " picks "
          << r.tokens[at] << " (logit " << logits[r.tokens[at]] << "), number " << at << " of "
-         << r.tokens.size() << "; temperature " << params.temperature << ", top_k "
-         << params.top_k << ", top_p " << params.top_p << ", min_p " << params.min_p;
+         << r.tokens.size() << "; temperature " << params.temperature << ", top_k " << params.top_k
+         << ", top_p " << params.top_p << ", min_p " << params.min_p;
 }
 
 }  // namespace baton::ops

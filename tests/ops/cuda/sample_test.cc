@@ -275,11 +275,11 @@ TEST_F(CudaSample, TheDeviceLearnsTheToken) {
   SamplingParams greedy = {.temperature = 0};
   std::vector<SampleRow> batch;
   for (uint32_t r = 0; r < rows; ++r) {
-    batch.push_back({.logits_row = r,
-                     .params = r % 2 == 0 ? &params_ : &greedy,
-                     .position = r,
-                     .drawn = r == 7 ? nullptr
-                                     : reinterpret_cast<TokenId*>(drawn.data()) + (63 - r)});
+    batch.push_back(
+        {.logits_row = r,
+         .params = r % 2 == 0 ? &params_ : &greedy,
+         .position = r,
+         .drawn = r == 7 ? nullptr : reinterpret_cast<TokenId*>(drawn.data()) + (63 - r)});
   }
   const auto results = sample(logits, batch);
   const auto there = download<TokenId>(drawn.data(), 64);

@@ -1,0 +1,168 @@
+#include "common/ops/cuda/attention.h"
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+
+#include "common/ops/cuda/attention_plan.h"
+#include "common/ops/cuda/attention_rows.cuh"
+#include "common/ops/cuda/attention_tiles.cuh"
+#include "common/ops/cuda/attention_wgmma.h"
+#include "common/ops/cuda/functions.h"
+
+// Sequences are divided by their number of rows: up to kTileKernelRows are the tile kernel's, whose
+// records merge_tiles() merges, more are the row kernel's. Both give a vector the same bits. Where
+// that is not asked for, those of kLongChunkRows and more are wgmma_attention()'s if it takes them.
+namespace baton::ops {
+namespace {
+
+using namespace attention;
+
+// Calls attend.operator()<the smallest head_dim that kernels are made for and that holds this>().
+template <class Attend>
+void with_head_dim(uint32_t head_dim, const Attend& attend) {
+  assert(head_dim % 16 == 0 && head_dim <= 512);
+  if (head_dim <= 16) return attend.template operator()<16>();
+  if (head_dim <= 32) return attend.template operator()<32>();
+  if (head_dim <= 48) return attend.template operator()<48>();
+  if (head_dim <= 64) return attend.template operator()<64>();
+  if (head_dim <= 80) return attend.template operator()<80>();
+  if (head_dim <= 96) return attend.template operator()<96>();
+  if (head_dim <= 112) return attend.template operator()<112>();
+  if (head_dim <= 128) return attend.template operator()<128>();
+  if (head_dim <= 160) return attend.template operator()<160>();
+  if (head_dim <= 192) return attend.template operator()<192>();
+  if (head_dim <= 256) return attend.template operator()<256>();
+  attend.template operator()<512>();
+}
+
+// Up to head_dim 256 what kernels need is there on any GPU from compute capability 8.0 on.
+template <uint32_t kHeadDim, class Shared>
+constexpr size_t shared_bytes() {
+  static_assert(kHeadDim > 256 || sizeof(Shared) <= 99 * 1024);
+  return sizeof(Shared);
+}
+
+void check(const AttentionArgs& args) {
+  const PagedKv& kv = args.kv;
+  assert(kv.dtype == DType::kBF16 && args.q.dtype == DType::kBF16);
+  assert(kv.block_tokens >= 16 && kAttentionTile % kv.block_tokens == 0);
+  assert(args.num_heads % kv.num_kv_heads == 0);
+  assert(args.q.cols == int64_t{args.num_heads} * kv.head_dim);
+  assert(reinterpret_cast<uintptr_t>(kv.base) % 16 == 0);
+  assert((kv.block_stride | kv.plane_stride | kv.head_stride | kv.token_stride) % 16 == 0);
+  assert(args.sequences.host.size() < 65536 && kv.num_kv_heads < 65536);  // a grid's limits
+  (void)kv;
+}
+
+void run_tiles(CudaStream& stream, const AttentionArgs& args, const TilePlan& plan,
+               const AttentionRecords& records, bool merges) {
+  const TileParams p = {
+      .q = args.q.as<bf16>(),
+      .q_stride = args.q.row_stride,
+      .out = merges ? args.out.as<bf16>() : nullptr,
+      .out_stride = merges ? args.out.row_stride : 0,
+      .kv = args.kv,
+      .sequences = args.sequences.device,
+      .records = records,
+      .group = args.num_heads / args.kv.num_kv_heads,
+      .block_shift = static_cast<uint32_t>(std::countr_zero(args.kv.block_tokens)),
+      .max_rows = plan.max_rows,
+      .splits = plan.splits,
+      .scale_log2 = args.scale * kLog2E,
+      .merges = merges};
+  const dim3 grid(plan.query_tiles * plan.splits, args.kv.num_kv_heads,
+                  static_cast<uint32_t>(args.sequences.host.size()));
+  with_head_dim(args.kv.head_dim, [&]<uint32_t kHeadDim>() {
+    constexpr size_t kShared = shared_bytes<kHeadDim, TileShared<kHeadDim>>();
+    allow_shared(attend_tiles<kHeadDim>, kShared);
+    launch(stream, grid, kBlockThreads, kShared, attend_tiles<kHeadDim>, p);
+  });
+}
+
+// The sequences of up to kTileKernelRows rows.
+void attend_few_rows(CudaStream& stream, const AttentionArgs& args) {
+  const TilePlan plan =
+      plan_tiles(args, kTileKernelRows, stream.is_capturing(), stream.info().multiprocessors);
+  if (plan.query_tiles == 0) return;
+  AttentionRecords records = {
+      .row_stride = int64_t{args.num_heads} * plan.tiles * (args.kv.head_dim + 2),
+      .first_row = plan.first_row,
+      .num_tiles = plan.tiles};
+  if (plan.tiles > 1) {
+    const size_t bytes = plan.num_rows * static_cast<size_t>(records.row_stride) * sizeof(float);
+    records.data = reinterpret_cast<float*>(stream.scratch(CudaStream::Use::kAttention, bytes));
+  }
+  run_tiles(stream, args, plan, records, true);
+  if (plan.tiles > 1) merge_tiles(stream, args, records, plan.max_rows);
+}
+
+// The sequences of [min_rows, max_rows] rows. They are not part of what is captured.
+void attend_many_rows(CudaStream& stream, const AttentionArgs& args, uint32_t min_rows,
+                      uint32_t max_rows) {
+  const uint32_t count = count_row_items(args, min_rows, max_rows);
+  if (count == 0) return;
+  auto* const items = reinterpret_cast<RowItem*>(stream.stage(count * sizeof(RowItem)));
+  fill_row_items(args, min_rows, max_rows, {items, count});
+  const RowParams p = {.q = args.q.as<bf16>(),
+                       .q_stride = args.q.row_stride,
+                       .out = args.out.as<bf16>(),
+                       .out_stride = args.out.row_stride,
+                       .kv = args.kv,
+                       .sequences = args.sequences.device,
+                       .items = items,
+                       .group = args.num_heads / args.kv.num_kv_heads,
+                       .block_shift = static_cast<uint32_t>(std::countr_zero(args.kv.block_tokens)),
+                       .scale_log2 = args.scale * kLog2E};
+  with_head_dim(args.kv.head_dim, [&]<uint32_t kHeadDim>() {
+    constexpr size_t kShared = shared_bytes<kHeadDim, RowShared<kHeadDim>>();
+    allow_shared(attend_rows<kHeadDim>, kShared);
+    launch(stream, count * args.kv.num_kv_heads, kBlockThreads, kShared, attend_rows<kHeadDim>, p);
+  });
+}
+
+}  // namespace
+
+void cuda_attention(Stream& base, const AttentionArgs& args) {
+  check(args);
+  CudaStream& stream = cuda_stream(base);
+  attend_few_rows(stream, args);
+  const bool has_long = std::ranges::any_of(
+      args.sequences.host, [](const SequenceRows& s) { return s.num_rows >= kLongChunkRows; });
+  if (has_long && wgmma_attention_fits(stream.info(), args)) {
+    attend_many_rows(stream, args, kTileKernelRows + 1, kLongChunkRows - 1);
+    wgmma_attention(stream, args, kLongChunkRows);
+  } else {
+    attend_many_rows(stream, args, kTileKernelRows + 1, UINT32_MAX);
+  }
+}
+
+void cuda_attention_deterministic(Stream& base, const AttentionArgs& args) {
+  check(args);
+  CudaStream& stream = cuda_stream(base);
+  attend_few_rows(stream, args);
+  attend_many_rows(stream, args, kTileKernelRows + 1, UINT32_MAX);
+}
+
+void cuda_attention_partials(Stream& base, const AttentionArgs& args,
+                             const AttentionPartials& partials) {
+  check(args);
+  if (partials.num_tiles == 0 || partials.records.rows == 0) return;
+  CudaStream& stream = cuda_stream(base);
+  TilePlan plan =
+      plan_tiles(args, UINT32_MAX, stream.is_capturing(), stream.info().multiprocessors);
+  if (plan.query_tiles == 0) return;
+  plan.splits =
+      tile_splits(partials.num_tiles,
+                  uint64_t{args.sequences.host.size()} * args.kv.num_kv_heads * plan.query_tiles,
+                  stream.info().multiprocessors);
+  const AttentionRecords records = {.data = partials.records.as<float>(),
+                                    .row_stride = partials.records.row_stride,
+                                    .first_tile = partials.first_tile,
+                                    .num_tiles = partials.num_tiles};
+  assert(partials.records.cols ==
+         int64_t{args.num_heads} * partials.num_tiles * (args.kv.head_dim + 2));
+  run_tiles(stream, args, plan, records, false);
+}
+
+}  // namespace baton::ops
