@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 
-from bench import gpu_bundle, gpu_facts, gpu_report
+from bench import gpu_bundle, gpu_facts, gpu_report, gpu_tests
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PARTS = ["ops", "sanitize", "tokens", "bench", "torch"]
@@ -41,6 +41,8 @@ SMALL = ":".join(
         "CudaGraph.ALaunchedAgainLayerIsTheEagerOne",
     ]
 )
+
+MOST_FALLS = 6  # of a test program, before it is given up
 
 
 @dataclasses.dataclass
@@ -107,11 +109,7 @@ class Check:
         return verdict
 
     def ops(self) -> Verdict:
-        figures = self.out / "ops.json"
-        figures.unlink(missing_ok=True)
-        command = [self.where.program("ops_cuda_test"), f"--gtest_output=json:{figures}"]
-        run = self.run("ops", command, self.options.timeout)
-        return verdict_of_tests(run, figures)
+        return self.tests("ops", [self.where.program("ops_cuda_test")], "*")[0]
 
     def sanitize(self) -> Verdict:
         sanitizer = gpu_facts.find_program("compute-sanitizer")
@@ -119,20 +117,31 @@ class Check:
             return Verdict(None, "no compute-sanitizer here")
         lines, ok = [], True
         for tool in self.options.sanitizers:
-            figures = self.out / f"sanitize_{tool}.json"
-            figures.unlink(missing_ok=True)
             command = [sanitizer, "--tool", tool, "--error-exitcode", "99",
-                       self.where.program("ops_cuda_test"), f"--gtest_filter={SMALL}",
-                       f"--gtest_output=json:{figures}"]  # fmt: skip
-            run = self.run("sanitize", command, self.options.timeout)
-            if "Device not supported" in run.text:
+                       self.where.program("ops_cuda_test")]  # fmt: skip
+            verdict, text = self.tests("sanitize", command, SMALL)
+            if "Device not supported" in text:
                 return Verdict(None, "compute-sanitizer does not support this device")
-            tests = verdict_of_tests(run, figures)
-            errors = [line for line in run.text.splitlines() if "ERROR SUMMARY" in line]
+            errors = [line for line in text.splitlines() if "ERROR SUMMARY" in line]
             said = errors[-1].split("SUMMARY:")[-1].strip() if errors else "no summary"
-            lines.append(f"{tool}: {said}; {tests.line}")
-            ok = ok and bool(tests.ok)
+            lines.append(f"{tool}: {said}; {verdict.line}")
+            ok = ok and bool(verdict.ok)
         return Verdict(ok, "; ".join(lines))
+
+    def tests(self, name: str, command: list, pattern: str) -> tuple[Verdict, str]:
+        """A GoogleTest program. Where it falls or hangs in one test, the others still run."""
+        seen, text, end = gpu_tests.Seen(), "", time.monotonic() + self.options.timeout
+        for _ in range(MOST_FALLS):
+            left = ":".join(sorted(seen.begun))
+            timeout = min(self.options.test_timeout, max(end - time.monotonic(), 1))
+            run = self.run(name, [*command, f"--gtest_filter={pattern}-{left}"], timeout)
+            text += run.text
+            seen.read(run.text)
+            if run.status is not None and seen.ended(run.text):
+                break
+            if not seen.note_fall():
+                break
+        return Verdict(seen.ok(run.status), seen.line(last_line(run))), text
 
     def tokens(self) -> Verdict:
         python = self.python_with_torch()
@@ -190,27 +199,6 @@ def last_line(run: Run) -> str:
     return said if run.status == 0 else f"status {run.status}: {said}"
 
 
-def verdict_of_tests(run: Run, figures: pathlib.Path) -> Verdict:
-    """What GoogleTest says; a program that fell has written nothing."""
-    if run.status is None or not figures.exists():
-        begun = [line for line in run.text.splitlines() if "[ RUN " in line]
-        where = f", in {begun[-1].split(']')[-1].strip()}" if begun else ""
-        return Verdict(False, last_line(run) + where)
-    found = json.loads(figures.read_text())
-    cases = [case for suite in found["testsuites"] for case in suite["testsuite"]]
-    failed = [f"{c['classname']}.{c['name']}" for c in cases if c.get("failures")]
-    skipped = [c for c in cases if c.get("result") == "SKIPPED"]
-    if cases and len(skipped) == len(cases):
-        said = [line for line in run.text.splitlines() if "not tested" in line]
-        return Verdict(None, said[0].strip() if said else "all tests were skipped")
-    line = f"{len(cases) - len(failed) - len(skipped)} of {len(cases)} tests passed"
-    if skipped:
-        line += f", {len(skipped)} skipped"
-    if failed:
-        line += f"; failed: {', '.join(failed[:8])}{' ...' if len(failed) > 8 else ''}"
-    return Verdict(run.status == 0 and not failed, line)
-
-
 def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -227,6 +215,8 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=pathlib.Path, help="where logs and figures go")
     parser.add_argument("--page", type=pathlib.Path, help="where the page goes")
     parser.add_argument("--timeout", type=float, default=300, help="seconds that a part may take")
+    parser.add_argument("--test-timeout", type=float, default=150,
+                        help="seconds after which the tests count as hanging")  # fmt: skip
     parser.add_argument("--sanitizers", type=lambda text: text.split(","), default=["memcheck"],
                         help="its tools: memcheck,racecheck,initcheck,synccheck")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="less of bench and torch")

@@ -9,7 +9,8 @@ namespace {
 
 using device::Tensor;
 
-// Seconds of attention of all rows of these sequences, by each table.
+// Seconds of attention of all rows of these sequences, by each table. Chunks are not recorded: the
+// host plans them anew each time.
 struct Measured {
   Spread fast, deterministic;
 };
@@ -20,14 +21,17 @@ Measured measure(Lab& lab, const BenchCache& cache, const BenchSequences& sequen
   const device::Buffer q = lab.random(static_cast<size_t>(rows * width) * 2);
   const device::Buffer out = lab.memory(static_cast<size_t>(rows * width) * 2);
   const auto time = [&](const ops::Ops& ops) {
-    return time_recorded(*lab.stream, lab.repeats, [&](uint32_t i) {
+    const Enqueue enqueue = [&](uint32_t i) {
       ops.attention(*lab.stream, {.q = Tensor::matrix(q.data(), DType::kBF16, rows, width),
                                   .kv = cache.layer(i),
                                   .num_heads = c.num_heads,
                                   .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
                                   .sequences = sequences.get(),
                                   .out = Tensor::matrix(out.data(), DType::kBF16, rows, width)});
-    });
+    };
+    const bool decode = sequences.host().size() == rows;
+    return decode ? time_recorded(*lab.stream, lab.repeats, enqueue)
+                  : time_called(*lab.stream, lab.repeats, enqueue);
   };
   return {time(lab.fast), time(lab.deterministic)};
 }

@@ -26,7 +26,14 @@ Lab::Lab(bool is_quick)
       stream(device->make_stream()),
       fast(ops::cuda_ops({}).value()),
       deterministic(ops::cuda_ops({.deterministic = true}).value()),
-      config(model::llama3_8b_shape(is_quick ? 8 : 32)) {}
+      config(model::llama3_8b_shape(is_quick ? 8 : 32)),
+      normal_(kPattern),
+      halves_(kPattern) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (float& v : normal_) v = normal(random);
+  std::transform(normal_.begin(), normal_.end(), halves_.begin(), f32_to_bf16);
+}
 
 device::Buffer Lab::memory(size_t bytes) { return device->allocate(bytes).value(); }
 
@@ -42,23 +49,15 @@ void Lab::fill(const device::Buffer& buffer, const void* pattern, size_t bytes) 
   stream->synchronize();
 }
 
-device::Buffer Lab::random(size_t bytes, float scale) {
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal(0, scale);
-  std::vector<uint16_t> pattern(std::min(kPattern, bytes / sizeof(uint16_t) + 1));
-  for (uint16_t& v : pattern) v = f32_to_bf16(normal(random));
+device::Buffer Lab::random(size_t bytes) {
   device::Buffer buffer = memory(bytes);
-  fill(buffer, pattern.data(), pattern.size() * sizeof(uint16_t));
+  fill(buffer, halves_.data(), halves_.size() * sizeof(uint16_t));
   return buffer;
 }
 
 device::Buffer Lab::random_f32(size_t count) {
-  std::mt19937 random(2);
-  std::normal_distribution<float> normal;
-  std::vector<float> pattern(std::min(kPattern, count));
-  for (float& v : pattern) v = normal(random);
   device::Buffer buffer = memory(count * sizeof(float));
-  fill(buffer, pattern.data(), pattern.size() * sizeof(float));
+  fill(buffer, normal_.data(), normal_.size() * sizeof(float));
   return buffer;
 }
 

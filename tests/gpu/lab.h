@@ -36,12 +36,16 @@ struct Lab {
   formats::ModelConfig config;  // Llama-3-8B's shape; fewer layers where it is quick
   Roofs roofs;
 
-  // bf16 of about a normal distribution: constant values would cost the GPU less power.
-  device::Buffer random(size_t bytes, float scale = 1.0f);
+  // Normally distributed, bf16 and f32: constant values would cost the GPU less power.
+  device::Buffer random(size_t bytes);
   device::Buffer random_f32(size_t count);
   device::Buffer memory(size_t bytes);  // contents undefined
 
   void fill(const device::Buffer& buffer, const void* pattern, size_t bytes);
+
+ private:
+  std::vector<float> normal_;     // what all random memory repeats
+  std::vector<uint16_t> halves_;  // the same in bf16
 };
 
 // A cache of the model's layout, as much of it as is wanted and the GPU has room for, full of

@@ -33,6 +33,7 @@ Backend make_backend(const TestOptions& options) {
 Backend cpu_backend(unsigned threads) { return {device::make_cpu_device(threads), ops::cpu_ops()}; }
 
 bool test_on_cuda() { return is_set("BATON_TEST_DEVICE", "cuda"); }
+bool gives_same_bits() { return !test_on_cuda() || is_set("BATON_TEST_DETERMINISTIC", "1"); }
 
 ModelUnderTest::ModelUnderTest(const std::filesystem::path& path, const TestOptions& given)
     : backend_(make_backend(given)), stream_(device().make_stream()) {

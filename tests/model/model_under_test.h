@@ -69,5 +69,7 @@ class ModelUnderTest {
 
 // Whether tests are to use a GPU; the tests of f32 arithmetic are then skipped.
 bool test_on_cuda();
+// Whether a row has the same bits in any batch there.
+bool gives_same_bits();
 
 }  // namespace baton::model

@@ -82,8 +82,7 @@ void run_tiles(CudaStream& stream, const AttentionArgs& args, const TilePlan& pl
 
 // The sequences of up to kTileKernelRows rows.
 void attend_few_rows(CudaStream& stream, const AttentionArgs& args) {
-  const TilePlan plan =
-      plan_tiles(args, kTileKernelRows, stream.is_capturing(), stream.info().multiprocessors);
+  const TilePlan plan = plan_tiles(args, kTileKernelRows, stream.info().multiprocessors);
   if (plan.query_tiles == 0) return;
   AttentionRecords records = {
       .row_stride = int64_t{args.num_heads} * plan.tiles * (args.kv.head_dim + 2),
@@ -149,8 +148,7 @@ void cuda_attention_partials(Stream& base, const AttentionArgs& args,
   check(args);
   if (partials.num_tiles == 0 || partials.records.rows == 0) return;
   CudaStream& stream = cuda_stream(base);
-  TilePlan plan =
-      plan_tiles(args, UINT32_MAX, stream.is_capturing(), stream.info().multiprocessors);
+  TilePlan plan = plan_tiles(args, UINT32_MAX, stream.info().multiprocessors);
   if (plan.query_tiles == 0) return;
   plan.splits =
       tile_splits(partials.num_tiles,

@@ -28,8 +28,7 @@ uint32_t item_tokens(const AttentionArgs& args, const RowItem& item) {
 
 }  // namespace
 
-TilePlan plan_tiles(const AttentionArgs& args, uint32_t max_rows, bool capturing,
-                    uint32_t multiprocessors) {
+TilePlan plan_tiles(const AttentionArgs& args, uint32_t max_rows, uint32_t multiprocessors) {
   const auto sequences = args.sequences.host;
   uint32_t rows = 0, tokens = 0, begin = UINT32_MAX, end = 0;
   bool decode = true;
@@ -41,7 +40,7 @@ TilePlan plan_tiles(const AttentionArgs& args, uint32_t max_rows, bool capturing
     begin = std::min(begin, s.first_row);
     end = std::max(end, s.first_row + s.num_rows);
   }
-  if (decode || capturing) {
+  if (decode) {  // it may be recorded, and launched again with all rows taken
     rows = sequences.empty() ? 0 : std::max(rows, 1u);
     tokens = std::max(tokens, args.sequences.max_tokens);
     begin = 0;

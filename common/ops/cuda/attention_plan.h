@@ -30,11 +30,10 @@ struct TilePlan {
   uint32_t num_rows = 0;   // take part
 };
 
-// For the sequences of at most max_rows rows. A batch where none has more than one row, or any that
-// is being captured, is planned for all that it may be launched with again: one row in each
-// sequence, args.sequences.max_tokens tokens.
-TilePlan plan_tiles(const AttentionArgs& args, uint32_t max_rows, bool capturing,
-                    uint32_t multiprocessors);
+// For the sequences of at most max_rows rows. A batch where none has more than one row may be
+// captured: it is planned for all that it may be launched with again, one row in each sequence and
+// args.sequences.max_tokens tokens.
+TilePlan plan_tiles(const AttentionArgs& args, uint32_t max_rows, uint32_t multiprocessors);
 
 // So many blocks share the tiles of a sequence and KV head, where `pairs` of the two may each have
 // up to `tiles`: enough blocks that the last ones to finish do not show, few enough that empty ones
