@@ -14,11 +14,24 @@
 namespace baton::cli {
 namespace {
 
-// After fork: only calls that are safe between fork and exec.
+// The handlers that a child has from its parent would swallow its signals, and tell the parent of
+// them through descriptors that both still share.
+void drop_handlers() {
+  for (int signal = 1; signal < NSIG; ++signal) {
+    struct sigaction action;
+    if (sigaction(signal, nullptr, &action) != 0 || action.sa_handler == SIG_IGN) continue;
+    action = {};
+    action.sa_handler = SIG_DFL;
+    sigaction(signal, &action, nullptr);
+  }
+}
+
+// After fork, with all signals blocked: only calls that are safe between fork and exec.
 [[noreturn]] void become(char* const* argv, char* const* environment, pid_t parent, int write_fd) {
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (getppid() != parent) _exit(1);  // it died before the line above
+  drop_handlers();
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -59,9 +72,13 @@ result<Child> spawn_self(const std::vector<std::string>& args) {
   const std::vector<char*> argv = null_terminated(all), environment = null_terminated(variables);
 
   const pid_t parent = getpid();
+  sigset_t every, before;
+  sigfillset(&every);
+  pthread_sigmask(SIG_SETMASK, &every, &before);
   const pid_t pid = fork();
   if (pid == 0) become(argv.data(), environment.data(), parent, fds[1]);
   const int fork_errno = errno;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   close(fds[1]);
   if (pid < 0) {
     close(fds[0]);

@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "cli/device_defaults.h"
 #include "cli/http_address.h"
 #include "cli/model_name.h"
 #include "common/base/log.h"
@@ -29,9 +30,10 @@ void add_options(Options& options, UpConfig& c) {
   options.add("deterministic", &c.deterministic,
               "On GPUs, give a request the same tokens in any batch; slower");
   options.add("kv-gib", &c.kv_gib, "KV cache of each worker, GiB");
-  options.add("block-tokens", &c.block_tokens, "Tokens in a KV block: 16, 32, 64, 128 or 256");
+  options.add("block-tokens", &c.block_tokens,
+              "Tokens in a KV block: 16, 32, 64, 128 or 256; on a GPU 64 unless given");
   options.add("chunk-tokens", &c.chunk_tokens,
-              "Prompt tokens computed in one step; 0: all at once");
+              "Prompt tokens computed in one step; 0: all at once; on a GPU 2048 unless given");
   options.add("max-context", &c.max_context, "Longest prompt + output; 0: what the model allows");
   options.add("max-sequences", &c.max_sequences, "Sequences that a worker decodes at once");
   options.add("prefix-cache", &c.prefix_cache, "Keep the KV of finished prompts for reuse");
@@ -49,6 +51,7 @@ void add_options(Options& options, UpConfig& c) {
 void settle(const Options& options, UpConfig& c) {
   if (c.mixed > 0 && !options.was_set("prefill")) c.prefill = 0;
   if (c.mixed > 0 && !options.was_set("decode")) c.decode = 0;
+  settle_for_device(options, c.device, &c.block_tokens, &c.chunk_tokens);
 }
 
 status check(const UpConfig& c) {

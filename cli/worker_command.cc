@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "cli/commands.h"
+#include "cli/device_defaults.h"
 #include "cli/model_name.h"
 #include "cli/process.h"
 #include "cli/run_loop.h"
@@ -41,9 +42,9 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add("threads", &w.threads, "Compute threads");
   options.add("dtype", &w.dtype, "Weights and KV cache: bf16 or f32");
   options.add("kv-gib", &s.kv_gib, "KV cache, GiB");
-  options.add("block-tokens", &w.block_tokens, "Tokens in a KV block: 16, 32, 64, 128 or 256");
+  options.add("block-tokens", &w.block_tokens, "Tokens in a KV block: 16, 32, 64, 128 or 256; on a GPU 64 unless given");
   options.add("chunk-tokens", &w.chunk_tokens,
-              "Prompt tokens computed in one step; 0: all at once");
+              "Prompt tokens computed in one step; 0: all at once; on a GPU 2048 unless given");
   options.add("max-context", &w.max_context, "Longest prompt + output; 0: what the model allows");
   options.add("max-sequences", &w.max_sequences, "Sequences decoded at once");
   options.add("step-depth", &w.step_depth, "Steps planned ahead: 1 or 2");
@@ -110,6 +111,10 @@ int run_worker(const std::vector<std::string>& args) {
   WorkerSettings settings;
   Options options("worker", "One worker: a model, its KV cache, and a role.");
   add_options(options, settings);
+  options.settle([&] {
+    worker::WorkerConfig& w = settings.worker;
+    settle_for_device(options, w.device, &w.block_tokens, &w.chunk_tokens);
+  });
   const auto outcome = options.parse(args);
   if (outcome && *outcome == Options::Outcome::kDone) return 0;
   const status usable = outcome ? check(settings) : status(outcome.error());

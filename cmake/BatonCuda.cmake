@@ -9,6 +9,15 @@ if(BATON_CCACHE)
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${BATON_CCACHE})
 endif()
 set(CMAKE_CUDA_ARCHITECTURES OFF)  # CMake 3.25 does not know sm_90a; the flags are below
+if(NOT DEFINED ENV{CUDACXX})
+  find_program(CMAKE_CUDA_COMPILER nvcc PATHS /usr/local/cuda/bin)
+endif()
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  message(FATAL_ERROR "BATON_CUDA needs NVIDIA's nvcc 12.4 or newer, and none was found: put it on "
+                      "the PATH, or name it in the environment variable CUDACXX")
+endif()
 enable_language(CUDA)
 find_package(CUDAToolkit 12.4 REQUIRED)
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs every test: ctest (C++), then pytest (real processes).
+# Where nvcc is, what is for NVIDIA GPUs is compiled, too; its tests skip where there is no GPU.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
@@ -51,10 +52,30 @@ if $fast; then
   pytest_options+=(-m "not slow")
 fi
 
+# Compiles all operations, for every GPU that a release is for, and runs their tests.
+test_cuda() {
+  local begun=$SECONDS options=(--output-on-failure) status
+  [ -z "$only" ] || options+=(-R "$only")
+  ./scripts/build.sh cuda ops_cuda_test gpu_bench generate &&
+    ctest --test-dir build/cuda/tests/ops/cuda "${options[@]}"
+  status=$?
+  echo "test.sh: CUDA took $((SECONDS - begun)) s" >&2
+  return $status
+}
+
 ctest "${ctest_options[@]}"
 cpp=$?
+cuda=0
+if [ "$preset" != release ]; then
+  echo "test.sh: CUDA is left out: it does not go with sanitizers" >&2
+elif PATH=$PATH:/usr/local/cuda/bin command -v nvcc >/dev/null; then
+  echo "test.sh: nvcc is here: building what is for CUDA (the preset cuda), and testing it" >&2
+  test_cuda || cuda=1
+else
+  echo "test.sh: no nvcc here: what is for CUDA is left out" >&2
+fi
 "$python" -m pytest "${pytest_options[@]}"
 py=$?
 # A pattern may fit no Python test (pytest then exits 5).
 [ "$py" -eq 5 ] && [ -n "$only" ] && py=0
-[ "$cpp" -eq 0 ] && [ "$py" -eq 0 ]
+[ "$cpp" -eq 0 ] && [ "$cuda" -eq 0 ] && [ "$py" -eq 0 ]

@@ -40,14 +40,16 @@ class Node final : public Worker,
   void drain(milliseconds grace, std::function<void()> done) override;
 
  private:
-  // building
+  // building, in node_build.cc
   status make_device();
   status load_model();
   status make_handoff();
+  bool needs_host_cache() const;
   status allocate_device_cache(const kvcache::KvLayout& layout);
   result<std::unique_ptr<kvtransfer::Transport>> make_transport();
   status make_engine();
   void make_services();
+
   status serve();
 
   // routers

@@ -68,9 +68,7 @@ struct StepBatch {
   StepSequence& add_sequence();
   void clear();  // as new, but keeps the memory
   uint32_t num_rows() const;
-  bool empty() const {
-    return sequences.empty() && block_copies.empty() && arrived.empty();
-  }
+  bool empty() const { return sequences.empty() && block_copies.empty() && arrived.empty(); }
 };
 
 inline StepSequence& StepBatch::add_sequence() {

@@ -130,8 +130,7 @@ void StepRunner::begin(StepBatch& batch, StepObserver& observer) {
 
 bool StepRunner::look() {
   assert(in_flight_ > 0);
-  tell_layers(oldest_, /*wait=*/false);
-  return steps_[oldest_].done->done();
+  return tell_layers(oldest_, /*wait=*/false) && steps_[oldest_].done->done();
 }
 
 void StepRunner::finish() {
@@ -194,13 +193,13 @@ void StepRunner::layer_done(device::Stream& stream, uint32_t layer) {
 }
 
 // From the first that was not told on, up to one that is not done yet, unless that is waited for.
-// Where the device runs inline, all have been told.
-void StepRunner::tell_layers(uint32_t index, bool wait) {
+// Whether all have been told; where the device runs inline, they have.
+bool StepRunner::tell_layers(uint32_t index, bool wait) {
   Step& step = steps_[index];
-  if (step.observer == nullptr || is_inline()) return;
+  if (step.observer == nullptr || is_inline()) return true;
   for (; step.told < model_.config().num_layers; ++step.told) {
     const uint32_t layer = step.told;
-    if (!wait && !is_layer_done(index, layer)) return;
+    if (!wait && !is_layer_done(index, layer)) return false;
     if (mirror_ != nullptr) {
       mirror_->finish(index, layer, *step.batch);
       step.observer->on_layer(*step.batch, layer);
@@ -209,6 +208,7 @@ void StepRunner::tell_layers(uint32_t index, bool wait) {
       tell_layer(step, layer);
     }
   }
+  return true;
 }
 
 bool StepRunner::is_layer_done(uint32_t index, uint32_t layer) const {

@@ -89,7 +89,7 @@ class StepRunner final : private model::LayerObserver {
   void put_together(const StepBatch& batch);
   TokenId token_of(SlotId slot) const;
   void layer_done(device::Stream& stream, uint32_t layer) override;
-  void tell_layers(uint32_t index, bool wait);
+  bool tell_layers(uint32_t index, bool wait);
   bool is_layer_done(uint32_t index, uint32_t layer) const;
   void tell_layer(Step& step, uint32_t layer);
   void digest(StepSequence& sequence, uint32_t layer);

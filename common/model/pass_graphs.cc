@@ -25,7 +25,8 @@ PassGraphs::Shape PassGraphs::shape_of(const ForwardBatch& batch, uint32_t max_r
     tokens = std::max(tokens, s.position + s.num_rows);
   }
   return {.rows = std::max(rows, std::min(bucket(rows), max_rows)),
-          .max_tokens = std::bit_ceil(tokens)};
+          .max_tokens = std::bit_ceil(tokens),
+          .resolves = batch.drawn != nullptr};
 }
 
 }  // namespace baton::model

@@ -20,6 +20,7 @@ class PassGraphs {
   struct Shape {
     uint32_t rows = 0;
     uint32_t max_tokens = 0;  // of the longest sequence
+    bool resolves = false;    // tokens that were drawn on the device
     friend auto operator<=>(const Shape&, const Shape&) = default;
   };
 

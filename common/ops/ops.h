@@ -51,7 +51,8 @@ struct Sequences {
   // For a device that reads host memory.
   static Sequences on_host(std::span<const SequenceRows> all) {
     Sequences s{all, all.data(), 0};
-    for (const SequenceRows& r : all) s.max_tokens = std::max(s.max_tokens, r.position + r.num_rows);
+    for (const SequenceRows& r : all)
+      s.max_tokens = std::max(s.max_tokens, r.position + r.num_rows);
     return s;
   }
 };

@@ -84,13 +84,14 @@ bool RandomLoad::has_room(const StepBatch& batch) const {
 
 void RandomLoad::open(const Request& request, SlotId slot, uint32_t choice,
                       std::vector<TokenId> tokens, StepBatch& batch) const {
-  batch.opens.push_back({.slot = slot,
-                         .params = request.params,
-                         .logit_bias = {{7, 2.5f}, {9, -1.0f}},
-                         .banned_until_min = {11, 12},
-                         .tokens = std::move(tokens),
-                         .prompt_tokens = static_cast<uint32_t>(request.prompt.size()),
-                         .choice = choice});
+  batch.opens.push_back(
+      {.slot = slot,
+       .params = request.params,
+       .logit_bias = {{7, 2.5f}, {11, request.params.min_tokens > 0 ? 8.0f : 0.0f}},
+       .banned_until_min = {11, 12},
+       .tokens = std::move(tokens),
+       .prompt_tokens = static_cast<uint32_t>(request.prompt.size()),
+       .choice = choice});
 }
 
 void RandomLoad::prefill(Request& request, uint64_t id, StepBatch& batch) {
@@ -184,7 +185,11 @@ void RandomLoad::receive(Request& request, uint64_t id, StepBatch& batch) {
   s.client = id;
   s.position = prompt;
   s.num_rows = 1;
-  s.tokens = {request.first_token};
+  if (chance(2)) {
+    s.tokens = {request.first_token};
+  } else {
+    s.last_of = choice.slot;  // which has been opened with it
+  }
   s.block_table = choice.table;
   batch.samples.push_back(
       {.sequence = static_cast<uint32_t>(batch.sequences.size() - 1), .slot = choice.slot});

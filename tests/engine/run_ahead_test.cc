@@ -258,6 +258,12 @@ TEST_F(RunAhead, ASlotIsOpenedAnewWhileItsDrawIsInFlight) {
   s.tokens = some_tokens(kPrompt, 2);
   s.block_table = table(0);
   open(batches[1], 0, 0, {.temperature = 1, .frequency_penalty = 2, .seed = 77});
+  // One that comes back with tokens that it had: its row is the last of them.
+  decode(batches[1], {1}, kPrompt);
+  batches[1].opens.push_back({.slot = SlotId{1},
+                              .params = {.temperature = 1, .seed = 78},
+                              .tokens = {5, 6, 7},
+                              .prompt_tokens = 2});
   decode(batches[2], {0, 1}, kPrompt + 1);
   batches[2].sequences[0].position = kPrompt;
   decode(batches[3], {0, 1}, kPrompt + 2);
@@ -277,6 +283,33 @@ TEST_F(RunAhead, ASlotIsOpenedAnewWhileItsDrawIsInFlight) {
   expect_done(batches[2]);
   expect_done(batches[3]);
   expect_as_on_cpu(batches, again);
+}
+
+// What a layer's reader waits for is told while the step computes on.
+TEST_F(RunAhead, LayersAreToldAsTheyComeWhileAStepRunsAlone) {
+  StepBatch batch;
+  StepSequence& s = batch.add_sequence();
+  s.num_rows = kPrompt;
+  s.tokens = some_tokens(kPrompt, 9);
+  s.block_table = table(5);
+  s.digest = true;
+  both.gpu.hold_at_export(2);
+  ASSERT_TRUE(both.fake.engine().submit(&batch));
+  EngineEvent event = both.fake.wait();
+  EXPECT_EQ(event.kind, EngineEvent::Kind::kLayerDone);
+  EXPECT_EQ(event.layer, 0u);
+  EXPECT_FALSE(both.fake.engine().poll(event));
+  // The next step is enqueued behind it all the same.
+  StepBatch next;
+  decode(next, {0, 1}, kPrompt);
+  ASSERT_TRUE(both.fake.engine().submit(&next));
+  wait_until_enqueued(1);
+  both.gpu.let_go();
+  event = both.fake.wait();
+  EXPECT_EQ(event.kind, EngineEvent::Kind::kLayerDone);
+  EXPECT_EQ(event.layer, 1u);
+  expect_done(batch);
+  expect_done(next);
 }
 
 // Choices of one prompt fork its last block in the step in which blocks arrive.

@@ -38,6 +38,8 @@ class FakeGpu final : public Device {
   // From any thread. While held, streams finish what they are at and begin nothing more.
   void hold();
   void let_go();
+  // Holds itself while the export of that number, from now on, runs.
+  void hold_at_export(int number) { exports_to_hold_ = number; }
   // Now and then something waits for up to so long before it runs.
   void set_jitter(std::chrono::microseconds most) { jitter_us_ = static_cast<int>(most.count()); }
   void set_captures_fail(bool fail) { captures_fail_ = fail; }
@@ -48,6 +50,10 @@ class FakeGpu final : public Device {
     std::atomic<uint64_t> captures{0}, launches{0};
   };
   Counts& counts() { return counts_; }
+
+  void exporting() {  // an operation, when it runs
+    if (exports_to_hold_ > 0 && --exports_to_hold_ == 0) hold();
+  }
 
  private:
   friend class FakeStream;
@@ -60,6 +66,7 @@ class FakeGpu final : public Device {
   const std::unique_ptr<Device> cpu_;  // one thread a stream computes
   std::atomic<uint64_t> streams_{0};
   std::atomic<int> jitter_us_{0}, capturing_{0};
+  std::atomic<int> exports_to_hold_{0};
   std::atomic<bool> captures_fail_{false};
   Counts counts_;
   std::mutex mutex_;

@@ -301,8 +301,9 @@ void export_kv(Stream& stream, const ExportKvArgs& args) {
   const Real now{s.memory(), false};
   now(args.blocks), now.at(args.digests, args.blocks.size());
   must(!s.memory().is_device(args.mirror), "a mirror in the device's memory");
-  s.enqueue([args, &memory = s.memory()](CpuStream&) {
-    const Real real{memory, true};
+  s.enqueue([args, &s](CpuStream&) {
+    s.gpu().exporting();
+    const Real real{s.memory(), true};
     uint64_t* digest = args.digests;
     for (const KvCopyBlock& block : real(args.blocks)) export_block(args, real, block, digest++);
   });

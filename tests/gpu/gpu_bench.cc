@@ -21,7 +21,6 @@ namespace {
 
 // Kept free beside the cache: what steps of 8192 rows work in, scratch, a second stream's handles.
 constexpr size_t kKeepFree = size_t{10} << 30;
-constexpr uint32_t kBlockTokens = 16;
 constexpr size_t kMostTokens = 64 * 8192 + 4096;  // of the cache
 
 json::object facts() {
@@ -37,8 +36,8 @@ json::object facts() {
 
 class Bench {
  public:
-  Bench(bool quick, std::set<std::string> only, std::string path)
-      : lab_(quick), only_(std::move(only)), path_(std::move(path)) {
+  Bench(bool quick, uint32_t block_tokens, std::set<std::string> only, std::string path)
+      : lab_(quick), block_tokens_(block_tokens), only_(std::move(only)), path_(std::move(path)) {
     all_["gpu"] = facts();
     all_["quick"] = quick;
     all_["layers"] = lab_.config.num_layers;
@@ -52,7 +51,7 @@ class Bench {
     }
     if (wants("deterministic")) {
       const auto model = make_model(lab_, lab_.deterministic, weights());
-      const BenchCache cache(lab_, kBlockTokens, kMostTokens, kKeepFree);
+      const BenchCache cache(lab_, block_tokens_, kMostTokens, kKeepFree);
       note("deterministic_decode",
            measure_decode(lab_, *model, lab_.deterministic, cache, parts, true));
       note("deterministic_prefill", measure_prefill(lab_, *model, cache, parts));
@@ -72,7 +71,7 @@ class Bench {
   void fast_parts(Parts& parts) {
     model::Weights made = weights();
     if (wants("products")) note("products", measure_products(lab_, made, &parts));
-    const BenchCache cache(lab_, kBlockTokens, kMostTokens, kKeepFree);
+    const BenchCache cache(lab_, block_tokens_, kMostTokens, kKeepFree);
     say(fmt::format("a cache of {} tokens", cache.max_tokens()));
     all_["cache_tokens"] = cache.max_tokens();
     if (wants("elementwise")) {
@@ -100,6 +99,7 @@ class Bench {
 
   const TimePoint start_ = Clock::now();
   Lab lab_;
+  const uint32_t block_tokens_;
   const std::set<std::string> only_;
   const std::string path_;
   json::object all_;
@@ -112,6 +112,7 @@ int main(int argc, char** argv) {
   std::string path;
   std::vector<std::string> only;
   bool quick = false;
+  uint32_t block_tokens = 16;
   CLI::App app("Speed on a GPU, beside what the GPU can do");
   app.add_option("--json", path, "file to write");
   app.add_option("--only", only, "parts to measure")
@@ -119,9 +120,12 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember(
           {"roofs", "products", "attention", "elementwise", "steps", "deterministic"}));
   app.add_flag("--quick", quick, "8 layers, fewer shapes, fewer repeats");
+  app.add_option("--block-tokens", block_tokens, "tokens in a KV block")
+      ->capture_default_str()
+      ->check(CLI::IsMember({16u, 32u, 64u, 128u, 256u}));
   CLI11_PARSE(app, argc, argv);
   try {
-    baton::gpu::Bench(quick, {only.begin(), only.end()}, path).run();
+    baton::gpu::Bench(quick, block_tokens, {only.begin(), only.end()}, path).run();
   } catch (const std::exception& e) {
     fmt::print(stderr, "gpu_bench: {}\n", e.what());
     return 1;

@@ -9,6 +9,7 @@
 
 #include "common/device/cuda/cuda_device.h"
 #include "common/model/model.h"
+#include "common/model/rope.h"
 #include "common/ops/cuda/cuda_ops.h"
 #include "tests/model/random_weights.h"
 
@@ -65,6 +66,7 @@ BenchCache::BenchCache(Lab& lab, uint32_t block_tokens, size_t tokens, size_t ke
     : config_(lab.config), block_tokens_(block_tokens) {
   auto layout = kvcache::KvLayout::full_kv(config_.num_layers, config_.num_kv_heads,
                                            config_.head_dim, DType::kBF16, block_tokens);
+  layout.rope = model::rope_text(model::rope_frequencies(config_, {}).value());
   const size_t free = free_memory_bytes();
   const size_t room = free > keep_free_bytes ? (free - keep_free_bytes) / layout.block_bytes() : 0;
   const auto blocks = static_cast<uint32_t>(std::min(room, tokens / block_tokens));

@@ -32,10 +32,10 @@ BELOW = {
 }
 
 # Libraries that stay behind the folder that wraps them: a pattern of the include, and where it may
-# stand. CUDA and UCX types appear in no header above their folder.
+# stand. CUDA and UCX types appear in no header above their folder; of tests, only in those of it.
 FENCED = {
     r"(ucp|ucs|uct|ucm)/": r"kvtransfer/.*\.cc",
-    r"(cuda|cublas|cudnn|nvrtc|nccl|driver_types|mma\.h).*": r"common/(device|ops)/cuda/.*",
+    r"(cuda|cublas|cudnn|nvrtc|nccl|driver_types|mma\.h).*": r"(common/(device|ops)/cuda|tests/(gpu|ops/cuda))/.*",
     r"(oneapi/dnnl|dnnl)": r"common/ops/cpu/.*\.(cc|h)",
     r"boost/beast": r"(common/net/.*\.cc|(router|cli|tests)/.*)",
     r"boost/json": r"(common/(formats|text)|router|cli|tests)/.*",

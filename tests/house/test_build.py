@@ -25,12 +25,21 @@ def test_the_version_is_written_once():
     assert [str(p) for p in files if f'"{version()}"' in p.read_text()] == []
 
 
-def test_what_is_not_offered_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "BATON_CUDA needs NVIDIA's nvcc 12.4 or newer, and none was found"),
+        (["-DBATON_SANITIZE=address"], "BATON_CUDA does not go with BATON_SANITIZE"),
+    ],
+    ids=["no nvcc", "sanitizers"],
+)
+def test_cuda_that_cannot_be_is_refused(tmp_path, options, said):
     """Rather than built without it, in silence."""
-    run = subprocess.run(["cmake", "-S", ROOT, "-B", tmp_path, "-DBATON_CUDA=ON"],
-                         capture_output=True, text=True)  # fmt: skip
+    run = subprocess.run(["cmake", "-S", ROOT, "-B", tmp_path, "-DBATON_CUDA=ON", *options],
+                         capture_output=True, text=True,
+                         env=os.environ | {"CUDACXX": str(tmp_path / "nvcc")})  # fmt: skip
     assert run.returncode != 0
-    assert "not offered yet" in run.stderr
+    assert said in " ".join(run.stderr.split())
 
 
 @pytest.mark.parametrize("kind", ["configurePresets", "buildPresets"])

@@ -88,6 +88,6 @@ def test_nothing_of_this_kind_is_left(pattern):
 def test_headers_are_guarded_and_sources_named_as_the_house_does():
     for name in written():
         # Highway compiles an -inl.h once for each instruction set.
-        if name.endswith(".h") and not name.endswith("-inl.h"):
+        if name.endswith((".h", ".cuh")) and not name.endswith("-inl.h"):
             assert "#pragma once" in lines_of(name), name
         assert not name.endswith((".cpp", ".hpp", ".cxx", ".hh")), name

@@ -30,7 +30,7 @@ def check(command: list[str], suffixes: tuple[str, ...]):
 
 def test_cpp_is_formatted():
     program = formatter("clang-format", CLANG_FORMAT)
-    check([program, "--dry-run", "-Werror"], (".cc", ".h"))
+    check([program, "--dry-run", "-Werror"], (".cc", ".h", ".cu", ".cuh"))
 
 
 def test_python_is_formatted():

@@ -46,6 +46,8 @@ def plant(root: pathlib.Path, files: dict[str, str]) -> list[str]:
         ("kvtransfer/a.h", "#include <ucp/api/ucp.h>", "belongs only in"),
         ("decode/a.cc", "#include <ucp/api/ucp.h>", "belongs only in"),
         ("common/engine/a.h", "#include <cuda_runtime.h>", "belongs only in"),
+        ("common/ops/a.cu", "#include <cuda_runtime.h>", "belongs only in"),
+        ("tests/ops/a.cuh", "#include <cublasLt.h>", "belongs only in"),
         ("common/engine/a.h", "#include <boost/json/value.hpp>", "belongs only in"),
     ],
 )
@@ -80,6 +82,9 @@ def test_what_is_allowed_passes(tmp_path):
         "common/base/a.h": "#include <vector>\n",
         "kvtransfer/a.cc": '#include <ucp/api/ucp.h>\n#include "common/base/a.h"\n',
         "cli/main.cc": '#include "common/base/a.h"\n',
+        "common/ops/cuda/a.cu": "#include <cuda_bf16.h>\n",
+        "tests/gpu/a.cu": "#include <cuda_runtime.h>\n",
+        "tests/ops/cuda/a.cc": "#include <cublasLt.h>\n",
     }
     assert plant(tmp_path, files) == []
 

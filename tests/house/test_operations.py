@@ -7,7 +7,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/operations.md").read_text()
 FOLDERS = ["common", "kvtransfer", "prefill", "decode", "router", "worker", "cli"]
 SOURCES = {
-    path: path.read_text() for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.cc"))
+    path: path.read_text()
+    for folder in FOLDERS
+    for path in sorted((ROOT / folder).rglob("*.c[cu]"))
 }
 
 _METRIC = r"(?:vllm:|baton_)[a-z0-9_]+"

@@ -65,10 +65,19 @@ class Stream(threading.Thread):
 
 
 def reference(cluster, bodies: list[dict]) -> list[str]:
+    """Their texts. What comes next is placed on workers that the router knows to be idle."""
     streams = [Stream(cluster, **body) for body in bodies]
     texts = [stream.end().text for stream in streams]
     assert all(stream.error is None for stream in streams)
+    harness.wait_for(lambda: looks_idle(cluster), 10, "the router has heard that all are idle")
     return texts
+
+
+def looks_idle(cluster) -> bool:
+    """Workers tell of their load every 50 ms: until then, what has ended counts as running."""
+    router = cluster.metrics()
+    names = ["vllm:num_requests_running", "vllm:kv_cache_usage_perc"]
+    return all(router.has(name) and router.sum(name) == 0 for name in names)
 
 
 def check(streams: list[Stream], expected: list[str]) -> int:

@@ -58,7 +58,7 @@ struct Batch {
 class PassInputsTest : public testing::TestWithParam<bool> {
  protected:
   static constexpr PassInputs::Limits kLimits = {
-      .rows = 64, .sequences = 16, .outputs = 72, .output_ranges = 24, .max_context = 1000};
+      .rows = 64, .sequences = 48, .outputs = 72, .output_ranges = 56, .max_context = 1000};
 
   ~PassInputsTest() override { stream->synchronize(); }
 
@@ -157,11 +157,11 @@ TEST_P(PassInputsTest, KnowsWhereOutputsAreAllRowsInOrder) {
 
 // A recorded pass finds each part where it found it in the batch it was recorded with.
 TEST_P(PassInputsTest, AShapeStandsInOnePlaceWhateverIsInIt) {
-  Batch full = Batch::decode(8, 300, random);
-  const Pass first = inputs.upload(*stream, full.view(), kBlockTokens, 8, 512);
-  for (const uint32_t rows : {8u, 5u, 1u, 7u}) {
-    Batch batch = Batch::decode(rows, 100 * rows % 490, random);
-    const Pass pass = inputs.upload(*stream, batch.view(), kBlockTokens, 8, 512);
+  Batch full = Batch::decode(40, 300, random);
+  const Pass first = inputs.upload(*stream, full.view(), kBlockTokens, 40, 512);
+  for (const uint32_t rows : {40u, 33u, 1u, 8u}) {
+    Batch batch = Batch::decode(rows, 100 * rows % 470, random);
+    const Pass pass = inputs.upload(*stream, batch.view(), kBlockTokens, 40, 512);
     EXPECT_TRUE(pass.outputs_are_rows);
     EXPECT_EQ(pass.tokens.data(), first.tokens.data());
     EXPECT_EQ(pass.positions.data(), first.positions.data());
@@ -169,15 +169,15 @@ TEST_P(PassInputsTest, AShapeStandsInOnePlaceWhateverIsInIt) {
     EXPECT_EQ(pass.sequences.device, first.sequences.device);
     EXPECT_EQ(pass.out_sequences.device, first.out_sequences.device);
     EXPECT_EQ(pass.sequences.max_tokens, 512u);
-    ASSERT_EQ(pass.tokens.size(), 8u);
-    ASSERT_EQ(pass.positions.size(), 8u);
-    ASSERT_EQ(pass.sequences.host.size(), 8u);
+    ASSERT_EQ(pass.tokens.size(), 40u);
+    ASSERT_EQ(pass.positions.size(), 40u);
+    ASSERT_EQ(pass.sequences.host.size(), 40u);
     EXPECT_EQ(pass.out_rows.size(), rows);
     auto tokens = batch.tokens;
-    tokens.resize(8);
+    tokens.resize(40);
     EXPECT_EQ(read(pass.tokens), tokens);
     expect_sequences(pass.sequences, batch.sequences);
-    for (uint32_t i = rows; i < 8; ++i) {
+    for (uint32_t i = rows; i < 40; ++i) {
       EXPECT_EQ(pass.sequences.host[i].first_row, i);
       EXPECT_EQ(pass.sequences.host[i].num_rows, 0u);
     }
@@ -200,10 +200,11 @@ TEST_P(PassInputsTest, MaxTokensIsNeverBelowTheLongest) {
 TEST_P(PassInputsTest, HoldsTheMostThatItWasMadeFor) {
   Batch batch;
   for (uint32_t s = 0; s < kLimits.sequences; ++s) {
-    batch.add(kLimits.max_context - 4, 4, random);
-    batch.outputs.push_back({s, 0, 4});
+    const uint32_t rows = s < 16 ? 2 : 1;
+    batch.add(kLimits.max_context - rows, rows, random);
+    batch.outputs.push_back({s, 0, rows});
   }
-  for (uint32_t o = 0; o < 8; ++o) batch.outputs.push_back({o, 3, 1});
+  for (uint32_t o = 0; o < 8; ++o) batch.outputs.push_back({o, 1, 1});
   const Pass pass = inputs.upload(*stream, batch.view(), kBlockTokens);
   EXPECT_EQ(pass.out_rows.size(), kLimits.outputs);
   EXPECT_EQ(read(pass.tokens), batch.tokens);
@@ -212,6 +213,9 @@ TEST_P(PassInputsTest, HoldsTheMostThatItWasMadeFor) {
 
 INSTANTIATE_TEST_SUITE_P(Devices, PassInputsTest, testing::Bool(),
                          [](const auto& info) { return info.param ? "FakeGpu" : "Cpu"; });
+
+constexpr PassInputs::Limits kFour = {
+    .rows = 4, .sequences = 4, .outputs = 4, .output_ranges = 4, .max_context = 100};
 
 // The host's side of a batch is written again only when the device has it.
 TEST(PassInputs, TheHostWaitsWhereItIsTooFarAhead) {
@@ -239,6 +243,24 @@ TEST(PassInputs, TheHostWaitsWhereItIsTooFarAhead) {
   EXPECT_EQ(rest.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
   gpu.let_go();
   rest.get();
+  stream->synchronize();
+  for (size_t i = 0; i < batches.size(); ++i) EXPECT_EQ(seen[i], batches[i].tokens) << i;
+}
+
+// Whichever part of an upload is late.
+TEST(PassInputs, TheHostMayBeAnyTimeAhead) {
+  std::mt19937 random(9);
+  device::FakeGpu gpu;
+  gpu.set_jitter(std::chrono::microseconds(2000));
+  const auto stream = gpu.make_stream();
+  PassInputs inputs = PassInputs::create(gpu, kFour).value();
+  std::vector<Batch> batches;
+  for (uint32_t i = 0; i < 100; ++i) batches.push_back(Batch::decode(4, i % 20, random));
+  std::vector<std::vector<TokenId>> seen(batches.size(), std::vector<TokenId>(4));
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const Pass pass = inputs.upload(*stream, batches[i].view(), kBlockTokens);
+    gpu.copy(*stream, seen[i].data(), pass.tokens.data(), pass.tokens.size_bytes());
+  }
   stream->synchronize();
   for (size_t i = 0; i < batches.size(); ++i) EXPECT_EQ(seen[i], batches[i].tokens) << i;
 }

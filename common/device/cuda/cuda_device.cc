@@ -25,8 +25,9 @@ status forget(cudaError_t error, std::string_view call) {
 void unlock(void* data, size_t) { cuda_must(cudaHostUnregister(data), "cudaHostUnregister"); }
 
 result<Buffer> cuda_lock_host(void* data, size_t bytes) {
-  BATON_CHECK_OK(forget(cudaHostRegister(data, bytes, cudaHostRegisterPortable | cudaHostRegisterMapped),
-                        fmt::format("cudaHostRegister of {} bytes", bytes)));
+  BATON_CHECK_OK(
+      forget(cudaHostRegister(data, bytes, cudaHostRegisterPortable | cudaHostRegisterMapped),
+             fmt::format("cudaHostRegister of {} bytes", bytes)));
   return Buffer(data, bytes, unlock);
 }
 
@@ -98,9 +99,8 @@ result<Buffer> allocate_cuda(size_t bytes) {
 
 result<Buffer> allocate_pinned(size_t bytes) {
   void* data = nullptr;
-  BATON_CHECK_OK(
-      forget(cudaHostAlloc(&data, std::max<size_t>(bytes, 1), cudaHostAllocPortable),
-             fmt::format("cudaHostAlloc of {} bytes", bytes)));
+  BATON_CHECK_OK(forget(cudaHostAlloc(&data, std::max<size_t>(bytes, 1), cudaHostAllocPortable),
+                        fmt::format("cudaHostAlloc of {} bytes", bytes)));
   return Buffer(data, bytes, free_pinned);
 }
 

@@ -55,7 +55,8 @@ class CudaStream final : public Stream {
   std::shared_ptr<void>& state(Use use) { return states_[static_cast<size_t>(use)]; }
 
   // Host memory for an operation's parameters, which the device reads directly: valid until the
-  // stream has passed the operations enqueued before the next call but kStages. Not while capturing.
+  // stream has passed the operations enqueued before the next call but kStages. Not while
+  // capturing.
   std::byte* stage(size_t bytes);
   static constexpr size_t kStages = 8;
 

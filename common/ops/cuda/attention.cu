@@ -51,7 +51,7 @@ void check(const AttentionArgs& args) {
   assert(args.q.cols == int64_t{args.num_heads} * kv.head_dim);
   assert(reinterpret_cast<uintptr_t>(kv.base) % 16 == 0);
   assert((kv.block_stride | kv.plane_stride | kv.head_stride | kv.token_stride) % 16 == 0);
-  assert(args.sequences.host.size() < 65536 && kv.num_kv_heads < 65536);  // a grid's limits
+  assert(args.sequences.host.size() < 65536);  // a grid's limits
   (void)kv;
 }
 
@@ -71,7 +71,8 @@ void run_tiles(CudaStream& stream, const AttentionArgs& args, const TilePlan& pl
       .splits = plan.splits,
       .scale_log2 = args.scale * kLog2E,
       .merges = merges};
-  const dim3 grid(plan.query_tiles * plan.splits, args.kv.num_kv_heads,
+  // Heads first: they are neighbours in memory.
+  const dim3 grid(args.kv.num_kv_heads, plan.query_tiles * plan.splits,
                   static_cast<uint32_t>(args.sequences.host.size()));
   with_head_dim(args.kv.head_dim, [&]<uint32_t kHeadDim>() {
     constexpr size_t kShared = shared_bytes<kHeadDim, TileShared<kHeadDim>>();
@@ -154,6 +155,7 @@ void cuda_attention_partials(Stream& base, const AttentionArgs& args,
       tile_splits(partials.num_tiles,
                   uint64_t{args.sequences.host.size()} * args.kv.num_kv_heads * plan.query_tiles,
                   stream.info().multiprocessors);
+  assert(plan.query_tiles * plan.splits < 65536);
   const AttentionRecords records = {.data = partials.records.as<float>(),
                                     .row_stride = partials.records.row_stride,
                                     .first_tile = partials.first_tile,

@@ -78,7 +78,8 @@ struct KvSource {
     for (uint32_t i = 0; i < kUnits / 2; ++i) {
       const uint32_t row = (lane + 32 * i) / kUnits, unit = (lane + 32 * i) % kUnits;
       copy_16(to + (skip + row) * kPitch<kHeadDim> + unit * 16,
-              from + row * kv.token_stride + unit * 16, token + row < end && unit * 8 < kv.head_dim);
+              from + row * kv.token_stride + unit * 16,
+              token + row < end && unit * 8 < kv.head_dim);
     }
   }
 };

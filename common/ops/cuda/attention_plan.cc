@@ -6,7 +6,8 @@
 namespace baton::ops {
 namespace {
 
-constexpr uint32_t kBlocksPerMultiprocessor = 32;
+constexpr uint32_t kMaxGridY = 65535;  // splits and query tiles share it
+constexpr uint32_t kBlocksPerMultiprocessor = 64;
 // An own limit for the longest of many sequences: its blocks must not outlast all the others.
 constexpr uint32_t kMaxTilesOfBlock = 16;
 
@@ -52,6 +53,7 @@ TilePlan plan_tiles(const AttentionArgs& args, uint32_t max_rows, uint32_t multi
   plan.tiles = divide_up(tokens, kAttentionTile);
   plan.splits =
       tile_splits(plan.tiles, uint64_t{sequences.size()} * args.kv.num_kv_heads, multiprocessors);
+  plan.splits = std::min(plan.splits, std::max(kMaxGridY / plan.query_tiles, 1u));
   plan.max_rows = rows;
   plan.first_row = begin;
   plan.num_rows = end - begin;

@@ -42,8 +42,7 @@ struct RowShared {
 template <uint32_t kHeadDim>
 class PlaneRing {
  public:
-  __device__ __forceinline__ PlaneRing(const KvSource& source, uint32_t planes,
-                                       uint32_t num_planes)
+  __device__ __forceinline__ PlaneRing(const KvSource& source, uint32_t planes, uint32_t num_planes)
       : source_(source), planes_(planes), num_planes_(num_planes) {
 #pragma unroll
     for (uint32_t i = 0; i < kAhead; ++i) copy_next();

@@ -80,7 +80,7 @@ struct TileQueries {
       const uint32_t query = first_query + threadIdx.x % 32 / 4 + 8 * r;
       if (query >= num_queries) continue;
       const uint32_t row = query / p.group;
-      const uint32_t head = blockIdx.y * p.group + query % p.group;
+      const uint32_t head = blockIdx.x * p.group + query % p.group;
       const int64_t batch_row = seq.first_row + row;
       seen[r] = static_cast<int>(seq.position + row + 1);
       q[r] = p.q + batch_row * p.q_stride + head * head_dim;
@@ -134,7 +134,7 @@ __device__ __forceinline__ void write_empty(const TileParams& p, const SequenceR
     for (uint32_t i = threadIdx.x; i < kTileQueries * record_floats; i += kBlockThreads) {
       const uint32_t query = first_query + i / record_floats;
       if (query >= num_queries) break;
-      const uint32_t head = blockIdx.y * p.group + query % p.group;
+      const uint32_t head = blockIdx.x * p.group + query % p.group;
       const int64_t row = int64_t{seq.first_row} + query / p.group - p.records.first_row;
       const size_t record = size_t{head} * p.records.num_tiles + tile - p.records.first_tile;
       p.records.data[row * p.records.row_stride + record * record_floats + i % record_floats] = 0;
@@ -143,7 +143,7 @@ __device__ __forceinline__ void write_empty(const TileParams& p, const SequenceR
 }
 
 // One block: up to 16 query vectors of a sequence and KV head, some of its tiles. Grid:
-// (query tiles * splits, KV heads, sequences). Its four warps divide a chunk's tokens to multiply
+// (KV heads, query tiles * splits, sequences). Its four warps divide a chunk's tokens to multiply
 // keys, and head_dim to multiply values; maxima and exponentials pass through shared memory.
 // Reads K and V once, 4 * head_dim bytes a token and KV head, and writes a record of
 // 4 * (head_dim + 2) bytes for each vector and 256 tokens. The roof is the memory's bandwidth.
@@ -159,18 +159,18 @@ __global__ void __launch_bounds__(kBlockThreads, kTileBlocks<kHeadDim>)
 
   const SequenceRows seq = p.sequences[blockIdx.z];
   const uint32_t num_queries = seq.num_rows * p.group;
-  const uint32_t first_query = blockIdx.x / p.splits * kTileQueries;
+  const uint32_t first_query = blockIdx.y / p.splits * kTileQueries;
   if (seq.num_rows > p.max_rows || first_query >= num_queries) return;
   const uint32_t last_query = min(first_query + kTileQueries, num_queries) - 1;
   const uint32_t end = seq.position + last_query / p.group + 1;  // of the tokens that are seen
   const uint32_t end_tile =
       min(divide_up(end, kAttentionTile), p.records.first_tile + p.records.num_tiles);
-  const ChunkRun run(p.records.first_tile + blockIdx.x % p.splits, end_tile, p.splits, end);
+  const ChunkRun run(p.records.first_tile + blockIdx.y % p.splits, end_tile, p.splits, end);
   if (!p.merges) write_empty(p, seq, first_query, num_queries, run.first, end_tile);
   if (run.count == 0) return;
   const bool is_whole = p.merges && seq.position + seq.num_rows <= kAttentionTile;
 
-  const KvSource source = {p.kv, seq.block_table, blockIdx.y, p.block_shift, end};
+  const KvSource source = {p.kv, seq.block_table, blockIdx.x, p.block_shift, end};
   const auto copy = [&](uint32_t plane, uint32_t chunk) {
     if (chunk < run.num_chunks) {
       const auto& ring = plane == 0 ? shared.keys : shared.values;

@@ -4,24 +4,30 @@
 
 #include <cassert>
 #include <cstdlib>
-#include <cstring>
+#include <limits>
 #include <memory>
 #include <unordered_map>
+#include <vector>
 
 #include "common/base/log.h"
+#include "common/device/cuda/cuda_status.h"
 
 namespace baton::ops {
 namespace {
 
 constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what NVIDIA asks for on Hopper
 constexpr size_t kMaxPlans = 4096;                    // prefill chunks come in many sizes
+// Up to so many rows the kernel that is best by the clock is looked for, among as many as the
+// heuristics find worth a try: these are the sizes of decode, which come back step after step.
+constexpr int64_t kTunedRows = 128;
+constexpr int kCandidates = 8;
 // The size whose kernel serves every size, where all must use one: small enough for decode.
 constexpr int64_t kCommonRows = 128;
 
 void blas_must(cublasStatus_t status, const char* call, const Product& p) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  LOG_ERROR("{}: {} for m={} n={} k={}; this process ends", call,
-            cublasLtGetStatusString(status), p.m, p.n, p.k);
+  LOG_ERROR("{}: {} for m={} n={} k={}; this process ends", call, cublasLtGetStatusString(status),
+            p.m, p.n, p.k);
   spdlog::shutdown();
   std::abort();
 }
@@ -83,6 +89,37 @@ struct Plan {
   size_t workspace = 0;
 };
 
+using Candidate = cublasLtMatmulHeuristicResult_t;
+
+// Times what a stream does in between.
+class EventPair {
+ public:
+  EventPair() {
+    device::cuda_must(cudaEventCreate(&begin_), "cudaEventCreate");
+    device::cuda_must(cudaEventCreate(&end_), "cudaEventCreate");
+  }
+  ~EventPair() {
+    cudaEventDestroy(begin_);
+    cudaEventDestroy(end_);
+  }
+  EventPair(const EventPair&) = delete;
+  EventPair& operator=(const EventPair&) = delete;
+
+  void begin(CudaStream& stream) const {
+    device::cuda_must(cudaEventRecord(begin_, stream.handle()), "cudaEventRecord");
+  }
+  float end_ms(CudaStream& stream) const {
+    float ms = 0;
+    device::cuda_must(cudaEventRecord(end_, stream.handle()), "cudaEventRecord");
+    device::cuda_must(cudaEventSynchronize(end_), "cudaEventSynchronize");
+    device::cuda_must(cudaEventElapsedTime(&ms, begin_, end_), "cudaEventElapsedTime");
+    return ms;
+  }
+
+ private:
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
 class Blas {
  public:
   Blas() {
@@ -93,29 +130,44 @@ class Blas {
   Blas(const Blas&) = delete;
   Blas& operator=(const Blas&) = delete;
 
-  cublasLtHandle_t handle() const { return handle_; }
+  void multiply(CudaStream& stream, const Product& p, const Layouts& l,
+                const cublasLtMatmulAlgo_t& algorithm, size_t workspace_bytes) const {
+    const float one = 1.0f, beta = p.accumulate ? 1.0f : 0.0f;
+    std::byte* workspace = stream.scratch(CudaStream::Use::kMatmul, kWorkspaceBytes);
+    blas_must(cublasLtMatmul(handle_, l.operation, &one, p.w, l.w, p.x, l.x, &beta, p.out, l.out,
+                             p.out, l.out, &algorithm, workspace, workspace_bytes,
+                             stream.handle()),
+              "cublasLtMatmul", p);
+  }
 
-  const Plan& plan(const Product& p, BlasMode mode) {
-    const Key key = {p.m, p.n, p.k, p.x_stride, p.out_stride,
-                     uint64_t{p.out_f32} | uint64_t{p.accumulate} << 1 |
-                         static_cast<uint64_t>(mode) << 2};
+  const Plan& plan(CudaStream& stream, const Product& p, BlasMode mode) {
+    const Key key = {
+        p.m,
+        p.n,
+        p.k,
+        p.x_stride,
+        p.out_stride,
+        uint64_t{p.out_f32} | uint64_t{p.accumulate} << 1 | static_cast<uint64_t>(mode) << 2};
     const auto found = plans_.find(key);
     if (found != plans_.end()) return found->second;
     if (plans_.size() >= kMaxPlans) plans_.clear();
-    return plans_.emplace(key, make(p, mode)).first->second;
+    return plans_.emplace(key, make(stream, p, mode)).first->second;
   }
 
  private:
-  Plan make(const Product& p, BlasMode mode) const {
+  Plan make(CudaStream& stream, const Product& p, BlasMode mode) const {
     Plan plan = {.layouts = std::make_unique<Layouts>(p)};
     if (mode == BlasMode::kFastest) {
-      choose(p, *plan.layouts, CUBLASLT_REDUCTION_SCHEME_MASK, &plan);
+      const std::vector<Candidate> found =
+          candidates(p, *plan.layouts, CUBLASLT_REDUCTION_SCHEME_MASK);
+      const bool tune = p.m <= kTunedRows && found.size() > 1 && !stream.is_capturing();
+      take(found[tune ? fastest(stream, p, *plan.layouts, found) : 0], &plan);
       return plan;
     }
     Product common = p;
     common.m = kCommonRows;
-    choose(common, Layouts(common), CUBLASLT_REDUCTION_SCHEME_NONE, &plan);
-    cublasLtMatmulHeuristicResult_t checked = {};
+    take(candidates(common, Layouts(common), CUBLASLT_REDUCTION_SCHEME_NONE)[0], &plan);
+    Candidate checked = {};
     const Layouts& l = *plan.layouts;
     blas_must(cublasLtMatmulAlgoCheck(handle_, l.operation, l.w, l.x, l.out, l.out, &plan.algorithm,
                                       &checked),
@@ -124,7 +176,13 @@ class Blas {
     return plan;
   }
 
-  void choose(const Product& p, const Layouts& l, uint32_t reductions, Plan* plan) const {
+  static void take(const Candidate& from, Plan* plan) {
+    plan->algorithm = from.algo;
+    plan->workspace = from.workspaceSize;
+  }
+
+  // Best first, as cuBLASLt guesses; at least one.
+  std::vector<Candidate> candidates(const Product& p, const Layouts& l, uint32_t reductions) const {
     cublasLtMatmulPreference_t preference = nullptr;
     blas_must(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate", p);
     const size_t workspace = kWorkspaceBytes;
@@ -136,16 +194,42 @@ class Blas {
                                                    CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
                                                    &reductions, sizeof(reductions)),
               "cublasLtMatmulPreferenceSetAttribute", p);
-    cublasLtMatmulHeuristicResult_t best = {};
-    int found = 0;
+    std::vector<Candidate> found(kCandidates);
+    int count = 0;
     const cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(handle_, l.operation, l.w, l.x, l.out, l.out, preference, 1,
-                                       &best, &found);
+        cublasLtMatmulAlgoGetHeuristic(handle_, l.operation, l.w, l.x, l.out, l.out, preference,
+                                       kCandidates, found.data(), &count);
     cublasLtMatmulPreferenceDestroy(preference);
-    blas_must(status == CUBLAS_STATUS_SUCCESS && found == 0 ? CUBLAS_STATUS_NOT_SUPPORTED : status,
+    blas_must(status == CUBLAS_STATUS_SUCCESS && count == 0 ? CUBLAS_STATUS_NOT_SUPPORTED : status,
               "cublasLtMatmulAlgoGetHeuristic", p);
-    plan->algorithm = best.algo;
-    plan->workspace = best.workspaceSize;
+    found.resize(static_cast<size_t>(count));
+    return found;
+  }
+
+  // Index of the candidate that takes the least time with weights that no cache holds. Blocks for
+  // a few milliseconds; 0 where there is no memory to try in.
+  size_t fastest(CudaStream& stream, const Product& p, const Layouts& l,
+                 const std::vector<Candidate>& found) const {
+    const size_t flush_bytes = 2 * stream.info().l2_bytes;
+    const auto flush = device::allocate_cuda(flush_bytes);
+    const auto out = device::allocate_cuda(static_cast<size_t>(p.m * p.out_stride) * sizeof(float));
+    if (!flush || !out) return 0;
+    Product trial = p;
+    trial.out = out->data();
+    const EventPair events;
+    size_t best = 0;
+    float best_ms = std::numeric_limits<float>::max();
+    for (size_t i = 0; i < found.size(); ++i) {
+      for (int repeat = 0; repeat < 3; ++repeat) {
+        device::cuda_must(cudaMemsetAsync(flush->data(), repeat, flush_bytes, stream.handle()),
+                          "cudaMemsetAsync");
+        events.begin(stream);
+        multiply(stream, trial, l, found[i].algo, found[i].workspaceSize);
+        const float ms = events.end_ms(stream);
+        if (ms < best_ms) best = i, best_ms = ms;
+      }
+    }
+    return best;
   }
 
   cublasLtHandle_t handle_ = nullptr;
@@ -162,14 +246,8 @@ Blas& blas_of(CudaStream& stream) {
 
 void blas_matmul(CudaStream& stream, const Product& p, BlasMode mode) {
   Blas& blas = blas_of(stream);
-  const Plan& plan = blas.plan(p, mode);
-  const Layouts& l = *plan.layouts;
-  const float one = 1.0f, beta = p.accumulate ? 1.0f : 0.0f;
-  std::byte* workspace = stream.scratch(CudaStream::Use::kMatmul, kWorkspaceBytes);
-  blas_must(cublasLtMatmul(blas.handle(), l.operation, &one, p.w, l.w, p.x, l.x, &beta, p.out,
-                           l.out, p.out, l.out, &plan.algorithm, workspace, plan.workspace,
-                           stream.handle()),
-            "cublasLtMatmul", p);
+  const Plan& plan = blas.plan(stream, p, mode);
+  blas.multiply(stream, p, *plan.layouts, plan.algorithm, plan.workspace);
 }
 
 }  // namespace baton::ops

@@ -21,12 +21,13 @@ struct Product {
 };
 
 enum class BlasMode : uint8_t {
-  kFastest,         // what cuBLASLt's heuristics like best for this m
+  kFastest,         // up to 128 rows the fastest by trial, beyond what the heuristics like best
   kSameForAllRows,  // one kernel for every m, K never split: a row's bits do not depend on m
 };
 
 // By cuBLASLt; the stream keeps handle and plans. The first call for a shape asks the heuristics
-// (some 50 us on the host), later ones only enqueue. Aborts where cuBLASLt has no kernel.
+// (some 50 us on the host) and may try what they offer (milliseconds, and only where the stream is
+// not capturing); later ones only enqueue. Aborts where cuBLASLt has no kernel.
 void blas_matmul(CudaStream& stream, const Product& product, BlasMode mode);
 
 // out[r, c] += bias[c]. Moves out twice.

@@ -64,7 +64,9 @@ void run(CudaStream& stream, const GemvArgs& a) {
   }
 }
 
-[[maybe_unused]] bool on_16_bytes(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+[[maybe_unused]] bool on_16_bytes(const void* p) {
+  return reinterpret_cast<uintptr_t>(p) % 16 == 0;
+}
 
 }  // namespace
 

@@ -27,8 +27,8 @@ constexpr T ceil_div(T a, T b) {
   return (a + b - 1) / b;
 }
 
-// Enqueues kernel<<<grid, block, shared_bytes>>>(args...). Beyond 48 KiB of shared memory the kernel
-// must have been allowed it by allow_shared().
+// Enqueues kernel<<<grid, block, shared_bytes>>>(args...). Beyond 48 KiB of shared memory the
+// kernel must have been allowed it by allow_shared().
 template <class... Params, class... Args>
 void launch(CudaStream& stream, dim3 grid, dim3 block, size_t shared_bytes,
             void (*kernel)(Params...), Args&&... args) {
@@ -49,10 +49,9 @@ void launch(CudaStream& stream, dim3 grid, dim3 block, size_t shared_bytes,
 // Once a kernel and process (the attribute is the kernel's; setting it again is harmless).
 template <class Kernel>
 void allow_shared(Kernel* kernel, size_t bytes) {
-  device::cuda_must(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           static_cast<int>(bytes)),
-      "cudaFuncSetAttribute");
+  device::cuda_must(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         static_cast<int>(bytes)),
+                    "cudaFuncSetAttribute");
 }
 
 // All that was enqueued before has finished, and its writes are seen.

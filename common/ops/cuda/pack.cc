@@ -44,8 +44,7 @@ result<std::unique_ptr<PackedMatrix>> cuda_pack(device::Device& device,
   const int64_t k = parts[0].cols;
   int64_t n = 0;
   for (const Tensor& p : parts) n += p.rows;
-  BATON_TRY(device::Buffer memory,
-            device.allocate(static_cast<size_t>(n * k) * sizeof(uint16_t)));
+  BATON_TRY(device::Buffer memory, device.allocate(static_cast<size_t>(n * k) * sizeof(uint16_t)));
   const auto stream = device.make_stream();
   std::byte* to = memory.data();
   for (const Tensor& p : parts) {
@@ -55,7 +54,8 @@ result<std::unique_ptr<PackedMatrix>> cuda_pack(device::Device& device,
       stream->synchronize();
     } else if (p.dtype == DType::kBF16) {
       const size_t row = static_cast<size_t>(k) * sizeof(uint16_t);
-      for (int64_t r = 0; r < p.rows; ++r) device.copy(*stream, to + r * row, p.row<uint16_t>(r), row);
+      for (int64_t r = 0; r < p.rows; ++r)
+        device.copy(*stream, to + r * row, p.row<uint16_t>(r), row);
       stream->synchronize();
     } else {
       const std::vector<uint16_t> half = narrowed(p);

@@ -1,0 +1,162 @@
+#include <algorithm>
+#include <utility>
+
+#include "common/base/log.h"
+#include "common/device/cpu/cpu_device.h"
+#include "common/device/cuda/cuda_device.h"
+#include "common/ops/cpu/cpu_ops.h"
+#include "common/ops/cuda/cuda_ops.h"
+#include "kvtransfer/loopback_transport.h"
+#include "kvtransfer/ucx_transport.h"
+#include "worker/node.h"
+
+// What a worker is made of, in the order of Node::start().
+namespace baton::worker {
+
+status Node::make_device() {
+  if (config_.device == "cpu") {
+    device_ = device::make_cpu_device(config_.threads);
+    ops_ = ops::cpu_ops();
+    return {};
+  }
+  if (config_.device != "cuda") {
+    return error(Errc::kInvalidArgument, "device '" + config_.device + "' is neither cpu nor cuda");
+  }
+  if (config_.dtype != "bf16") {
+    return error(Errc::kUnsupported,
+                 "dtype '" + config_.dtype + "' is not offered on cuda; use bf16");
+  }
+  BATON_TRY(device_, device::make_cuda_device(static_cast<int>(config_.gpu)));
+  BATON_TRY(ops_, ops::cuda_ops({.deterministic = config_.deterministic}));
+  return {};
+}
+
+status Node::load_model() {
+  if (config_.dtype != "bf16" && config_.dtype != "f32") {
+    return error(Errc::kInvalidArgument, "dtype '" + config_.dtype + "' is neither bf16 nor f32");
+  }
+  BATON_CHECK_OK(make_device());
+  BATON_TRY(const auto files, formats::ModelFiles::open(config_.model));
+  const uint32_t longest = files.config().max_position;
+  const uint32_t context =
+      config_.max_context == 0 ? longest : std::min(config_.max_context, longest);
+  const uint32_t chunk = config_.chunk_tokens == 0 ? context : config_.chunk_tokens;
+
+  model::LoadOptions options;
+  options.weights = options.cache = config_.dtype == "f32" ? DType::kF32 : DType::kBF16;
+  options.max_rows = chunk + config_.max_sequences;
+  options.max_sequences = config_.max_sequences + 1 + chunk / config_.block_tokens;
+  options.max_samples = config_.max_sequences * 2;  // prompts about to end, and outputs
+  options.max_context = context;
+  const TimePoint begun = Clock::now();
+  BATON_TRY(model_, model::Model::load(files, *device_, ops_, options));
+  LOG_INFO("loaded {} ({} MB on the device) in {:.2f} s", config_.model,
+           model_->weight_bytes() >> 20, to_seconds(Clock::now() - begun));
+  limits_ = {.max_rows = model_->max_rows(),
+             .max_sequences = model_->max_sequences(),
+             .max_slots = model_->max_samples(),
+             .max_context = model_->max_context()};
+  return {};
+}
+
+status Node::make_handoff() {
+  const kvcache::KvLayout layout = model_->kv_layout(config_.block_tokens);
+  BATON_CHECK_OK(layout.validate());
+  num_blocks_ = kvcache::blocks_that_fit(layout, config_.kv_bytes);
+  if (num_blocks_ < 2) {
+    return error(Errc::kInvalidArgument, "the KV cache of " + std::to_string(config_.kv_bytes) +
+                                             " bytes holds fewer than two blocks of " +
+                                             std::to_string(layout.block_bytes()) +
+                                             " bytes; give it more");
+  }
+  limits_.max_context = std::min(limits_.max_context, num_blocks_ * config_.block_tokens);
+
+  BATON_TRY(auto transport, make_transport());
+  kvtransfer::HandoffConfig handoff;
+  handoff.worker = id_;
+  handoff.model_key = model_->model_key().to_string();
+  handoff.numerics = model_->numerics();
+  handoff.layout = layout;
+  handoff.num_blocks = needs_host_cache() ? num_blocks_ : 1;  // it cannot be none
+  handoff.max_parked_blocks = num_blocks_ / 2;  // the rest is for prompts that somebody reads
+  BATON_TRY(driver_,
+            kvtransfer::HandoffDriver::create(handoff, std::move(transport), *this, &metrics_));
+  if (needs_host_cache()) {
+    BATON_TRY(kv_.host, kvcache::KvCache::create(driver_->cache(), layout, num_blocks_));
+  }
+  BATON_CHECK_OK(allocate_device_cache(layout));
+  handoff_loop_.emplace(io_, *driver_);
+  return handoff_loop_->start();
+}
+
+// Where the host cannot address the device's memory, the cache is there, and what peers read is a
+// mirror of it. A mixed worker is read by nobody.
+bool Node::needs_host_cache() const {
+  return device_->info().host_addressable || config_.role != proto::ROLE_MIXED;
+}
+
+status Node::allocate_device_cache(const kvcache::KvLayout& layout) {
+  kv_.device = kv_.host;
+  if (device_->info().host_addressable) return {};
+  BATON_TRY(device_cache_, device_->allocate(num_blocks_ * layout.block_bytes()));
+  BATON_TRY(kv_.device, kvcache::KvCache::create({device_cache_.data(), device_cache_.bytes()},
+                                                 layout, num_blocks_));
+  if (!needs_host_cache()) kv_.host = kv_.device;
+  LOG_INFO("KV: {} MB on the device; hand-offs {}", device_cache_.bytes() >> 20,
+           needs_host_cache() ? "are staged through page-locked host memory" : "are not needed");
+  return {};
+}
+
+result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
+  // A mixed worker reads nobody and is read by nobody: it opens no port for it.
+  if (config_.role == proto::ROLE_MIXED) return hub_->make_transport(config_.name);
+  kvtransfer::UcxOptions ucx;
+  if (config_.transport == "tcp") {
+    ucx.tls = "tcp";
+  } else if (config_.transport == "shm") {
+    ucx.tls = "posix,sysv";
+  } else if (config_.transport != "auto") {
+    return error(Errc::kInvalidArgument,
+                 "transport '" + config_.transport + "' is none of auto, shm, tcp");
+  }
+  ucx.net_devices = config_.ucx_devices;
+  if (ucx.net_devices == "all" && !config_.trusted_network) ucx.net_devices = "lo";
+  ucx.tcp_port_range = config_.ucx_port_range;
+  ucx.name = config_.name;
+  return kvtransfer::make_ucx_transport(ucx);
+}
+
+status Node::make_engine() {
+  BATON_TRY(engine_,
+            engine::Engine::create(*model_, kv_, *device_, ops_, limits_, config_.step_depth));
+  return {};
+}
+
+void Node::make_services() {
+  pool_.emplace(num_blocks_);
+  hasher_.emplace(model_->model_key(), config_.block_tokens);
+  digests_.emplace(num_blocks_, kv_.host.layout().num_layers());
+  slots_.emplace(limits_.max_slots);
+  serving::ServiceHost& host = *this;
+  prefill::SchedulerConfig prefill;
+  prefill.limits = limits_;
+  prefill.chunk_tokens = config_.chunk_tokens;
+  prefill_.emplace(
+      prefill, prefill::Resources{*pool_, *hasher_, *digests_, *slots_}, *driver_, host,
+      [this](engine::HandOver&& prompt) { decode_->adopt(std::move(prompt)); }, metrics_);
+  decode::SchedulerConfig decode;
+  decode.limits = limits_;
+  decode.vocab_size = model_->config().vocab_size;
+  decode.preempt_every_n_steps = config_.preempt_every;
+  decode_.emplace(decode, decode::Resources{*pool_, *hasher_, *slots_}, *driver_, host, metrics_);
+  step_loop_.emplace(io_, *engine_, limits_, config_.step_depth,
+                     std::vector<serving::StepClient*>{&*decode_, &*prefill_}, metrics_);
+
+  request_limits_.vocab_size = model_->config().vocab_size;
+  request_limits_.eos = model_->config().eos_ids;
+  request_limits_.max_context = limits_.max_context;
+  // Prefill decodes none of them: its scheduler has the bound.
+  if (config_.role != proto::ROLE_PREFILL) request_limits_.max_choices = config_.max_sequences;
+}
+
+}  // namespace baton::worker
