@@ -31,6 +31,12 @@ class PackedMatrix {
   virtual size_t bytes() const = 0;
 };
 
+// A matrix whose rows are brought in one after the other.
+struct RowMatrix {
+  std::unique_ptr<PackedMatrix> matrix;
+  std::byte* rows = nullptr;  // [n, k] dense, in the device's memory; the matrix owns it
+};
+
 // Where the rows of one sequence stand in a batch. Rows are its tokens at positions
 // [position, position + num_rows); KV for positions before that is in the cache already.
 struct SequenceRows {
@@ -206,6 +212,9 @@ struct Ops {
   // host memory, freed by the caller afterwards. `store`: the element type kept (f32 or bf16).
   result<std::unique_ptr<PackedMatrix>> (*pack)(device::Device&, std::span<const Tensor> parts,
                                                 DType store) = nullptr;
+  // Room for a matrix [n, k] of `store` elements, for a loader that copies rows to the device as they
+  // come. Null where the backend arranges rows in its own way: pack() then.
+  result<RowMatrix> (*make_rows)(device::Device&, int64_t n, int64_t k, DType store) = nullptr;
   // out[m, n] = x[m, k] * w[n, k]^T (+ bias[n]) (+ out, if accumulate).
   // Moves n*k weights once for m up to a few tens of rows (bandwidth's roof), then 2*m*n*k FLOP.
   void (*matmul)(Stream&, const Tensor& x, const PackedMatrix& w, const float* bias,

@@ -12,6 +12,7 @@ result<Ops> cuda_ops(const CudaOptions& options) {
              .numerics = "cuda-bf16-1",
              .activation = DType::kBF16,
              .pack = cuda_pack,
+             .make_rows = cuda_make_rows,
              .matmul = cuda_matmul,
              .resolve_drawn = cuda_resolve_drawn,
              .embed = cuda_embed,

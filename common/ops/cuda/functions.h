@@ -7,6 +7,7 @@ namespace baton::ops {
 
 result<std::unique_ptr<PackedMatrix>> cuda_pack(device::Device&, std::span<const Tensor> parts,
                                                 DType store);
+result<RowMatrix> cuda_make_rows(device::Device&, int64_t n, int64_t k, DType store);
 void cuda_matmul(Stream&, const Tensor& x, const PackedMatrix& w, const float* bias,
                  const Tensor& out, bool accumulate);
 void cuda_matmul_deterministic(Stream&, const Tensor& x, const PackedMatrix& w, const float* bias,

@@ -8,11 +8,14 @@
 namespace baton::ops {
 namespace {
 
+status check_store(DType store) {
+  if (store == DType::kBF16) return {};
+  return error(Errc::kUnsupported,
+               fmt::format("cuda: weights in {} are not offered; use bf16", name(store)));
+}
+
 status check(std::span<const Tensor> parts, DType store) {
-  if (store != DType::kBF16) {
-    return error(Errc::kUnsupported,
-                 fmt::format("cuda: weights in {} are not offered; use bf16", name(store)));
-  }
+  BATON_CHECK_OK(check_store(store));
   if (parts.empty()) return error(Errc::kInvalidArgument, "cuda: a matrix of no parts");
   for (const Tensor& p : parts) {
     if (p.cols != parts[0].cols) {
@@ -38,15 +41,22 @@ std::vector<uint16_t> narrowed(const Tensor& t) {
 
 }  // namespace
 
+result<RowMatrix> cuda_make_rows(device::Device& device, int64_t n, int64_t k, DType store) {
+  BATON_CHECK_OK(check_store(store));
+  BATON_TRY(device::Buffer memory, device.allocate(static_cast<size_t>(n * k) * sizeof(uint16_t)));
+  std::byte* const rows = memory.data();
+  return RowMatrix{std::make_unique<CudaMatrix>(std::move(memory), n, k), rows};
+}
+
 result<std::unique_ptr<PackedMatrix>> cuda_pack(device::Device& device,
                                                 std::span<const Tensor> parts, DType store) {
   BATON_CHECK_OK(check(parts, store));
   const int64_t k = parts[0].cols;
   int64_t n = 0;
   for (const Tensor& p : parts) n += p.rows;
-  BATON_TRY(device::Buffer memory, device.allocate(static_cast<size_t>(n * k) * sizeof(uint16_t)));
+  BATON_TRY(RowMatrix made, cuda_make_rows(device, n, k, store));
   const auto stream = device.make_stream();
-  std::byte* to = memory.data();
+  std::byte* to = made.rows;
   for (const Tensor& p : parts) {
     const size_t bytes = static_cast<size_t>(p.rows * k) * sizeof(uint16_t);
     if (p.dtype == DType::kBF16 && p.row_stride == k) {
@@ -64,7 +74,7 @@ result<std::unique_ptr<PackedMatrix>> cuda_pack(device::Device& device,
     }
     to += bytes;
   }
-  return std::make_unique<CudaMatrix>(std::move(memory), n, k);
+  return std::move(made.matrix);
 }
 
 }  // namespace baton::ops
