@@ -12,6 +12,21 @@
 
 // What a worker is made of, in the order of Node::start().
 namespace baton::worker {
+namespace {
+
+constexpr Duration kSayEvery = seconds(2);
+
+// Says now and then how far a long load is.
+model::Progress say_progress(TimePoint begun) {
+  return [last = begun](size_t done, size_t total) mutable {
+    const TimePoint now = Clock::now();
+    if (now - last < kSayEvery || done == total) return;
+    last = now;
+    LOG_INFO("loading: {} of {} MB, {} %", done >> 20, total >> 20, done * 100 / total);
+  };
+}
+
+}  // namespace
 
 status Node::make_device() {
   if (config_.device == "cpu") {
@@ -49,6 +64,8 @@ status Node::load_model() {
   options.max_samples = config_.max_sequences * 2;  // prompts about to end, and outputs
   options.max_context = context;
   const TimePoint begun = Clock::now();
+  options.progress = say_progress(begun);
+  options.progress = say_progress(begun);
   BATON_TRY(model_, model::Model::load(files, *device_, ops_, options));
   LOG_INFO("loaded {} ({} MB on the device) in {:.2f} s", config_.model,
            model_->weight_bytes() >> 20, to_seconds(Clock::now() - begun));

@@ -28,7 +28,9 @@ model::TestOptions on_cpu(model::TestOptions options) {
 
 model::TestOptions on_fake_gpu(model::TestOptions options, uint64_t seed = 1) {
   options.backend = [seed] {
-    return model::Backend{std::make_unique<FakeGpu>(seed), ops::fake_gpu_ops()};
+    auto gpu = std::make_unique<FakeGpu>(seed);
+    gpu->set_jitter(std::chrono::microseconds(200));
+    return model::Backend{std::move(gpu), ops::fake_gpu_ops()};
   };
   return options;
 }
@@ -268,7 +270,8 @@ TEST_F(RunAhead, ASlotIsOpenedAnewWhileItsDrawIsInFlight) {
   batches[2].sequences[0].position = kPrompt;
   decode(batches[3], {0, 1}, kPrompt + 2);
   batches[3].sequences[0].position = kPrompt + 1;
-  const std::vector<StepBatch> again = batches;
+  std::vector<StepBatch> again = batches;
+  again[1].sequences[1].tokens = {7};
   both.gpu.hold();
   ASSERT_TRUE(both.fake.engine().submit(&batches[0]));
   ASSERT_TRUE(both.fake.engine().submit(&batches[1]));
@@ -298,6 +301,7 @@ TEST_F(RunAhead, LayersAreToldAsTheyComeWhileAStepRunsAlone) {
   EngineEvent event = both.fake.wait();
   EXPECT_EQ(event.kind, EngineEvent::Kind::kLayerDone);
   EXPECT_EQ(event.layer, 0u);
+  both.gpu.wait_until_held();
   EXPECT_FALSE(both.fake.engine().poll(event));
   // The next step is enqueued behind it all the same.
   StepBatch next;

@@ -96,8 +96,16 @@ void FakeGpu::copy(Stream& stream, void* dst, const void* src, size_t bytes) {
 }
 
 void FakeGpu::hold() {
-  const std::lock_guard lock(mutex_);
-  held_ = true;
+  {
+    const std::lock_guard lock(mutex_);
+    held_ = true;
+  }
+  changed_.notify_all();
+}
+
+void FakeGpu::wait_until_held() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return held_; });
 }
 
 void FakeGpu::let_go() {
@@ -105,13 +113,13 @@ void FakeGpu::let_go() {
     const std::lock_guard lock(mutex_);
     held_ = false;
   }
-  let_go_.notify_all();
+  changed_.notify_all();
 }
 
 void FakeGpu::before_work(std::mt19937_64& random) {
   {
     std::unique_lock lock(mutex_);
-    let_go_.wait(lock, [this] { return !held_; });
+    changed_.wait(lock, [this] { return !held_; });
   }
   const int most = jitter_us_;
   if (most > 0 && random() % 8 == 0) {

@@ -40,6 +40,7 @@ class FakeGpu final : public Device {
   void let_go();
   // Holds itself while the export of that number, from now on, runs.
   void hold_at_export(int number) { exports_to_hold_ = number; }
+  void wait_until_held();
   // Now and then something waits for up to so long before it runs.
   void set_jitter(std::chrono::microseconds most) { jitter_us_ = static_cast<int>(most.count()); }
   void set_captures_fail(bool fail) { captures_fail_ = fail; }
@@ -70,7 +71,7 @@ class FakeGpu final : public Device {
   std::atomic<bool> captures_fail_{false};
   Counts counts_;
   std::mutex mutex_;
-  std::condition_variable let_go_;
+  std::condition_variable changed_;
   bool held_ = false;
 };
 

@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,6 +29,31 @@ void must(bool ok, const char* otherwise) {
 
 FakeStream& fake(Stream& stream) { return static_cast<FakeStream&>(stream); }
 
+// Rows in the device's memory, which the CPU has packed when the first operation reads them.
+class FakeMatrix final : public PackedMatrix {
+ public:
+  FakeMatrix(device::Buffer rows, int64_t n, int64_t k, DType store)
+      : rows_(std::move(rows)), n_(n), k_(k), store_(store) {}
+
+  int64_t n() const override { return n_; }
+  int64_t k() const override { return k_; }
+  size_t bytes() const override { return rows_.bytes(); }
+  const PackedMatrix& packed(const FakeGpuMemory& memory) const {
+    std::call_once(once_, [&] {
+      const Tensor rows = Tensor::matrix(memory.real(rows_.data(), rows_.bytes()), store_, n_, k_);
+      packed_ = cpu().pack(*device::make_cpu_device(1), {&rows, 1}, store_).value();
+    });
+    return *packed_;
+  }
+
+ private:
+  const device::Buffer rows_;
+  const int64_t n_, k_;
+  const DType store_;
+  mutable std::once_flag once_;
+  mutable std::unique_ptr<PackedMatrix> packed_;
+};
+
 // Arguments that do not say by themselves how much memory they name.
 struct Floats {
   const float* data;  // null stays null
@@ -36,6 +63,9 @@ template <class T>
 struct Below {  // each of them is, when the operation runs
   std::span<T> values;
   int64_t limit;
+};
+struct Matrix {
+  const PackedMatrix* matrix;
 };
 struct Drawn {
   const TokenId* tokens;
@@ -87,6 +117,10 @@ struct Real {
     }
     return at(d.tokens, static_cast<size_t>(-least));
   }
+  const PackedMatrix& operator()(const Matrix& m) const {
+    const auto* rows = dynamic_cast<const FakeMatrix*>(m.matrix);
+    return runs && rows != nullptr ? rows->packed(memory) : *m.matrix;
+  }
   AttentionPartials operator()(const AttentionPartials& p) const {
     return {(*this)(p.records), p.first_tile, p.num_tiles};
   }
@@ -103,7 +137,7 @@ void enqueue(Stream& stream, const Args&... args) {
 
 void matmul(Stream& s, const Tensor& x, const PackedMatrix& w, const float* bias, const Tensor& out,
             bool accumulate) {
-  enqueue<&Ops::matmul>(s, x, std::cref(w), Floats{bias, w.n()}, out, accumulate);
+  enqueue<&Ops::matmul>(s, x, Matrix{&w}, Floats{bias, w.n()}, out, accumulate);
 }
 void resolve_drawn(Stream& s, std::span<TokenId> ids, const TokenId* drawn) {
   enqueue<&Ops::resolve_drawn>(s, ids, Drawn{drawn, ids});
@@ -113,7 +147,7 @@ void embed(Stream& s, std::span<const TokenId> ids, const Tensor& table, const T
 }
 void embed_packed(Stream& s, std::span<const TokenId> ids, const PackedMatrix& table,
                   const Tensor& out) {
-  enqueue<&Ops::embed_packed>(s, Below<const TokenId>{ids, table.n()}, std::cref(table), out);
+  enqueue<&Ops::embed_packed>(s, Below<const TokenId>{ids, table.n()}, Matrix{&table}, out);
 }
 void rms_norm(Stream& s, const Tensor& x, const float* weight, float eps, const Tensor& out) {
   enqueue<&Ops::rms_norm>(s, x, Floats{weight, x.cols}, eps, out);
@@ -324,6 +358,12 @@ void import_kv(Stream& stream, const ImportKvArgs& args) {
   });
 }
 
+result<RowMatrix> make_rows(device::Device& gpu, int64_t n, int64_t k, DType store) {
+  BATON_TRY(device::Buffer memory, gpu.allocate(static_cast<size_t>(n * k) * size_bytes(store)));
+  std::byte* const rows = memory.data();
+  return RowMatrix{std::make_unique<FakeMatrix>(std::move(memory), n, k, store), rows};
+}
+
 // Packed matrices stay the CPU's: the host cannot see where they lie.
 result<std::unique_ptr<PackedMatrix>> pack(device::Device&, std::span<const Tensor> parts,
                                            DType store) {
@@ -337,6 +377,7 @@ Ops fake_gpu_ops() {
           .numerics = cpu().numerics,
           .activation = DType::kF32,
           .pack = pack,
+          .make_rows = make_rows,
           .matmul = matmul,
           .resolve_drawn = resolve_drawn,
           .embed = embed,

@@ -112,7 +112,7 @@ int main(int argc, char** argv) {
   std::string path;
   std::vector<std::string> only;
   bool quick = false;
-  uint32_t block_tokens = 16;
+  uint32_t block_tokens = 64;
   CLI::App app("Speed on a GPU, beside what the GPU can do");
   app.add_option("--json", path, "file to write");
   app.add_option("--only", only, "parts to measure")

@@ -123,8 +123,10 @@ class RecordedPasses : public testing::Test {
   }
 
   // Logits of one pass of rows at `position`, one a sequence.
+  // `drawn`: where the device has the tokens; else the host gives them.
   static std::vector<float> logits(ModelUnderTest& m, uint32_t rows, uint32_t position,
-                                   const std::vector<OutputRows>& outputs) {
+                                   const std::vector<OutputRows>& outputs,
+                                   const TokenId* drawn = nullptr) {
     std::vector<TokenId> tokens;
     std::vector<std::vector<BlockId>> tables;
     std::vector<ops::SequenceRows> sequences;
@@ -134,7 +136,14 @@ class RecordedPasses : public testing::Test {
       sequences.push_back({i, 1, position, tables.back().data()});
     }
     const std::vector<uint32_t> positions(rows, position);
-    m.model().forward(m.stream(), {tokens, positions, sequences, outputs}, m.cache(), nullptr);
+    if (drawn != nullptr) {
+      m.device().copy(m.stream(), const_cast<TokenId*>(drawn), tokens.data(),
+                      rows * sizeof(TokenId));
+      m.stream().synchronize();
+      for (uint32_t i = 0; i < rows; ++i) tokens[i] = -1 - static_cast<TokenId>(i);
+    }
+    m.model().forward(m.stream(), {tokens, positions, sequences, outputs, drawn}, m.cache(),
+                      nullptr);
     const auto count = static_cast<uint32_t>(outputs.size());
     const device::Tensor got = m.model().logits(m.stream(), 0, count);
     std::vector<float> values(static_cast<size_t>(got.rows * got.cols));
@@ -178,6 +187,23 @@ TEST_F(RecordedPasses, OtherOutputsAreNotRecorded) {
     expect_same(3, position, {{0, 0, 1}, {0, 0, 1}, {2, 0, 1}});
   }
   EXPECT_EQ(gpu.counts().captures, 0u);
+}
+
+TEST_F(RecordedPasses, FindTheTokensThatTheDeviceDrew) {
+  const device::Buffer memory = gpu.allocate(kSequences * sizeof(TokenId)).value();
+  const auto* drawn = reinterpret_cast<const TokenId*>(memory.data());
+  for (uint32_t position = 0; position < 9; ++position) {
+    // The same rows with tokens from the host, and from the device.
+    const auto want = logits(cpu, 7, position, all(7));
+    const auto got = logits(fake, 7, position, all(7), position % 3 == 0 ? nullptr : drawn);
+    EXPECT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0) << position;
+  }
+  EXPECT_EQ(gpu.counts().captures, 2u);
+}
+
+TEST_F(RecordedPasses, AreOfTheSameWeights) {
+  EXPECT_EQ(fake.model().model_key().weights, cpu.model().model_key().weights);
+  EXPECT_EQ(fake.model().numerics(), cpu.model().numerics());
 }
 
 TEST_F(RecordedPasses, PrefillIsNotRecorded) {
