@@ -42,7 +42,8 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add("threads", &w.threads, "Compute threads");
   options.add("dtype", &w.dtype, "Weights and KV cache: bf16 or f32");
   options.add("kv-gib", &s.kv_gib, "KV cache, GiB");
-  options.add("block-tokens", &w.block_tokens, "Tokens in a KV block: 16, 32, 64, 128 or 256; on a GPU 64 unless given");
+  options.add("block-tokens", &w.block_tokens,
+              "Tokens in a KV block: 16, 32, 64, 128 or 256; on a GPU 64 unless given");
   options.add("chunk-tokens", &w.chunk_tokens,
               "Prompt tokens computed in one step; 0: all at once; on a GPU 2048 unless given");
   options.add("max-context", &w.max_context, "Longest prompt + output; 0: what the model allows");

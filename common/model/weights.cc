@@ -72,7 +72,7 @@ class Loader {
   device::ThreadPool pool_;
   std::vector<std::vector<float>> row_scratch_;  // [thread]
   std::optional<UploadRing> ring_;               // where matrices take rows as they come
-  std::vector<std::byte> scratch_;  // the matrix that is being packed, rows of store_
+  std::vector<std::byte> scratch_;               // the matrix that is being packed, rows of store_
   WeightDigest digest_;
   size_t bytes_done_ = 0, bytes_total_ = 0;
 };
@@ -122,8 +122,7 @@ void Loader::upload(const TensorView& view, bool interleaved, std::byte* to) {
   const size_t store_bytes = cols * size_bytes(store_);
   const uint64_t slice_rows = digest_rows(view.data.size() / rows);
   std::vector<Digest128> digests((rows + slice_rows - 1) / slice_rows);
-  const size_t piece =
-      std::max<size_t>(UploadRing::kPieceBytes / (slice_rows * store_bytes), 1);
+  const size_t piece = std::max<size_t>(UploadRing::kPieceBytes / (slice_rows * store_bytes), 1);
   for (size_t slice = 0; slice < digests.size(); slice += piece) {
     const size_t count = std::min(piece, digests.size() - slice);
     const uint64_t first = slice * slice_rows, last = std::min(first + count * slice_rows, rows);
@@ -161,8 +160,8 @@ result<std::unique_ptr<ops::PackedMatrix>> Loader::matrix(std::span<const Tensor
   return made;
 }
 
-result<std::unique_ptr<ops::PackedMatrix>> Loader::matrix_by_rows(
-    std::span<const TensorRole> parts, uint32_t layer) {
+result<std::unique_ptr<ops::PackedMatrix>> Loader::matrix_by_rows(std::span<const TensorRole> parts,
+                                                                  uint32_t layer) {
   uint64_t rows = 0, cols = 0;
   for (const TensorRole role : parts) {
     const TensorView& view = *files_.find(role, layer);
@@ -245,8 +244,7 @@ status Loader::load_embedding(Weights* w) {
     device_.copy(*stream_, to, scratch_.data(), bytes);
     stream_->synchronize();
   }
-  w->embedding =
-      Tensor::matrix(to, store_, static_cast<int64_t>(rows), static_cast<int64_t>(cols));
+  w->embedding = Tensor::matrix(to, store_, static_cast<int64_t>(rows), static_cast<int64_t>(cols));
   done(view);
   return {};
 }

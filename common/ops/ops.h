@@ -171,8 +171,7 @@ struct TokenCount {
   uint32_t in_output;
 };
 
-// One row to sample from, for the host. All spans stay valid until the stream has passed this
-// operation.
+// One row to sample from, for the host.
 struct SampleRow {
   uint32_t logits_row = 0;
   const SamplingParams* params = nullptr;
@@ -212,8 +211,8 @@ struct Ops {
   // host memory, freed by the caller afterwards. `store`: the element type kept (f32 or bf16).
   result<std::unique_ptr<PackedMatrix>> (*pack)(device::Device&, std::span<const Tensor> parts,
                                                 DType store) = nullptr;
-  // Room for a matrix [n, k] of `store` elements, for a loader that copies rows to the device as they
-  // come. Null where the backend arranges rows in its own way: pack() then.
+  // Room for a matrix [n, k] of `store` elements, for a loader that copies rows to the device as
+  // they come. Null where the backend arranges rows in its own way: pack() then.
   result<RowMatrix> (*make_rows)(device::Device&, int64_t n, int64_t k, DType store) = nullptr;
   // out[m, n] = x[m, k] * w[n, k]^T (+ bias[n]) (+ out, if accumulate).
   // Moves n*k weights once for m up to a few tens of rows (bandwidth's roof), then 2*m*n*k FLOP.

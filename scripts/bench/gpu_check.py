@@ -15,6 +15,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import signal
@@ -122,7 +123,7 @@ class Check:
             verdict, text = self.tests("sanitize", command, SMALL)
             if "Device not supported" in text:
                 return Verdict(None, "compute-sanitizer does not support this device")
-            errors = [line for line in text.splitlines() if "ERROR SUMMARY" in line]
+            errors = [line for line in text.splitlines() if re.search("(ERROR|RACECHECK) SUMMARY", line)]
             said = errors[-1].split("SUMMARY:")[-1].strip() if errors else "no summary"
             lines.append(f"{tool}: {said}; {verdict.line}")
             ok = ok and bool(verdict.ok)

@@ -35,8 +35,9 @@ class EngineTest : public testing::Test {
   }
 
   uint64_t digest(const StepSequence& s, uint32_t layer, uint32_t block, uint32_t tokens) {
-    return kvcache::digest_layer(d.layout(), d.model().host_cache().block(s.block_table[block]).data(),
-                                 layer, block * d.layout().block_tokens, tokens);
+    return kvcache::digest_layer(d.layout(),
+                                 d.model().host_cache().block(s.block_table[block]).data(), layer,
+                                 block * d.layout().block_tokens, tokens);
   }
 
   Driver d;
@@ -209,7 +210,8 @@ TEST_F(EngineTest, CreateRefusesACacheOfAnotherLayout) {
   kvcache::KvLayout layout = m.cache().layout();
   layout.rope += "?";
   const auto cache = kvcache::KvCache::create(m.cache().memory(), layout, 4).value();
-  const auto engine = Engine::create(m.model(), {cache, cache}, m.device(), m.ops(), {16, 1, 1, 100});
+  const auto engine =
+      Engine::create(m.model(), {cache, cache}, m.device(), m.ops(), {16, 1, 1, 100});
   ASSERT_FALSE(engine);
   EXPECT_THAT(engine.error().message, testing::HasSubstr("laid out"));
 }

@@ -64,8 +64,8 @@ TEST_P(TinyGoldens, Float32LogitsAreThoseOfTransformers) {
   EXPECT_LT(a.largest_delta, 2e-3);
 }
 
-// Random weights leave small gaps between logits, so a bf16 cache may well change the first; more so
-// on a GPU, whose activations are bf16, too.
+// Random weights leave small gaps between logits, so a bf16 cache may well change the first; more
+// so on a GPU, whose activations are bf16, too.
 TEST_P(TinyGoldens, Bfloat16AgreesMostly) {
   ModelUnderTest m(folder(), {.weights = DType::kBF16, .cache = DType::kBF16});
   const double rate = teacher_force(m, read_goldens(folder() / "goldens.json")).rate();

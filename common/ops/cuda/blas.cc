@@ -135,8 +135,7 @@ class Blas {
     const float one = 1.0f, beta = p.accumulate ? 1.0f : 0.0f;
     std::byte* workspace = stream.scratch(CudaStream::Use::kMatmul, kWorkspaceBytes);
     blas_must(cublasLtMatmul(handle_, l.operation, &one, p.w, l.w, p.x, l.x, &beta, p.out, l.out,
-                             p.out, l.out, &algorithm, workspace, workspace_bytes,
-                             stream.handle()),
+                             p.out, l.out, &algorithm, workspace, workspace_bytes, stream.handle()),
               "cublasLtMatmul", p);
   }
 
@@ -186,14 +185,14 @@ class Blas {
     cublasLtMatmulPreference_t preference = nullptr;
     blas_must(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate", p);
     const size_t workspace = kWorkspaceBytes;
-    blas_must(cublasLtMatmulPreferenceSetAttribute(preference,
-                                                   CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                   &workspace, sizeof(workspace)),
-              "cublasLtMatmulPreferenceSetAttribute", p);
-    blas_must(cublasLtMatmulPreferenceSetAttribute(preference,
-                                                   CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                                                   &reductions, sizeof(reductions)),
-              "cublasLtMatmulPreferenceSetAttribute", p);
+    blas_must(
+        cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                             &workspace, sizeof(workspace)),
+        "cublasLtMatmulPreferenceSetAttribute", p);
+    blas_must(
+        cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                             &reductions, sizeof(reductions)),
+        "cublasLtMatmulPreferenceSetAttribute", p);
     std::vector<Candidate> found(kCandidates);
     int count = 0;
     const cublasStatus_t status =
