@@ -75,11 +75,12 @@ class Model {
   // Fingerprint of the arithmetic: workers of one value draw the same tokens.
   const std::string& numerics() const { return numerics_; }
 
-  // Enqueues all layers and returns; no allocation. `cache` has this model's layout. All passes of a
-  // model come with one stream, one cache's memory and one `drawn`: recordings keep them. At most max_rows rows, max_sequences sequences, max_rows +
-  // max_samples outputs. Rows that are no output end with their K and V in the last layer.
-  // `observer` may be null. On a device that records, a pass of decode rows alone that nobody
-  // observes is launched as a graph from the second of its shape on.
+  // Enqueues all layers and returns; no allocation. `cache` has this model's layout. All passes of
+  // a model come with one stream, one cache's memory and one `drawn`: recordings keep them. At most
+  // max_rows rows, max_sequences sequences, max_rows + max_samples outputs. Rows that are no output
+  // end with their K and V in the last layer. `observer` may be null. On a device that records, a
+  // pass of decode rows alone that nobody observes is launched as a graph from the second of its
+  // shape on.
   void forward(device::Stream& stream, const ForwardBatch& batch, const kvcache::KvCache& cache,
                LayerObserver* observer);
 

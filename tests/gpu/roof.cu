@@ -9,7 +9,8 @@ namespace baton::gpu {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr int kAtOnce = 4;  // loads of a thread under way: with all threads, 128 KiB a multiprocessor
+constexpr int kAtOnce =
+    4;  // loads of a thread under way: with all threads, 128 KiB a multiprocessor
 
 // Reads each byte once, and moves nothing else. The sum keeps the loads; it is written where it is
 // one value of 2^32, which the benchmark does not mind.
