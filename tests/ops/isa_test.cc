@@ -20,7 +20,7 @@ TEST_F(Isa, EnvironmentCapsIt) {
   setenv("BATON_MAX_ISA", "avx2", 1);
   cpu_ops();
   EXPECT_EQ(isa_in_force(), "avx2");
-  EXPECT_EQ(cpu_ops().numerics, cpu_numerics(""));
+  EXPECT_EQ(cpu_ops().numerics, cpu_numerics({}));
   setenv("BATON_MAX_ISA", "sse9", 1);
   EXPECT_THROW(cpu_ops(), std::runtime_error);
   unsetenv("BATON_MAX_ISA");

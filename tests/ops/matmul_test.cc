@@ -1,6 +1,6 @@
-// What the table promises holds for whichever kernel cpu_ops() takes on this machine, and for our
-// own, which that need not be (oneDNN's where there is AVX512_BF16). Bit for bit a chain of FMAs is
-// what our own kernel promises alone.
+// What the table promises holds for whichever kernel cpu_ops() takes on this machine, and for the
+// one of f32 arithmetic, which that need not be (not where there is AVX512_BF16). Bit for bit a
+// chain of FMAs is what the latter promises alone.
 #include <optional>
 #include <tuple>
 

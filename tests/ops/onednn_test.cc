@@ -1,8 +1,6 @@
 #include "common/ops/cpu/onednn.h"
 
-#include <cstdlib>
-
-#include "common/ops/cpu/cpu_matrix.h"
+#include "common/ops/cpu/dot_kernel.h"
 #include "tests/ops/ops_testing.h"
 
 namespace baton::ops {
@@ -10,42 +8,13 @@ namespace {
 
 bool is_brg(DType store) { return onednn_kernel(store).starts_with("brg:"); }
 
-// What whoever runs the tests asks for.
-std::string_view isa_cap() {
-  const char* cap = std::getenv("BATON_MAX_ISA");
-  return cap == nullptr ? "" : cap;
-}
-
-TEST(OneDnn, IsChosenOnlyWhereItsRowsAreIndependent) {
-  EXPECT_EQ(cpu_ops().numerics, cpu_numerics(onednn_in_use(isa_cap())));
-  const std::string kernel = onednn_in_use("");
-  EXPECT_EQ(kernel, onednn_invariant_kernel(DType::kBF16));
-  if (!kernel.empty()) {
-    EXPECT_TRUE(is_brg(DType::kBF16));
-    EXPECT_EQ(kernel, onednn_kernel(DType::kBF16));
-  }
-  EXPECT_EQ(onednn_in_use("avx2"), "");
-  EXPECT_EQ(onednn_in_use("avx3"), "");
-}
-
-// What the fingerprint says is what multiplies: bf16 by the kernel named, f32 always by ours.
-TEST(OneDnn, PacksBf16AloneWhereItIsChosen) {
-  const bool chosen = !onednn_in_use(isa_cap()).empty();
-  const Ops ops = cpu_ops();
-  Cpu cpu(2);
-  MatrixF w(576, 576);
-  const Tensor part = w.tensor();
-  for (const DType store : {DType::kF32, DType::kBF16}) {
-    const auto packed = ops.pack(*cpu.device, {&part, 1}, store);
-    ASSERT_TRUE(packed);
-    const bool ours = dynamic_cast<const PanelMatrix*>(packed->get()) != nullptr;
-    EXPECT_EQ(ours, store == DType::kF32 || !chosen) << name(store);
-  }
-}
-
-TEST(OneDnn, NumericsTellKernelsApart) {
-  EXPECT_EQ(cpu_numerics(""), "cpu-f32-chain-1");
-  EXPECT_NE(cpu_numerics("brg:avx512_core_bf16"), cpu_numerics("brg:avx512_core_bf16_amx_bf16"));
+// Its kernels for less than AMX are slower than ours.
+TEST(OneDnn, IsChosenForAmxAlone) {
+  const std::string kernel = onednn_invariant_kernel(DType::kBF16);
+  const bool amx = kernel.find("amx") != std::string::npos;
+  EXPECT_EQ(bf16_products("").onednn, amx && has_bf16_dot() ? kernel : "");
+  EXPECT_EQ(bf16_products("avx2").onednn, "");
+  EXPECT_EQ(bf16_products("avx3").onednn, "");
 }
 
 // Where its name promises it. So a machine that has the instructions tests the check, and the

@@ -81,7 +81,7 @@ struct Cpu {
 inline Ops own_ops() {
   Ops ops = cpu_ops();
   ops.pack = cpu_pack;
-  ops.numerics = cpu_numerics("");
+  ops.numerics = cpu_numerics({});
   return ops;
 }
 

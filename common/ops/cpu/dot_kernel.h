@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+// Products of bf16 numbers by AVX512_BF16's VDPBF16PS: twice the arithmetic of f32. Each of its
+// lanes adds the products of two neighbours in k to an f32.
+//
+// An output is ONE chain of these over the pairs of k, first to last, from 0: the same for any
+// number of rows. The instruction rounds to nearest even and takes denormals for zero, whatever the
+// thread's mode; in which order it adds its two products is the processor's (dot_rounding()).
+namespace baton::ops {
+
+// Whether this processor and system have it. The rest may be called only then.
+bool has_bf16_dot();
+
+// Eight hex digits that tell apart processors whose VDPBF16PS gives other bits.
+std::string dot_rounding();
+
+inline constexpr size_t kDotRows = 8;
+inline constexpr size_t kDotColumns = 32;
+
+// out[r][c] = sum over k of a[r][k] * b[k][c] (+ bias[c]) (+ out[r][c]), for 32 columns.
+struct DotArgs {
+  const uint16_t* a;             // row after row, each from an even k on
+  size_t a_stride;               // elements from row to row, even
+  const uint16_t* b;             // [pairs][32][2], 64-byte aligned
+  size_t pairs;                  // of k
+  float* const* out;             // one pointer a row
+  size_t column = 0;             // of out and bias, where the 32 begin
+  size_t columns = kDotColumns;  // how many are written
+  const float* bias = nullptr;   // of column 0, or null
+  bool accumulate = false;
+  const std::byte* ahead = nullptr;  // brought into L2 meanwhile, so many bytes for each pair
+  size_t ahead_step = 0;
+};
+
+// 1 <= rows <= kDotRows.
+void dot_rows(const DotArgs& args, size_t rows);
+
+// to[0..n) = from[0..n), to nearest even; denormals become 0. to[n] = 0 if n is odd.
+void round_to_bf16(const float* from, size_t n, uint16_t* to);
+
+}  // namespace baton::ops
