@@ -77,10 +77,12 @@ struct Cpu {
   std::unique_ptr<Stream> stream;
 };
 
-// The CPU's table with our own matrix kernel, where cpu_ops() may have taken oneDNN's.
+// The CPU's table with the kernels that every machine has.
 inline Ops own_ops() {
   Ops ops = cpu_ops();
   ops.pack = cpu_pack;
+  ops.attention = cpu_attention;
+  ops.attention_partials = cpu_attention_partials;
   ops.numerics = cpu_numerics({});
   return ops;
 }

@@ -4,6 +4,7 @@
 
 #include <atomic>
 
+#include "common/ops/cpu/attention_dot.h"
 #include "common/ops/cpu/attention_plan.h"
 #include "common/ops/cpu/attention_tile-inl.h"
 #include "common/ops/cpu/functions.h"
@@ -46,7 +47,7 @@ KvTile item_tile(const AttentionArgs& args, const AttentionItem& item, uint32_t 
 
 // One item in work: its scratch and what it knows of its queries. A query is one row's one head;
 // queries of a row are neighbours.
-template <class T>
+template <class Products>
 struct ItemRun {
   const AttentionArgs& args;
   const AttentionItem& item;
@@ -56,22 +57,23 @@ struct ItemRun {
   uint32_t head_dim = args.kv.head_dim;
   uint32_t group = args.num_heads / args.kv.num_kv_heads;
   uint32_t queries = (item.row_end - item.row_begin) * group;
-  T* keys = nullptr;          // [256 / 32][head_dim][32]
+  Products products = {};
   float* scores = nullptr;    // [kMaxRows][256]
   float* partials = nullptr;  // [kMaxRows][head_dim + 2]
   float* states = nullptr;    // [queries][head_dim + 2], where the item merges
 
+  static constexpr int kMaxRows = Products::kMaxRows;
   static constexpr size_t align(size_t floats) { return (floats + 15) / 16 * 16; }
 
   void take_scratch(device::Scratch& scratch) {
     const size_t record = head_dim + 2;
-    const size_t key_floats = align(size_t{kAttentionTile} * head_dim);
+    const size_t product_floats = align(Products::scratch_bytes(head_dim) / sizeof(float));
     const size_t score_floats = size_t{kMaxRows} * kAttentionTile;
     const size_t partial_floats = align(kMaxRows * record);
     const size_t state_floats = align(queries * record);
-    float* p = scratch.get<float>(key_floats + score_floats + partial_floats + state_floats);
-    keys = reinterpret_cast<T*>(p);
-    scores = p + key_floats;
+    float* p = scratch.get<float>(product_floats + score_floats + partial_floats + state_floats);
+    products.take_scratch(reinterpret_cast<std::byte*>(p), head_dim);
+    scores = p + product_floats;
     partials = scores + score_floats;
     states = partials + partial_floats;
     std::fill(states, states + state_floats, 0.0f);
@@ -100,7 +102,7 @@ struct ItemRun {
 
   void one_tile(uint32_t index) {
     const KvTile tile = item_tile(args, item, index);
-    TileKeys<T> tile_keys = {keys};
+    products.begin_tile(queries > kMaxRows);
     uint32_t q = 0;
     for (; seen(q, tile.first) == 0; ++q) {
       // Nothing of this tile is for the query: an empty record, whatever lay there before.
@@ -108,13 +110,12 @@ struct ItemRun {
     }
     // The first group brings in what comes next; the others have nothing left to bring.
     const KvTile next = next_tile(index);
-    q = some_queries(tile, tile_keys, q, &next);
-    while (q < queries) q = some_queries(tile, tile_keys, q, nullptr);
+    q = some_queries(tile, q, &next);
+    while (q < queries) q = some_queries(tile, q, nullptr);
   }
 
   // A group from query `q0` on; returns where it ends.
-  uint32_t some_queries(const KvTile& tile, TileKeys<T>& tile_keys, uint32_t q0,
-                        const KvTile* next) {
+  uint32_t some_queries(const KvTile& tile, uint32_t q0, const KvTile* next) {
     const uint32_t index = tile.first / kAttentionTile;
     QueryGroup g;
     uint32_t query = q0;
@@ -124,7 +125,7 @@ struct ItemRun {
       g.seen[g.count] = seen(query, tile.first);
       g.records[g.count] = record(query, index, g.count);
     }
-    attend<T>(tile, tile_keys, g, args.scale, next, scores);
+    attend(products, tile, g, args.scale, next, scores);
     if (records.base == nullptr) {
       for (int i = 0; i < g.count; ++i) {
         merge_record(g.records[i], head_dim,
@@ -144,23 +145,28 @@ struct ItemRun {
   }
 };
 
-template <class T>
+template <class Products>
 void run_item(const AttentionArgs& args, const AttentionItem& item, const AttentionItem* after,
               const RecordMap& records, device::Scratch& scratch) {
-  ItemRun<T> run{.args = args, .item = item, .after = after, .records = records};
+  ItemRun<Products> run{.args = args, .item = item, .after = after, .records = records};
   run.take_scratch(scratch);
   run.all_tiles();
   if (records.base == nullptr) run.finish();
 }
 
-void attention_item(const AttentionArgs& args, const AttentionItem& item,
-                    const AttentionItem* after, const RecordMap& records,
-                    device::Scratch& scratch) {
-  if (args.kv.dtype == DType::kBF16) {
-    run_item<uint16_t>(args, item, after, records, scratch);
-  } else {
-    run_item<float>(args, item, after, records, scratch);
-  }
+void item_bf16(const AttentionArgs& args, const AttentionItem& item, const AttentionItem* after,
+               const RecordMap& records, device::Scratch& scratch) {
+  run_item<FmaProducts<uint16_t>>(args, item, after, records, scratch);
+}
+
+void item_f32(const AttentionArgs& args, const AttentionItem& item, const AttentionItem* after,
+              const RecordMap& records, device::Scratch& scratch) {
+  run_item<FmaProducts<float>>(args, item, after, records, scratch);
+}
+
+void item_dot(const AttentionArgs& args, const AttentionItem& item, const AttentionItem* after,
+              const RecordMap& records, device::Scratch& scratch) {
+  run_item<DotProducts>(args, item, after, records, scratch);
 }
 
 // out = the merged records, `tiles` of them, head_dim + 2 floats apart; `state` is scratch.
@@ -180,11 +186,19 @@ HWY_AFTER_NAMESPACE();
 namespace baton::ops {
 namespace {
 
-HWY_EXPORT(attention_item);
+HWY_EXPORT(item_bf16);
+HWY_EXPORT(item_f32);
+HWY_EXPORT(item_dot);
 HWY_EXPORT(merge_records);
 HWY_EXPORT(finish_state);
 
-constexpr uint32_t kMaxHeadDim = 512;
+using RunItem = void (*)(const AttentionArgs&, const AttentionItem&, const AttentionItem* after,
+                         const RecordMap&, device::Scratch&);
+
+RunItem runner(const AttentionArgs& args, bool dot) {
+  if (args.kv.dtype == DType::kF32) return HWY_DYNAMIC_DISPATCH(item_f32);
+  return dot ? HWY_DYNAMIC_DISPATCH(item_dot) : HWY_DYNAMIC_DISPATCH(item_bf16);
+}
 
 void check(const AttentionArgs& args) {
   assert(args.kv.head_dim % 16 == 0 && args.kv.head_dim <= kMaxHeadDim);
@@ -221,9 +235,7 @@ void merge_split(const AttentionArgs& args, const AttentionItem& item, const Rec
   }
 }
 
-}  // namespace
-
-void cpu_attention(Stream& stream, const AttentionArgs& args) {
+void attention(Stream& stream, const AttentionArgs& args, bool dot) {
   check(args);
   device::CpuStream& cpu = cpu_stream(stream);
   device::ThreadPool& pool = cpu.pool();
@@ -232,7 +244,7 @@ void cpu_attention(Stream& stream, const AttentionArgs& args) {
   const size_t count = plan.fill(items);
   const size_t record = args.kv.head_dim + 2;
   float* records = cpu.shared_scratch(1).get<float>(plan.num_records() * record);
-  const auto run = HWY_DYNAMIC_DISPATCH(attention_item);
+  const RunItem run = runner(args, dot);
   // A thread claims its next item before it begins one, whose work hides how long that one's keys
   // take to come.
   std::atomic<size_t> claimed{0};
@@ -252,8 +264,8 @@ void cpu_attention(Stream& stream, const AttentionArgs& args) {
   }
 }
 
-void cpu_attention_partials(Stream& stream, const AttentionArgs& args,
-                            const AttentionPartials& partials) {
+void attention_partials(Stream& stream, const AttentionArgs& args,
+                        const AttentionPartials& partials, bool dot) {
   check(args);
   device::CpuStream& cpu = cpu_stream(stream);
   device::ThreadPool& pool = cpu.pool();
@@ -264,7 +276,7 @@ void cpu_attention_partials(Stream& stream, const AttentionArgs& args,
   const size_t head_stride = partials.num_tiles * record;
   const Tensor& out = partials.records;
   for (int64_t r = 0; r < out.rows; ++r) std::fill_n(out.row<float>(r), out.cols, 0.0f);
-  const auto run = HWY_DYNAMIC_DISPATCH(attention_item);
+  const RunItem run = runner(args, dot);
   pool.parallel_for(count, [&](size_t i, unsigned thread) {
     AttentionItem item = items[i];
     item.tile_begin = partials.first_tile;
@@ -277,6 +289,22 @@ void cpu_attention_partials(Stream& stream, const AttentionArgs& args,
                            .tile_stride = record};
     run(args, item, nullptr, map, cpu.scratch(thread));
   });
+}
+
+}  // namespace
+
+void cpu_attention(Stream& stream, const AttentionArgs& args) { attention(stream, args, false); }
+
+void cpu_attention_dot(Stream& stream, const AttentionArgs& args) { attention(stream, args, true); }
+
+void cpu_attention_partials(Stream& stream, const AttentionArgs& args,
+                            const AttentionPartials& partials) {
+  attention_partials(stream, args, partials, false);
+}
+
+void cpu_attention_partials_dot(Stream& stream, const AttentionArgs& args,
+                                const AttentionPartials& partials) {
+  attention_partials(stream, args, partials, true);
 }
 
 void cpu_merge_partials(Stream& stream, std::span<const AttentionPartials> parts,

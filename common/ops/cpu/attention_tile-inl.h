@@ -14,33 +14,14 @@
 #include <algorithm>
 #include <limits>
 
+#include "common/ops/cpu/attention_types.h"
 #include "common/ops/cpu/gemm_kernel-inl.h"
-#include "common/ops/cpu/paged_kv.h"
-#include "common/ops/ops.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace baton::ops::HWY_NAMESPACE {
 namespace {
 
-constexpr uint32_t kMaxHeadDim = 512;
-constexpr uint32_t kMinBlockTokens = 16;
 constexpr uint32_t kMaxSegments = kAttentionTile / kMinBlockTokens;
-
-// One KV head's part of one tile.
-struct KvTile {
-  const PagedKv& kv;
-  const SequenceRows& seq;
-  uint32_t head;
-  uint32_t first;   // position of its first token
-  uint32_t tokens;  // of it that may be read
-};
-
-// K or V of 16 of the tile's tokens, from `from` on, to be brought into cache: a block's share of
-// one head, too short a run for the hardware to see it coming. Null if there are none.
-HWY_INLINE const std::byte* run_of(const KvTile& tile, uint32_t plane, uint32_t from) {
-  if (from >= tile.tokens) return nullptr;
-  return kv_vector(tile.kv, tile.seq, plane, tile.head, tile.first + from);
-}
 
 // keys[panel][d][32] = K of the tile's tokens, 32 to a panel, zeros up to a multiple of 16. A panel
 // is made when it is first multiplied, so that it is in L1 then.
@@ -104,13 +85,13 @@ HWY_NOINLINE void expand_keys(const KvTile& tile, uint32_t first, T* HWY_RESTRIC
   alignas(64) static constexpr T kZeros[kMaxHeadDim] = {};
   const uint32_t head_dim = tile.kv.head_dim;
   // 16 tokens lie within one block: block_tokens is a multiple of 16.
-  const std::byte* base = kv_vector(tile.kv, tile.seq, kKeyPlane, tile.head, tile.first + first);
+  const std::byte* base = tile.vector(kKeyPlane, first);
   const T* token[16];
   for (uint32_t t = 0; t < 16; ++t) {
     token[t] = first + t < tile.tokens ? reinterpret_cast<const T*>(base + t * tile.kv.token_stride)
                                        : kZeros;
   }
-  const std::byte* next = run_of(tile, kKeyPlane, first + 16);
+  const std::byte* next = tile.run(kKeyPlane, first + 16);
   transpose_half(token, head_dim, next != nullptr ? next : base,
                  keys + first / kKeyPanel * kKeyPanel * head_dim + first % kKeyPanel);
 }
@@ -171,15 +152,6 @@ HWY_INLINE void finish_record(const float* HWY_RESTRICT record, uint32_t head_di
   }
 }
 
-// Up to kMaxRows queries in order of their rows: each sees at least as many of the tile's tokens as
-// the one before it.
-struct QueryGroup {
-  int count = 0;
-  const float* q[kMaxRows];  // [head_dim]
-  uint32_t seen[kMaxRows];   // tokens of the tile, at least 1
-  float* records[kMaxRows];  // [head_dim + 2], written
-};
-
 // scores[i] = q[i] * K^T for all tokens that the last query sees. The tile's values are brought
 // into cache meanwhile, if its keys are used for the first time.
 template <class T>
@@ -206,8 +178,8 @@ HWY_INLINE void multiply_keys(const KvTile& tile, TileKeys<T>& keys, const Query
       expand_keys(tile, keys.expanded, keys.data);
     }
     if (first) {
-      segments[0].prefetch = run_of(tile, kValuePlane, static_cast<uint32_t>(h * kHalf));
-      segments[1].prefetch = run_of(tile, kValuePlane, static_cast<uint32_t>((h + 1) * kHalf));
+      segments[0].prefetch = tile.run(kValuePlane, static_cast<uint32_t>(h * kHalf));
+      segments[1].prefetch = tile.run(kValuePlane, static_cast<uint32_t>((h + 1) * kHalf));
     }
     gemm_rows<T>(args, group.count, h, end);
   }
@@ -219,8 +191,7 @@ HWY_INLINE void add_values(const KvTile& tile, const float* p, uint32_t from, ui
                            float* HWY_RESTRICT out) {
   const F32 d;
   for (uint32_t t = from; t < to; ++t) {
-    const T* v = reinterpret_cast<const T*>(
-        kv_vector(tile.kv, tile.seq, kValuePlane, tile.head, tile.first + t));
+    const T* v = reinterpret_cast<const T*>(tile.vector(kValuePlane, t));
     const VecF weight = hn::Set(d, p[t]);
     for (uint32_t i = 0; i < tile.kv.head_dim; i += kLanes) {
       hn::StoreU(hn::MulAdd(weight, load_f32(v + i), hn::LoadU(d, out + i)), d, out + i);
@@ -238,9 +209,8 @@ HWY_INLINE void multiply_values(const KvTile& tile, const QueryGroup& group, con
   Segment segments[kMaxSegments];
   size_t num_segments = 0;
   for (uint32_t t = 0; t < common; t += block_tokens) {
-    segments[num_segments++] = {
-        kv_vector(tile.kv, tile.seq, kValuePlane, tile.head, tile.first + t),
-        std::min(block_tokens, common - t), run_of(next, kKeyPlane, t)};
+    segments[num_segments++] = {tile.vector(kValuePlane, t), std::min(block_tokens, common - t),
+                                next.run(kKeyPlane, t)};
   }
   const GemmArgs args = {.a = scores,
                          .segments = segments,
@@ -264,21 +234,50 @@ HWY_INLINE void multiply_values(const KvTile& tile, const QueryGroup& group, con
   }
 }
 
-// Attention of a group over one tile. `scores`: [kMaxRows][256]. `next`: the tile to come, if this
-// group is the one that brings in what comes next, or null.
+// The two products of a tile in f32, of a cache of T.
 template <class T>
-HWY_NOINLINE void attend(const KvTile& tile, TileKeys<T>& keys, const QueryGroup& group,
+class FmaProducts {
+ public:
+  static constexpr int kMaxRows = HWY_NAMESPACE::kMaxRows;
+
+  static size_t scratch_bytes(uint32_t head_dim) {
+    return size_t{kAttentionTile} * head_dim * sizeof(T);
+  }
+  void take_scratch(std::byte* scratch, uint32_t) { keys_.data = reinterpret_cast<T*>(scratch); }
+
+  void begin_tile(bool) {
+    keys_.expanded = 0;
+    first_ = true;
+  }
+  HWY_INLINE void multiply_keys(const KvTile& tile, const QueryGroup& group, float* const* scores) {
+    HWY_NAMESPACE::multiply_keys(tile, keys_, group, first_, scores);
+    first_ = false;
+  }
+  HWY_INLINE void multiply_values(const KvTile& tile, const QueryGroup& group, const KvTile& next,
+                                  float* const* scores) {
+    HWY_NAMESPACE::multiply_values<T>(tile, group, next, scores);
+  }
+
+ private:
+  TileKeys<T> keys_ = {};
+  bool first_ = true;  // the next group is its tile's first
+};
+
+// Attention of a group over one tile. `scores`: [kMaxQueries][256]. `next`: the tile to come, if
+// this group is the one that brings in what comes next, or null.
+template <class Products>
+HWY_NOINLINE void attend(Products& products, const KvTile& tile, const QueryGroup& group,
                          float scale, const KvTile* next, float* HWY_RESTRICT scores) {
   const uint32_t head_dim = tile.kv.head_dim;
-  float* s[kMaxRows];
+  float* s[kMaxQueries];
   for (int i = 0; i < group.count; ++i) s[i] = scores + i * kAttentionTile;
-  multiply_keys(tile, keys, group, next != nullptr, s);
+  products.multiply_keys(tile, group, s);
   for (int i = 0; i < group.count; ++i) {
     float* record = group.records[i];
     softmax_row(s[i], group.seen[i], scale, &record[head_dim], &record[head_dim + 1]);
   }
   const KvTile nothing = {tile.kv, tile.seq, tile.head, 0, 0};
-  multiply_values<T>(tile, group, next == nullptr ? nothing : *next, s);
+  products.multiply_values(tile, group, next == nullptr ? nothing : *next, s);
 }
 
 }  // namespace

@@ -21,18 +21,22 @@ std::string dot_rounding();
 inline constexpr size_t kDotRows = 8;
 inline constexpr size_t kDotColumns = 32;
 
-// out[r][c] = sum over k of a[r][k] * b[k][c] (+ bias[c]) (+ out[r][c]), for 32 columns.
+// out[r][c] = sum over k of a[r][k] * b[k][c] (+ bias[c]) (+ out[r][c]). Or, to go on with what a
+// call for the k before has left: out[r][c] is where its chain begins.
 struct DotArgs {
-  const uint16_t* a;             // row after row, each from an even k on
-  size_t a_stride;               // elements from row to row, even
-  const uint16_t* b;             // [pairs][32][2], 64-byte aligned
-  size_t pairs;                  // of k
-  float* const* out;             // one pointer a row
-  size_t column = 0;             // of out and bias, where the 32 begin
-  size_t columns = kDotColumns;  // how many are written
-  const float* bias = nullptr;   // of column 0, or null
+  const uint16_t* a;            // row after row, each from an even k on
+  size_t a_stride;              // elements from row to row, even
+  const uint16_t* b;            // panels of 32 columns, each [pairs][32][2], 64-byte aligned
+  size_t b_stride = 0;          // elements from panel to panel
+  size_t pairs = 0;             // of k
+  float* const* out = nullptr;  // one pointer a row
+  size_t column = 0;            // of out and bias, where the first panel begins
+  size_t columns = kDotColumns;
+  const float* bias = nullptr;  // of column 0, or null
   bool accumulate = false;
-  const std::byte* ahead = nullptr;  // brought into L2 meanwhile, so many bytes for each pair
+  bool go_on = false;
+  // Brought into L2 meanwhile, if not null, so many bytes for each pair.
+  const std::byte* ahead = nullptr;
   size_t ahead_step = 0;
 };
 

@@ -50,11 +50,12 @@ void multiply_tile(const DotMatrix& w, const Rows& x, const MatmulGrid::Tile& t,
                   .ahead_step = static_cast<size_t>((ahead_bytes + w.pairs() - 1) / w.pairs())};
   for (int64_t p = t.panel_begin; p < t.panel_end; ++p) {
     const int64_t after = p + 1 < t.panel_end ? p + 1 : t.panel_after;
-    args.ahead = reinterpret_cast<const std::byte*>(w.panel(std::max(after, p)));
+    const auto* ahead = reinterpret_cast<const std::byte*>(w.panel(std::max(after, p)));
     args.b = w.panel(p);
     args.column = static_cast<size_t>(p * kPanel);
     args.columns = static_cast<size_t>(std::min(kPanel, w.n() - p * kPanel));
-    for (int64_t g = 0, row = 0; g < groups.count; ++g, args.ahead += ahead_bytes) {
+    for (int64_t g = 0, row = 0; g < groups.count; ++g, ahead += ahead_bytes) {
+      args.ahead = ahead;
       args.a = x.data + (t.row_begin + row) * x.stride;
       args.out = rows + row;
       dot_rows(args, static_cast<size_t>(groups.size(g)));

@@ -20,6 +20,9 @@ void cpu_rope_angles(Stream&, std::span<const uint32_t> positions, std::span<con
 void cpu_rope_and_write_kv(Stream&, const RopeKvArgs&);
 void cpu_attention(Stream&, const AttentionArgs&);
 void cpu_attention_partials(Stream&, const AttentionArgs&, const AttentionPartials&);
+// As those, but over a cache of bf16 by VDPBF16PS (attention_dot.h).
+void cpu_attention_dot(Stream&, const AttentionArgs&);
+void cpu_attention_partials_dot(Stream&, const AttentionArgs&, const AttentionPartials&);
 void cpu_merge_partials(Stream&, std::span<const AttentionPartials> parts, uint32_t num_heads,
                         const Tensor& out);
 void cpu_silu_mul(Stream&, const Tensor& gate_up, const Tensor& out);
