@@ -28,7 +28,7 @@ constexpr uint32_t value_panels(uint32_t head_dim) { return (head_dim + kColumns
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
-HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl")
+HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512vl,avx512bf16")
 namespace {
 
 HWY_INLINE __m512i load_two(const std::byte* low, const std::byte* high) {
@@ -67,17 +67,26 @@ HWY_INLINE void transpose_8_pairs(const std::byte* token, size_t stride,
   }
 }
 
-// Two tokens' values, dimension by dimension: to[dimension][2] for those of the mask, of 32.
-HWY_INLINE void interleave(const std::byte* a, const std::byte* b, __mmask32 mask,
-                           uint16_t* HWY_RESTRICT to) {
+// Two tokens' values, dimension by dimension: [32][2], in two vectors.
+struct Interleaved {
+  __m512i low, high;
+};
+HWY_INLINE Interleaved interleave(__m512i a, __m512i b) {
   alignas(64) static constexpr uint16_t kLow[] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,
                                                   37, 6,  38, 7,  39, 8,  40, 9,  41, 10, 42,
                                                   11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
   const __m512i low = _mm512_load_si512(kLow);
   const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-  const __m512i x = _mm512_maskz_loadu_epi16(mask, a), y = _mm512_maskz_loadu_epi16(mask, b);
-  _mm512_store_si512(to, _mm512_permutex2var_epi16(x, low, y));
-  _mm512_store_si512(to + kColumns, _mm512_permutex2var_epi16(x, high, y));
+  return {_mm512_permutex2var_epi16(a, low, b), _mm512_permutex2var_epi16(a, high, b)};
+}
+
+// For the dimensions of the mask, of 32.
+HWY_INLINE void interleave_to(const std::byte* a, const std::byte* b, __mmask32 mask,
+                              uint16_t* HWY_RESTRICT to) {
+  const Interleaved v =
+      interleave(_mm512_maskz_loadu_epi16(mask, a), _mm512_maskz_loadu_epi16(mask, b));
+  _mm512_store_si512(to, v.low);
+  _mm512_store_si512(to + kColumns, v.high);
 }
 
 // A pair of which the second token is left out.
@@ -90,6 +99,58 @@ HWY_INLINE void copy_first(const uint16_t* pair, uint16_t* to) {
 HWY_INLINE void prefetch(const std::byte* from, size_t bytes) {
   for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 3);
 }
+
+// 64 dimensions of the outputs of a few queries that see the same tokens: their pairs are used as
+// they are made. The same dimensions of the keys of `next` are brought into cache meanwhile.
+template <size_t kRows>
+HWY_NOINLINE void values_of_few(const KvTile& tile, const QueryGroup& group,
+                                const uint16_t* weights, uint32_t dimension, const KvTile& next) {
+  alignas(64) static constexpr std::byte kZeros[2 * 64] = {};
+  const size_t stride = tile.kv.token_stride, offset = dimension * sizeof(uint16_t);
+  __m512 acc[kRows][4];
+  HWY_UNROLL(4)
+  for (size_t r = 0; r < kRows; ++r) {
+    HWY_UNROLL(4)
+    for (size_t v = 0; v < 4; ++v) acc[r][v] = _mm512_setzero_ps();
+  }
+  for (uint32_t run = 0; run < group.seen[0]; run += kRun, weights += kRun) {
+    const std::byte* token = tile.vector(kValuePlane, run) + offset;
+    const std::byte* keys = next.run(kKeyPlane, run);
+    const uint32_t count = std::min(kRun, group.seen[0] - run);
+    for (uint32_t t = 0; t < count; t += 2, token += 2 * stride) {
+      if (keys != nullptr && run % kPiece != kPiece - kRun) {
+        prefetch(keys + offset + t * stride, 2 * 64);
+        prefetch(keys + offset + (t + 1) * stride, 2 * 64);
+      }
+      const std::byte* second = t + 1 < count ? token + stride : kZeros;
+      const Interleaved a = interleave(_mm512_loadu_si512(token), _mm512_loadu_si512(second));
+      const Interleaved b =
+          interleave(_mm512_loadu_si512(token + 64), _mm512_loadu_si512(second + 64));
+      const __m512i v[4] = {a.low, a.high, b.low, b.high};
+      HWY_UNROLL(4)
+      for (size_t r = 0; r < kRows; ++r) {
+        int two;
+        std::memcpy(&two, weights + r * kAttentionTile + t, sizeof(two));
+        const auto x = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
+        HWY_UNROLL(4)
+        for (size_t i = 0; i < 4; ++i) {
+          acc[r][i] = _mm512_dpbf16_ps(acc[r][i], x, reinterpret_cast<__m512bh>(v[i]));
+        }
+      }
+    }
+  }
+  HWY_UNROLL(4)
+  for (size_t r = 0; r < kRows; ++r) {
+    HWY_UNROLL(4)
+    for (size_t i = 0; i < 4; ++i) {
+      _mm512_storeu_ps(group.records[r] + dimension + 16 * i, acc[r][i]);
+    }
+  }
+}
+
+constexpr int kFew = 4;
+constexpr decltype(&values_of_few<1>) kValuesOfFew[kFew + 1] = {
+    nullptr, values_of_few<1>, values_of_few<2>, values_of_few<3>, values_of_few<4>};
 
 }  // namespace
 
@@ -109,7 +170,7 @@ void DotProducts::expand_keys(const KvTile& tile, uint32_t first) {
   const size_t stride = tile.kv.token_stride, share = kRun * stride / (head_dim_ / 16);
   uint16_t* to = key_panel(first) + first % kColumns * 2;
   for (uint32_t d = 0; d < head_dim_; d += 16, to += 8 * kPair, token += 32, values += share) {
-    if (!left_to_product(first)) prefetch(values, share);
+    prefetch(values, share);
     if (after != nullptr) prefetch(after + d / 16 * share, share);
     transpose_8_pairs(token, stride, to);
   }
@@ -132,11 +193,11 @@ void DotProducts::expand_values(const KvTile& tile, uint32_t begin, uint32_t end
       if (keys != nullptr && !left_to_product(run)) prefetch(keys + (t - run) * stride, 2 * stride);
       const std::byte* second = t + 1 < end ? token + stride : kZeros;
       for (uint32_t p = 0; p < whole_panels; ++p) {
-        interleave(token + p * 64, second + p * 64, ~__mmask32{0}, to + p * panel_stride);
+        interleave_to(token + p * 64, second + p * 64, ~__mmask32{0}, to + p * panel_stride);
       }
       if (head_dim_ % kColumns == 0) continue;
-      interleave(token + whole_panels * 64, second + whole_panels * 64, 0xffff,
-                 to + whole_panels * panel_stride);
+      interleave_to(token + whole_panels * 64, second + whole_panels * 64, 0xffff,
+                    to + whole_panels * panel_stride);
     }
   }
 }
@@ -206,7 +267,8 @@ void DotProducts::bring_last_run(const KvTile& tile, uint32_t plane, uint32_t pi
   args.ahead_step = (kRun * tile.kv.token_stride + args.pairs - 1) / args.pairs;
 }
 
-void DotProducts::multiply_keys(const KvTile& tile, const QueryGroup& group, float* const* scores) {
+void DotProducts::multiply_keys(const KvTile& tile, const QueryGroup& group, const KvTile& next,
+                                float* const* scores) {
   for (int i = 0; i < group.count; ++i) {
     round_to_bf16(group.q[i], head_dim_, queries_ + static_cast<uint32_t>(i) * head_dim_);
   }
@@ -222,7 +284,7 @@ void DotProducts::multiply_keys(const KvTile& tile, const QueryGroup& group, flo
     args.b = key_panel(t);
     args.column = t;
     args.columns = end - t;
-    bring_last_run(tile, kValuePlane, t, args);
+    bring_last_run(next, kKeyPlane, t, args);
     dot_rows(args, static_cast<size_t>(group.count));
   }
 }
@@ -231,6 +293,14 @@ void DotProducts::multiply_values(const KvTile& tile, const QueryGroup& group, c
                                   float* const* scores) {
   for (int i = 0; i < group.count; ++i) {
     round_to_bf16(scores[i], group.seen[i], weights_ + static_cast<uint32_t>(i) * kAttentionTile);
+  }
+  const bool few = !keep_ && group.count <= kFew && head_dim_ % 64 == 0 &&
+                   group.seen[0] == group.seen[group.count - 1];
+  if (few) {
+    for (uint32_t d = 0; d < head_dim_; d += 64) {
+      kValuesOfFew[group.count](tile, group, weights_, d, next);
+    }
+    return;
   }
   const uint32_t piece = keep_ ? kAttentionTile : kPiece;
   const uint32_t common = group.seen[0] / 2 * 2;  // tokens that all of them see, in pairs

@@ -23,7 +23,8 @@ class DotProducts {
   // else piece by piece, which stays in L1.
   void begin_tile(bool more_groups);
   // scores[i][0 .. seen of the last query). The tile's values are brought into cache meanwhile.
-  void multiply_keys(const KvTile& tile, const QueryGroup& group, float* const* scores);
+  void multiply_keys(const KvTile& tile, const QueryGroup& group, const KvTile& next,
+                     float* const* scores);
   // records[i][0 .. head_dim). The keys of `next`, which may be empty, are brought into cache
   // meanwhile.
   void multiply_values(const KvTile& tile, const QueryGroup& group, const KvTile& next,

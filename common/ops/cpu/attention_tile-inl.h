@@ -249,7 +249,8 @@ class FmaProducts {
     keys_.expanded = 0;
     first_ = true;
   }
-  HWY_INLINE void multiply_keys(const KvTile& tile, const QueryGroup& group, float* const* scores) {
+  HWY_INLINE void multiply_keys(const KvTile& tile, const QueryGroup& group, const KvTile&,
+                                float* const* scores) {
     HWY_NAMESPACE::multiply_keys(tile, keys_, group, first_, scores);
     first_ = false;
   }
@@ -271,12 +272,12 @@ HWY_NOINLINE void attend(Products& products, const KvTile& tile, const QueryGrou
   const uint32_t head_dim = tile.kv.head_dim;
   float* s[kMaxQueries];
   for (int i = 0; i < group.count; ++i) s[i] = scores + i * kAttentionTile;
-  products.multiply_keys(tile, group, s);
+  const KvTile nothing = {tile.kv, tile.seq, tile.head, 0, 0};
+  products.multiply_keys(tile, group, next == nullptr ? nothing : *next, s);
   for (int i = 0; i < group.count; ++i) {
     float* record = group.records[i];
     softmax_row(s[i], group.seen[i], scale, &record[head_dim], &record[head_dim + 1]);
   }
-  const KvTile nothing = {tile.kv, tile.seq, tile.head, 0, 0};
   products.multiply_values(tile, group, next == nullptr ? nothing : *next, s);
 }
 
