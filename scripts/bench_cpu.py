@@ -49,7 +49,7 @@ def enter_venv() -> None:
 def main() -> None:
     options = arguments()
     enter_venv()
-    from bench import engines, machine, report, served, weights, wire
+    from bench import engines, kernels, machine, report, served, weights, wire
 
     binaries = options.build.resolve() / "bin"
     model = weights.bf16_model(ROOT)
@@ -58,6 +58,7 @@ def main() -> None:
         "command": " ".join(["scripts/bench_cpu.py", *sys.argv[1:]]),
         "rounds": options.rounds,
         "engines": [],
+        "kernels": [],
         "served": [],
         "wire": {},
     }
@@ -65,6 +66,7 @@ def main() -> None:
     if "engines" in parts:
         compared = engines.compare(binaries, model, options.threads, options.rounds)
         results["engines"], results["roofs"] = compared
+        results["kernels"] = kernels.measure(binaries, options.threads)
     if "served" in parts:
         results["served"] = served.measure(binaries, model, options.threads)
     if "wire" in parts:

@@ -24,16 +24,26 @@ from its source.
 |---|---|---|---|---|---|---|
 {rows}
 
-The roof is measured in the same run: nothing but independent float32 multiply-adds on all threads,
-divided by what a token needs at least ({roof_gflop_s:.0f} GFLOP/s); for one sequence, reading all
-weights once a token ({roof_gb_s:.0f} GB/s). The targets were set for machines with bf16 arithmetic
-(AVX512_BF16), where llama.cpp stays further below its roof; with AVX2 alone both engines compute in
-float32.
+The roof is measured in the same run: independent multiply-adds in {arithmetic} on all threads and
+nothing else ({roof_gflop_s:.0f} GFLOP/s), over what a token needs at least; for decode, if that is
+less, the bytes of weights and cache that a step reads, at the speed of reading memory from end to end
+({roof_gb_s:.0f} GB/s).
+"""
 
-Where the rest goes, by `ops_bench` (best runs, SmolLM2-135M's shapes, AVX2): the products of 512 and
-of 16 rows reach 94 % and 93 % of the arithmetic roof. Attention reaches 68 % of it in prefill
-(softmax, causal edges) and 45 % in decode, where a block's keys are transposed for only three
-queries and then read once; it is a fifth of a decode step of 16 at this context.
+KERNELS = """\
+
+The kernels alone (`ops_bench`, the best run of each, {threads} threads, this model's shapes, weights
+and cache in rotation past the processor's caches); the roofs are those above, measured again:
+
+| kernel | | roof | of it |
+|---|---|---|---|
+{rows}
+
+What a whole step adds: norms, RoPE, SiLU, the rounding of activations, drawing, and the threads'
+waiting for one another between some nine regions a layer. Attention in prefill has its softmax and
+its causal edges beside the products; in decode it reads runs of 2 KiB (a head's share of a block of
+16 tokens in one layer), which come at half the speed of memory read from end to end, and turns each
+key over for only three queries.
 """
 
 SERVED = """\
@@ -76,6 +86,9 @@ def markdown(results: dict) -> str:
             rows=rows,
             **results["roofs"],
         )
+    if kernels := results["kernels"]:
+        rows = "\n".join(map(kernel_row, kernels))
+        text += KERNELS.format(threads=engines[0]["threads"], rows=rows)
     if served := results["served"]:
         text += SERVED.format(rows="\n".join(map(served_row, served)))
     if wire := results["wire"]:
@@ -93,6 +106,11 @@ def engine_row(figure: dict) -> str:
     shares = [f"{100 * figure[who]['median'] / roof:.0f} %" for who in ("baton", "llama.cpp")]
     cells += [cell(figure["ratio"], 2), f"≥ {figure['target']}", f"{roof:.0f}", ", ".join(shares)]
     return f"| {' | '.join(cells)} |"
+
+
+def kernel_row(kernel: dict) -> str:
+    value, roof, unit = kernel["value"], kernel["roof"], kernel["unit"]
+    return f"| {kernel['what']} | {value:.0f} {unit} | {roof:.0f} | {100 * value / roof:.0f} % |"
 
 
 def served_row(run: dict) -> str:

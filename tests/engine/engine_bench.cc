@@ -86,13 +86,17 @@ class Bench final : private StepObserver {
 
   boost::json::object run() {
     const formats::ModelConfig& config = model_->config();
-    boost::json::object decode, decode_flop;
+    boost::json::object decode, decode_flop, decode_bytes;
+    const bool dot = options_.dtype == "bf16" && ops_.numerics.starts_with("cpu-bf16-dot");
+    const double kv_bytes = static_cast<double>(model_->kv_layout(16).block_bytes()) / 16;
     for (const double batch : options_.decode_batch) {
       const std::string key = fmt::format("{}", batch);
       decode[key] = decode_tokens_per_second(static_cast<uint32_t>(batch));
       decode_flop[key] =
           flop_of_step(config, batch, batch * (options_.context + options_.steps / 2.0), batch) /
           batch;
+      decode_bytes[key] = static_cast<double>(model_->weight_bytes()) / batch +
+                          (options_.context + options_.steps / 2.0) * kv_bytes;
     }
     const double rows = options_.prefill;
     return {{"model", std::filesystem::path(options_.model).filename().string()},
@@ -106,8 +110,11 @@ class Bench final : private StepObserver {
             {"decode_tok_s", decode},
             {"prefill_flop_per_token", flop_of_step(config, rows, rows * rows / 2, 1) / rows},
             {"decode_flop_per_token", decode_flop},
+            {"decode_bytes_per_token", decode_bytes},
             {"weight_bytes", model_->weight_bytes()},
-            {"roof_gflop_s", ops::measure_fma_gflops(options_.threads)},
+            {"arithmetic", dot ? "bf16" : "float32"},
+            {"roof_gflop_s", dot ? ops::measure_dot_gflops(options_.threads)
+                                 : ops::measure_fma_gflops(options_.threads)},
             {"roof_gb_s", ops::measure_read_gbps(options_.threads)}};
   }
 

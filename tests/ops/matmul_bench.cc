@@ -5,6 +5,7 @@
 
 #include <chrono>
 
+#include "common/ops/cpu/dot_kernel.h"
 #include "tests/ops/ops_testing.h"
 #include "tests/ops/roof.h"
 
@@ -125,6 +126,7 @@ void BM_Roof(benchmark::State& state) {
   for (auto _ : state) {
     state.counters["GB/s"] = measure_read_gbps(threads);
     state.counters["GFLOP/s"] = measure_fma_gflops(threads);
+    if (has_bf16_dot()) state.counters["bf16_GFLOP/s"] = measure_dot_gflops(threads);
   }
 }
 BENCHMARK(BM_Roof)->ArgName("threads")->Arg(1)->Arg(2)->Iterations(1);

@@ -3,6 +3,7 @@
 #include "hwy/foreach_target.h"  // must come before highway.h
 
 #include "tests/ops/roof.h"
+#include "tests/ops/roof_dot.h"
 
 #include <algorithm>
 #include <chrono>
@@ -71,6 +72,24 @@ double seconds_of(F&& f) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
+// Chains: does some `n` times, and returns the FLOP done.
+double measure_gflops(unsigned threads, double (*chains)(size_t n, float* sink)) {
+  device::ThreadPool pool(threads);
+  std::vector<double> flop(threads);
+  double best = 0;
+  for (int trial = 0; trial < 200; ++trial) {
+    const double seconds = seconds_of([&] {
+      pool.parallel_for(threads, [&](size_t i, unsigned) {
+        float sink = g_sink;
+        flop[i] = chains(20'000, &sink);
+        g_sink = sink;
+      });
+    });
+    best = std::max(best, flop[0] * threads / seconds / 1e9);
+  }
+  return best;
+}
+
 }  // namespace
 
 double measure_read_gbps(unsigned threads) {
@@ -94,21 +113,10 @@ double measure_read_gbps(unsigned threads) {
 }
 
 double measure_fma_gflops(unsigned threads) {
-  device::ThreadPool pool(threads);
-  std::vector<double> flop(threads);
-  double best = 0;
-  for (int trial = 0; trial < 200; ++trial) {
-    const double seconds = seconds_of([&] {
-      pool.parallel_for(threads, [&](size_t i, unsigned) {
-        float sink = g_sink;
-        flop[i] = HWY_DYNAMIC_DISPATCH(fma_chains)(20'000, &sink);
-        g_sink = sink;
-      });
-    });
-    best = std::max(best, flop[0] * threads / seconds / 1e9);
-  }
-  return best;
+  return measure_gflops(threads, HWY_DYNAMIC_DISPATCH(fma_chains));
 }
+
+double measure_dot_gflops(unsigned threads) { return measure_gflops(threads, dot_chains); }
 
 }  // namespace baton::ops
 #endif  // HWY_ONCE

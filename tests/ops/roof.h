@@ -10,5 +10,7 @@ namespace baton::ops {
 double measure_read_gbps(unsigned threads);
 // GFLOP/s of independent f32 fused multiply-adds in registers, on so many threads.
 double measure_fma_gflops(unsigned threads);
+// The same of AVX512_BF16's VDPBF16PS, where the machine has it (has_bf16_dot()).
+double measure_dot_gflops(unsigned threads);
 
 }  // namespace baton::ops
