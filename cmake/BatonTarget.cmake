@@ -16,9 +16,10 @@ function(baton_library name)
   add_library(baton::${name} ALIAS baton_${name})
 endfunction()
 
-# baton_test(NAME SRCS a_test.cc DEPS x y): a GoogleTest program whose cases ctest lists.
+# baton_test(NAME SRCS a_test.cc DEPS x y): a GoogleTest program whose cases ctest lists. EVERY_ISA:
+# a second time with the instruction set capped, so that the kernels of older machines run, too.
 function(baton_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "EVERY_ISA" "TIMEOUT" "SRCS;DEPS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
@@ -31,6 +32,11 @@ function(baton_test name)
   target_compile_definitions(${name} PRIVATE BATON_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES
                        PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS unit)
+  if(ARG_EVERY_ISA AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES TEST_PREFIX avx2.
+                         PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS unit
+                                    ENVIRONMENT BATON_MAX_ISA=avx2)
+  endif()
 endfunction()
 
 # baton_benchmark(NAME SRCS a_bench.cc DEPS x y): a Google Benchmark program, never a test.
