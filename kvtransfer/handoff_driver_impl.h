@@ -27,10 +27,7 @@ class Driver final : public HandoffDriver {
   const Hello& hello() const override { return hello_; }
 
   status add_peer(const Hello& theirs, TimePoint now) override;
-  void remove_peer(WorkerId worker, TimePoint now) override {
-    lose(worker, error(Errc::kUnavailable, "removed"), now);
-    run(now);
-  }
+  void remove_peer(WorkerId worker, TimePoint now) override;
   bool peer_up(WorkerId worker) const override {
     const Peer* peer = peers_.find(worker);
     return peer != nullptr && peer->up;
@@ -121,6 +118,7 @@ class Driver final : public HandoffDriver {
   void on_get_end(const TransportEvent& event, TimePoint now);
   void bring_up(WorkerId worker, TimePoint now);
   void lose(WorkerId worker, Error why, TimePoint now);
+  void drop(WorkerId worker, const Error& why, TimePoint now);
   void heartbeat(TimePoint now);
 
   // Carries out actions until there are none; nested calls leave theirs to the outermost.

@@ -47,10 +47,20 @@ void Driver::bring_up(WorkerId worker, TimePoint now) {
   if (peers_.find(worker) != nullptr) listener_.peer_up(worker, transport);
 }
 
+void Driver::remove_peer(WorkerId worker, TimePoint now) {
+  if (peers_.find(worker) != nullptr) LOG_INFO("worker {:x} has left", worker.value);
+  drop(worker, error(Errc::kUnavailable, "removed"), now);
+  run(now);
+}
+
 void Driver::lose(WorkerId worker, Error why, TimePoint now) {
+  if (peers_.find(worker) != nullptr) LOG_WARN("lost worker {:x}: {}", worker.value, why.message);
+  drop(worker, why, now);
+}
+
+void Driver::drop(WorkerId worker, const Error& why, TimePoint now) {
   const Peer* peer = peers_.find(worker);
   if (peer == nullptr) return;
-  LOG_WARN("lost worker {:x}: {}", worker.value, why.message);
   transport_->close(peer->connection);
   metrics_.peer_gone(worker);
   peers_.remove(worker);

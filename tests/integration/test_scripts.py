@@ -5,6 +5,7 @@ import hashlib
 import os
 import pathlib
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,8 @@ import zipfile
 
 import harness
 import pytest
+import requests
+from up import Up
 
 SCRIPTS = harness.ROOT / "scripts"
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -145,9 +148,10 @@ def quickstart(tmp_path, baton_is_built):
         (scripts / name).chmod(0o755)
 
     def run(*args: str) -> subprocess.CompletedProcess:
-        return subprocess.run([scripts / "quickstart.sh", *args], cwd=tmp_path,
+        return subprocess.run([run.script, *args], cwd=tmp_path,
                               capture_output=True, text=True, timeout=60)  # fmt: skip
 
+    run.script = scripts / "quickstart.sh"
     return run
 
 
@@ -169,6 +173,31 @@ def test_quickstart_takes_any_pools(quickstart, pools, prefill, decode, mixed):
     assert run.returncode == 0, run.stderr
     wanted = {f"prefill: {prefill}", f"decode: {decode}", f"mixed: {mixed}", "model: the-model"}
     assert wanted <= set(run.stdout.splitlines())
+
+
+def test_quickstart_answers_one_prompt_and_exits(quickstart, quickstart_model):
+    question = "What is the capital of France?"
+    up = Up(quickstart_model, "--once", question, command=[quickstart.script])
+    up.read_until("Baton is up")
+    up.see()
+    status, out, err = up.end()
+    assert status == 0, err
+    assert "Paris" in out
+    figures = r"\[TTFT [\d.]+ m?s, TPOT [\d.]+ ms, .* of KV read by decode-0 from .* over posix\]"
+    assert re.search(figures, out + err), out + err
+    up.nothing_is_left()
+
+
+def test_ctrl_c_through_quickstart_leaves_nothing(quickstart, tiny):
+    up = Up(tiny, command=[quickstart.script])
+    url = up.url()
+    assert requests.get(url.removesuffix("/v1") + "/health", timeout=10).status_code == 200
+    os.killpg(up.popen.pid, signal.SIGINT)
+    status, _, err = up.end()
+    assert status == 0, err
+    up.nothing_is_left()
+    with pytest.raises(requests.ConnectionError):
+        requests.get(url + "/health", timeout=2)
 
 
 @pytest.mark.parametrize("args", [["--once"], ["--model", "/nowhere"], ["--frobnicate"]])

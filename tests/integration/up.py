@@ -9,11 +9,11 @@ import harness
 
 
 class Up:
-    """`baton up` in a session of its own."""
+    """`baton up` in a session of its own, or a script that becomes it."""
 
-    def __init__(self, model, *args: str, env: dict[str, str] | None = None):
+    def __init__(self, model, *args: str, env: dict[str, str] | None = None, command=None):
         self.popen = subprocess.Popen(
-            [harness.BIN, "up", "--model", model, "--port", "0", *args],
+            [*(command or [harness.BIN, "up"]), "--model", model, "--port", "0", *args],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
