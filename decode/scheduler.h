@@ -47,8 +47,9 @@ class Scheduler {
   // delivered. Choices that end with them finish at once. kNotFound, kInvalidArgument; then nothing
   // is changed.
   status join(const RequestKey& key, std::span<const TokenId> first_tokens, Events& events);
-  // As join, for a prompt that was computed here. Its key is not in use here.
-  void adopt(engine::HandOver over, Events& events);
+  // As join, for a prompt that was computed here. kInvalidArgument: its key is in use here; then
+  // its blocks and slots are given back.
+  status adopt(engine::HandOver over, Events& events);
 
   // Appends one row for each sequence that can go on, and takes from the budget.
   void plan(engine::StepBudget& budget, engine::StepBatch& batch, Events& events);

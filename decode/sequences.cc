@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cassert>
 #include <tuple>
 
 #include "decode/scheduler.h"
@@ -42,14 +41,19 @@ status Scheduler::join(const RequestKey& key, std::span<const TokenId> first_tok
   return {};
 }
 
-void Scheduler::adopt(engine::HandOver over, Events& events) {
-  assert(!by_key_.contains(over.request.key));
+status Scheduler::adopt(engine::HandOver over, Events& events) {
+  if (by_key_.contains(over.request.key)) {
+    shared_.pool.release(over.table);
+    shared_.slots.release(over.slots);
+    return error(Errc::kInvalidArgument, "decode: the request is here already");
+  }
   RequestEntry entry{.info = std::move(over.request), .serial = next_serial_++};
   entry.limit = limit_of(entry.info);
   const RequestKey key = entry.info.key;
   const uint32_t index = requests_.add(std::move(entry));
   by_key_.emplace(key, index);
   fork(index, std::move(over), /*opened=*/true, events);
+  return {};
 }
 
 // One sequence for each choice. All share the prompt's full blocks; the first gets the partial one,

@@ -104,8 +104,11 @@ void Service::refuse(const RequestKey& key, Duration retry_after, std::string re
 void Service::adopt(engine::HandOver&& prompt) {
   const RequestKey key = prompt.request.key;
   const TimePoint now = Clock::now();
-  requests_[key] = start(prompt.request, WorkerId(), now);
-  scheduler_.adopt(std::move(prompt), events_);
+  Request entry = start(prompt.request, WorkerId(), now);
+  if (const status in = scheduler_.adopt(std::move(prompt), events_); !in) {
+    return fail(key, in.error(), false);
+  }
+  requests_[key] = std::move(entry);
   take(now);
   host_.work_added();
 }

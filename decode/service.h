@@ -21,7 +21,8 @@ class Service final : public serving::StepClient {
 
   // Room for a prompt that `source` will compute; answered with ReserveReply.
   void reserve(engine::Request request, WorkerId source, TimePoint now);
-  // A prompt that was computed in this worker.
+  // A prompt that was computed in this worker. If its key is in use here, it is answered with
+  // Failed.
   void adopt(engine::HandOver&& prompt);
   // End it without a word; unknown keys are ignored.
   void cancel(const RequestKey& key, TimePoint now);
@@ -40,6 +41,7 @@ class Service final : public serving::StepClient {
 
   Snapshot snapshot() const { return scheduler_.snapshot(); }
   bool idle() const { return requests_.empty(); }
+  bool has(const RequestKey& key) const { return requests_.contains(key); }
 
  private:
   struct Request {

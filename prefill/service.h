@@ -43,6 +43,7 @@ class Service final : public serving::StepClient {
 
   Snapshot snapshot() const { return scheduler_.snapshot(); }
   bool idle() const { return requests_.empty(); }
+  bool has(const RequestKey& key) const { return requests_.contains(key); }
 
  private:
   struct Request {

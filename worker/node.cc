@@ -130,6 +130,10 @@ void Node::on_frame(RouterId router, proto::Frame&& frame) {
 result<engine::Request> Node::parse(RouterId router, const proto::RequestSpec& spec) {
   if (draining_) return error(Errc::kUnavailable, "this worker is draining");
   auto request = parse_spec(spec, router, request_limits_, Clock::now());
+  // What one service has done with a key must not be undone by the other.
+  if (request && (prefill_->has(request->key) || decode_->has(request->key))) {
+    return error(Errc::kInvalidArgument, "the request is here already");
+  }
   if (request && !config_.prefix_cache) {
     request->salt += "/unshared/" + std::to_string(++unshared_);
   }

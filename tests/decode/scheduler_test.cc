@@ -211,6 +211,26 @@ TEST_F(SchedulerTest, TheBudgetServesTheFirstFirst) {
   EXPECT_EQ(batch.sequences[1].request, RequestId{2});
 }
 
+TEST_F(SchedulerTest, ADoubledKeyIsRefusedAndKeepsNothing) {
+  Scheduler s = make();
+  const DecodeRequest r = request(1, 6);
+  const Granted granted = grant(s, r);
+  const auto counts = pool.counts();
+  const auto free_slots = slots.available();
+
+  engine::HandOver again{.request = r.request, .first_tokens = {1}};
+  pool.allocate(2, again.table);
+  slots.allocate(1, again.slots);
+  EXPECT_EQ(s.adopt(std::move(again), events).error().code, Errc::kInvalidArgument);
+  EXPECT_TRUE(events.empty());
+  EXPECT_EQ(pool.counts().active, counts.active);
+  EXPECT_EQ(slots.available(), free_slots);
+
+  // The first one is as it was.
+  ASSERT_TRUE(s.join(r.request.key, write_prompt(r.request, granted.blocks), events));
+  EXPECT_EQ(s.snapshot().running, 1u);
+}
+
 TEST_F(SchedulerTest, LeavesOtherOwnersSamplesAlone) {
   Scheduler s = make();
   start(s, request(1, 6));

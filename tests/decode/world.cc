@@ -249,7 +249,7 @@ void World::on(const prefill::PromptDone& done) {
   if (config_.split) return;
   auto over = source().prefill.take(done.key);
   ASSERT_TRUE(over);
-  sink().decode.adopt(std::move(*over), events_);
+  ASSERT_TRUE(sink().decode.adopt(std::move(*over), events_));
 }
 
 void World::on(const prefill::Expired& expired) {

@@ -240,6 +240,33 @@ TEST_F(NodeTest, SplitGivesTheSameTokensOverEveryTransport) {
   EXPECT_TRUE(run_until([&] { return nothing_held(); }));
 }
 
+TEST_F(NodeTest, ADoubledKeyIsRefusedWhereverTheFirstOneIs) {
+  Member& w = add(proto::ROLE_MIXED);
+  submit(w, spec(1, 40, 150));
+  ASSERT_TRUE(run_until([&] { return heard_[1].tokens[0].size() > 2; }));  // decode has it
+  submit(w, spec(1, 40, 150));
+  ASSERT_TRUE(run_until([&] { return heard_[1].failed.has_value(); }));
+  EXPECT_EQ(heard_[1].failed->message(), "the request is here already");
+  EXPECT_FALSE(heard_[1].failed->retryable());
+  ASSERT_TRUE(run_until([&] { return heard_[1].finished.size() == 1; }));
+  EXPECT_EQ(heard_[1].tokens[0].size(), 150u);
+
+  Member& prefill = add(proto::ROLE_PREFILL);
+  Member& decode = add(proto::ROLE_DECODE);
+  pair(decode, prefill);
+  reserve(decode, prefill, spec(2, 40, 4));
+  ASSERT_TRUE(heard_[2].reserved->granted());
+  submit(decode, spec(2, 40, 4));
+  ASSERT_TRUE(run_until([&] { return heard_[2].failed.has_value(); }));
+  submit(decode, spec(3, 250, 4));
+  reserve(decode, prefill, spec(3, 250, 4));
+  EXPECT_FALSE(heard_[3].reserved->granted());
+  EXPECT_EQ(heard_[3].reserved->reason(), "the request is here already");
+  ASSERT_TRUE(run_until([&] { return heard_[3].finished.size() == 1; }));
+  cancel(decode, 2);
+  EXPECT_TRUE(run_until([&] { return nothing_held(); }));
+}
+
 TEST_F(NodeTest, EveryRoleMeasuresWhatItSees) {
   Member& prefill = add(proto::ROLE_PREFILL);
   Member& decode = add(proto::ROLE_DECODE);
