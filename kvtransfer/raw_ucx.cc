@@ -101,7 +101,7 @@ class Raw final : public RawUcx {
 result<std::unique_ptr<RawUcx>> RawUcx::create(std::string_view tls, size_t bytes) {
   UcxWorkerOptions options{.tls = std::string(tls), .name = "raw", .one_sided = true};
   if (tls == "shm") {
-    options.tls = "posix,sysv";
+    options.tls = "sysv";
   } else {
     options.network = true;
     options.net_devices = "lo";

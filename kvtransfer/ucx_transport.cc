@@ -27,26 +27,43 @@ constexpr size_t kPage = 4096;
 status UcxTransport::start() {
   if (watch_.fd() < 0) return error(Errc::kIo, "the system gives no epoll descriptor");
   BATON_TRY(const SplitTls tls, split_tls(options_.tls));
-  Address address;
-  if (!tls.shared_memory.empty()) {
-    BATON_TRY(shm_, UcxWorker::create(
-                        {.tls = tls.shared_memory, .name = options_.name, .one_sided = true}));
-    BATON_CHECK_OK(add_handlers(*shm_, *this));
-    address.shared_memory = shm_->address();
-    if (!watch_.add_descriptor(shm_->event_fd())) return error(Errc::kIo, "no wait for UCX");
-  }
-  if (!tls.network.empty()) {
-    BATON_CHECK_OK(start_network(tls.network));
-    address.network = net_->address();
-  }
+  shared_memory_tls_ = tls.shared_memory;
+  if (!shared_memory_tls_.empty()) BATON_CHECK_OK(start_shared_memory());
+  if (!tls.network.empty()) BATON_CHECK_OK(start_network(tls.network));
   if (::getrandom(token_.data(), token_.size(), 0) != static_cast<ssize_t>(token_.size())) {
     return error(Errc::kIo, "the system gives no random bytes");
   }
-  address.token = token_;
-  endpoint_.address = encode(address);
+  publish_address();
   endpoint_.host = host_identity();
   endpoint_.pid = ::getpid();
   return {};
+}
+
+// With the first that works here of what was not tried yet.
+status UcxTransport::start_shared_memory() {
+  shm_.reset();
+  status started;
+  while (!shm_ && !shared_memory_tls_.empty()) {
+    const size_t comma = std::min(shared_memory_tls_.find(','), shared_memory_tls_.size());
+    auto worker = UcxWorker::create(
+        {.tls = shared_memory_tls_.substr(0, comma), .name = options_.name, .one_sided = true});
+    shared_memory_tls_.erase(0, comma + 1);
+    if (worker) {
+      shm_ = std::move(*worker);
+    } else {
+      started = worker.error();
+    }
+  }
+  if (!shm_) return started;
+  BATON_CHECK_OK(add_handlers(*shm_, *this));
+  if (!watch_.add_descriptor(shm_->event_fd())) return error(Errc::kIo, "no wait for UCX");
+  return {};
+}
+
+void UcxTransport::publish_address() {
+  endpoint_.address = encode({.token = token_,
+                              .shared_memory = shm_ ? shm_->address() : "",
+                              .network = net_ ? net_->address() : ""});
 }
 
 status UcxTransport::start_network(const std::string& tls) {
@@ -84,18 +101,30 @@ UcxTransport::~UcxTransport() {
   if (reply_type_ != 0) drop_reply_type(reply_type_);
 }
 
+// Of the first kind that the system gives so much of; private if it gives none. Not touched yet.
+result<std::span<std::byte>> UcxTransport::allocate_shared(size_t bytes) {
+  for (;;) {
+    BATON_TRY(const std::span<std::byte> memory, shm_->allocate(bytes));
+    endpoint_.region.key = shm_->memory_key();
+    const std::string_view kind = memory_kind(memory.data());
+    endpoint_.shared_memory = !endpoint_.host.empty() && (kind == "posix" || kind == "sysv");
+    if (endpoint_.shared_memory || shared_memory_tls_.empty()) {
+      LOG_INFO("KV cache memory: {} MiB, {}", bytes >> 20, kind);
+      return memory;
+    }
+    BATON_CHECK_OK(start_shared_memory());
+    publish_address();
+  }
+}
+
 result<std::span<std::byte>> UcxTransport::allocate(size_t bytes) {
   if (!memory_.empty()) return error(Errc::kInternal, "the cache memory is allocated already");
   if (shm_) {
-    BATON_TRY(memory_, shm_->allocate(bytes));
-    endpoint_.region.key = shm_->memory_key();
-    const std::string_view kind = memory_kind(memory_.data());
-    endpoint_.shared_memory = !endpoint_.host.empty() && (kind == "posix" || kind == "sysv");
-    LOG_INFO("KV cache memory: {} MiB, {}", bytes >> 20, kind);
+    BATON_TRY(memory_, allocate_shared(bytes));
     if (!endpoint_.shared_memory) {
       LOG_WARN(
-          "no shared memory for the KV cache (is /dev/shm smaller than {} MiB?): workers of "
-          "this host read it more slowly",
+          "the system gives no {} MiB of shared memory for the KV cache: workers of this host read "
+          "it more slowly",
           bytes >> 20);
     }
     prefer_huge_pages(memory_.data(), bytes);

@@ -97,7 +97,10 @@ class UcxTransport final : public Transport {
   const std::byte* memory() const { return memory_.data(); }
 
  private:
+  status start_shared_memory();
   status start_network(const std::string& tls);
+  void publish_address();
+  result<std::span<std::byte>> allocate_shared(size_t bytes);
   status open(Peer& peer, UcxWorker& worker, const std::string& address, bool shared_memory);
   status map_region(Peer& peer);
   status reach(Peer& peer, const Endpoint& remote);
@@ -119,6 +122,7 @@ class UcxTransport final : public Transport {
 
   const UcxOptions options_;
   std::unique_ptr<UcxWorker> shm_, net_;  // either may be missing
+  std::string shared_memory_tls_;         // that were not tried yet, with commas
   uint64_t reply_type_ = 0;               // UCX's data type that gathers a reply
   Token token_{};
   std::vector<std::byte> private_memory_;  // where there is no shared memory

@@ -40,8 +40,8 @@ status set_tcp(ucp_config_t* config, const std::string& key, const std::string& 
 
 status configure(ucp_config_t* config, const UcxWorkerOptions& options) {
   BATON_CHECK_OK(set(config, "TLS", options.tls));
-  // Memory that a peer maps; posix first, because its file needs no kernel limit raised.
-  BATON_CHECK_OK(set(config, "ALLOC_PRIO", "md:posix,md:sysv,huge,thp,md:*,mmap,heap"));
+  // Memory that a peer maps, or else any.
+  BATON_CHECK_OK(set(config, "ALLOC_PRIO", "md:sysv,md:posix,huge,thp,md:*,mmap,heap"));
   if (!options.network) return {};
   BATON_CHECK_OK(set(config, "NET_DEVICES", options.net_devices));
   // With UCX's own segments (8 and 64 KiB), TCP moves a fifth to a third of this.
@@ -183,7 +183,7 @@ std::vector<std::string> transports_of(ucp_ep* ep) {
 // Of what copies between processes of one host only posix and sysv are used: over cma, UCX 1.13
 // never ends a read of a process that died, and then asserts when its worker is destroyed.
 result<SplitTls> split_tls(std::string_view tls) {
-  if (tls == "all") return SplitTls{"posix,sysv", "^shm"};
+  if (tls == "all") return SplitTls{"sysv,posix", "^shm"};
   SplitTls split;
   const auto add = [](std::string& list, std::string_view tl) {
     if (!list.empty()) list += ',';
@@ -196,7 +196,7 @@ result<SplitTls> split_tls(std::string_view tls) {
     if (tl == "posix" || tl == "sysv") {
       add(split.shared_memory, tl);
     } else if (tl == "shm") {
-      split.shared_memory = "posix,sysv";
+      split.shared_memory = "sysv,posix";
     } else if (tl.empty() || tl.front() == '^' || tl == "cma" || tl == "xpmem" || tl == "knem") {
       return error(Errc::kUnsupported,
                    fmt::format("UCX transports '{}': '{}' is not offered", tls, tl));

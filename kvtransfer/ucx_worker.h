@@ -56,10 +56,13 @@ class UcxWorker {
   std::string memory_key_;
 };
 
-// The transports of an endpoint's lanes, in UCX's order and words ("posix", "tcp", ...).
+// The transports of an endpoint's lanes, in UCX's order and words ("sysv", "tcp", ...).
 std::vector<std::string> transports_of(ucp_ep* ep);
 
-// UcxOptions::tls, split into what shares memory and what crosses hosts; either may be empty.
+// UcxOptions::tls, split into what shares memory and what crosses hosts; either may be empty. The
+// first of what shares memory is preferred: a System V segment loses its name as soon as it is
+// there, before anything is in it, while UCX fills a posix file first: a worker that is killed
+// meanwhile would leave it in /dev/shm for ever.
 struct SplitTls {
   std::string shared_memory, network;
 };

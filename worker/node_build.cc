@@ -131,7 +131,7 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
   if (config_.transport == "tcp") {
     ucx.tls = "tcp";
   } else if (config_.transport == "shm") {
-    ucx.tls = "posix,sysv";
+    ucx.tls = "shm";
   } else if (config_.transport != "auto") {
     return error(Errc::kInvalidArgument,
                  "transport '" + config_.transport + "' is none of auto, shm, tcp");

@@ -39,8 +39,8 @@ const Kit kKits[] = {
     {"loopback", [](LoopbackHub& hub) { return hub.make_transport("h"); }, "loopback"},
     {"posix", [](LoopbackHub&) { return ucx("posix"); }, "posix"},
     {"sysv", [](LoopbackHub&) { return ucx("sysv"); }, "sysv"},
-    {"shm", [](LoopbackHub&) { return ucx("shm"); }, "posix"},
-    {"all", [](LoopbackHub&) { return ucx("all"); }, "posix"},
+    {"shm", [](LoopbackHub&) { return ucx("shm"); }, "sysv"},
+    {"all", [](LoopbackHub&) { return ucx("all"); }, "sysv"},
     {"tcp", [](LoopbackHub&) { return ucx("tcp"); }, "tcp"},
 };
 

@@ -88,9 +88,9 @@ TEST(UcxOptions, TransportsAreSplitByReach) {
     const result<SplitTls> s = split_tls(tls);
     return s ? s->shared_memory + "|" + s->network : s.error().message;
   };
-  EXPECT_EQ(split("all"), "posix,sysv|^shm");
+  EXPECT_EQ(split("all"), "sysv,posix|^shm");
   EXPECT_EQ(split("tcp"), "|tcp");
-  EXPECT_EQ(split("shm"), "posix,sysv|");
+  EXPECT_EQ(split("shm"), "sysv,posix|");
   EXPECT_EQ(split("posix,tcp,rc"), "posix|tcp,rc");
 }
 
