@@ -14,16 +14,13 @@
 #include <set>
 #include <utility>
 
+#include "kvtransfer/host_buffer.h"
 #include "kvtransfer/messages.h"
 
 namespace baton::kvtransfer {
 namespace {
 
 using Kind = TransportEvent::Kind;
-
-struct FreeMemory {
-  void operator()(std::byte* p) const { std::free(p); }
-};
 
 struct Link {
   uint32_t remote = 0;  // node
@@ -32,7 +29,7 @@ struct Link {
 // One process. Its memory lives as long as the hub: a late reader of a dead process is no crash.
 struct Node {
   Endpoint endpoint;
-  std::unique_ptr<std::byte, FreeMemory> memory;
+  HostBuffer memory;
   bool alive = true;
   std::map<PeerId, Link> links;
   std::vector<TransportEvent> inbox;
@@ -89,7 +86,7 @@ class Hub final : public LoopbackHub {
   }
 
   // --- for the transports, by node id ---
-  std::span<std::byte> allocate(uint32_t id, size_t bytes);
+  result<std::span<std::byte>> allocate(uint32_t id, size_t bytes);
   const Endpoint& endpoint(uint32_t id) { return nodes_.at(id).endpoint; }
   result<PeerId> connect(uint32_t id, const Endpoint& remote);
   result<bool> get(uint32_t id, PeerId peer, std::span<const GetOp> ops, uint64_t cookie);
@@ -179,15 +176,12 @@ std::unique_ptr<Transport> Hub::make_transport(std::string host) {
   return std::make_unique<LoopbackTransport>(*this, id);
 }
 
-std::span<std::byte> Hub::allocate(uint32_t id, size_t bytes) {
-  constexpr size_t kPage = 4096;
+result<std::span<std::byte>> Hub::allocate(uint32_t id, size_t bytes) {
   const std::lock_guard lock(mutex_);
   Node& node = nodes_.at(id);
-  const size_t rounded = (bytes + kPage - 1) / kPage * kPage;
-  node.memory.reset(static_cast<std::byte*>(std::aligned_alloc(kPage, rounded)));
-  std::memset(node.memory.get(), 0, rounded);
+  BATON_TRY(node.memory, allocate_host_buffer(bytes));
   node.endpoint.region = {reinterpret_cast<uint64_t>(node.memory.get()), bytes, "loopback"};
-  return {node.memory.get(), bytes};
+  return std::span(node.memory.get(), bytes);
 }
 
 result<PeerId> Hub::connect(uint32_t id, const Endpoint& remote) {

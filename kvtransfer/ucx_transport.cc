@@ -20,7 +20,6 @@ namespace {
 
 constexpr int kMaxProgress = 256;            // of UCX's calls, in one poll()
 constexpr int kMaxClosingProgress = 100000;  // for the last goodbyes
-constexpr size_t kPage = 4096;
 
 }  // namespace
 
@@ -128,12 +127,10 @@ result<std::span<std::byte>> UcxTransport::allocate(size_t bytes) {
           bytes >> 20);
     }
     prefer_huge_pages(memory_.data(), bytes);
-    std::memset(memory_.data(), 0, bytes);
+    BATON_CHECK_OK(zero_fill(memory_));
   } else {
-    private_memory_.resize(bytes + kPage);
-    void* at = private_memory_.data();
-    size_t room = private_memory_.size();
-    memory_ = {static_cast<std::byte*>(std::align(kPage, bytes, at, room)), bytes};
+    BATON_TRY(private_memory_, allocate_host_buffer(bytes));
+    memory_ = {private_memory_.get(), bytes};
     LOG_INFO("KV cache memory: {} MiB, private", bytes >> 20);
   }
   endpoint_.region.base = reinterpret_cast<uint64_t>(memory_.data());

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "kvtransfer/host_buffer.h"
 #include "kvtransfer/process_watch.h"
 #include "kvtransfer/ucx_transport.h"
 #include "kvtransfer/ucx_worker.h"
@@ -125,7 +126,7 @@ class UcxTransport final : public Transport {
   std::string shared_memory_tls_;         // that were not tried yet, with commas
   uint64_t reply_type_ = 0;               // UCX's data type that gathers a reply
   Token token_{};
-  std::vector<std::byte> private_memory_;  // where there is no shared memory
+  HostBuffer private_memory_;  // where there is no shared memory
   std::span<std::byte> memory_;
   Endpoint endpoint_;
   ProcessWatch watch_;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/base/host_memory.h"
 #include "common/base/log.h"
 #include "common/device/cpu/cpu_device.h"
 #include "common/device/cuda/cuda_device.h"
@@ -95,6 +96,8 @@ status Node::make_handoff() {
   handoff.numerics = model_->numerics();
   handoff.layout = layout;
   handoff.num_blocks = needs_host_cache() ? num_blocks_ : 1;  // it cannot be none
+  BATON_CHECK_OK(check_room("the KV cache (kv_gib)", handoff.num_blocks * layout.block_bytes(),
+                            read_host_memory()));
   handoff.max_parked_blocks = num_blocks_ / 2;  // the rest is for prompts that somebody reads
   BATON_TRY(driver_,
             kvtransfer::HandoffDriver::create(handoff, std::move(transport), *this, &metrics_));

@@ -1,6 +1,8 @@
 """What a worker takes of its host's memory when it starts, and that it leaves nothing there."""
 
 import pathlib
+import re
+import resource
 import signal
 import subprocess
 
@@ -8,6 +10,7 @@ import harness
 import pytest
 
 CACHE_GIB = 0.5
+TOO_MUCH = "100000"  # GiB
 
 
 def run_worker(model, *args, **popen):
@@ -44,3 +47,25 @@ def test_an_end_while_it_allocates_its_cache_leaves_nothing(tiny, sent):
         pathlib.Path(name).unlink()  # or the failure would take memory until the next boot
     assert left == []
     assert harness.sysv_segments_of({worker.pid}) == []
+
+
+def no_large_files():
+    """If the worker tried all the same, it would fill this machine."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**30, 2**30))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--role", "mixed"], ["--role", "prefill"], ["--role", "decode", "--transport", "tcp"]],
+    ids=["mixed", "shm", "tcp"],
+)
+def test_a_cache_without_room_is_one_sentence(tiny, args):
+    worker = run_worker(tiny, *args, "--kv-gib", TOO_MUCH, "--log-level", "error",
+                        preexec_fn=no_large_files)  # fmt: skip
+    _, err = worker.communicate(timeout=30 * harness.PATIENCE)
+    assert worker.returncode == 1, err
+    assert re.fullmatch(
+        r"baton worker: the KV cache \(kv_gib\) takes \d+\.\d GiB of memory, "
+        r"and this (machine|cgroup) has \d+\.\d GiB left\n",
+        err,
+    ), err

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "common/base/result.h"
+
+namespace baton::kvtransfer {
+
+// Whether the host has room for so many bytes more.
+using Room = std::function<status(uint64_t bytes)>;
+status room_on_this_host(uint64_t bytes);
+
+// Zeroes memory that nobody has touched yet; only now does the system have to find it. Gives up
+// with the error of `room` once the rest does not fit any more: others take memory meanwhile, too,
+// and the system has no error for it later, but ends a process.
+status zero_fill(std::span<std::byte> memory, const Room& room = room_on_this_host);
+
+struct FreeMemory {
+  void operator()(std::byte* p) const { std::free(p); }
+};
+using HostBuffer = std::unique_ptr<std::byte, FreeMemory>;
+
+// Private memory, page-aligned and zeroed. kResourceExhausted.
+result<HostBuffer> allocate_host_buffer(size_t bytes);
+
+}  // namespace baton::kvtransfer
