@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <xxhash.h>
 
 #include <utility>
 
@@ -38,6 +39,26 @@ void fill(proto::KvLayoutInfo& out, const kvcache::KvLayout& layout) {
   out.set_rope(layout.rope);
 }
 
+// XXH3-64 over all that a rank says, each text behind its length: what a transport is given must be
+// what its owner made.
+uint64_t digest_of(const Rank& rank) {
+  const Endpoint& e = rank.endpoint;
+  std::string bytes;
+  const auto put = [&bytes](uint64_t number) {
+    for (int shift = 0; shift < 64; shift += 8) bytes += static_cast<char>(number >> shift);
+  };
+  for (const std::string* text : {&e.address, &e.host, &e.region.key, &e.software}) {
+    put(text->size());
+    bytes += *text;
+  }
+  for (const uint64_t number :
+       {uint64_t{e.shared_memory}, static_cast<uint64_t>(e.pid), e.region.base, e.region.bytes,
+        uint64_t{rank.num_blocks}, uint64_t{rank.head_begin}}) {
+    put(number);
+  }
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+
 void fill(proto::RankInfo& out, const Rank& rank) {
   out.set_head_begin(rank.head_begin);
   out.set_address(rank.endpoint.address);
@@ -49,6 +70,8 @@ void fill(proto::RankInfo& out, const Rank& rank) {
   region.set_bytes(rank.endpoint.region.bytes);
   region.set_key(rank.endpoint.region.key);
   region.set_num_blocks(rank.num_blocks);
+  out.set_software(rank.endpoint.software);
+  out.set_digest(digest_of(rank));
 }
 
 result<kvcache::KvGroup> parse(const proto::KvGroupInfo& in) {
@@ -106,13 +129,19 @@ result<Rank> parse(const proto::RankInfo& in, const kvcache::KvLayout& layout) {
   if (region.base() > UINT64_MAX - region.bytes()) {
     return corrupt("ranks.regions.base", "the region wraps around");
   }
-  return Rank{in.head_begin(),
-              region.num_blocks(),
-              {in.address(),
-               in.host(),
-               in.shared_memory(),
-               in.pid(),
-               {region.base(), region.bytes(), region.key()}}};
+  BATON_CHECK_OK(check_text("ranks.software", in.software(), kMaxTextBytes));
+  Rank rank{in.head_begin(),
+            region.num_blocks(),
+            {in.address(),
+             in.host(),
+             in.shared_memory(),
+             in.pid(),
+             {region.base(), region.bytes(), region.key()},
+             in.software()}};
+  if (digest_of(rank) != in.digest()) {
+    return corrupt("ranks.digest", "address and memory key are not as they were sent");
+  }
+  return rank;
 }
 
 }  // namespace

@@ -40,6 +40,9 @@ status check_ranks(const Hello& ours, const Hello& theirs) {
   if (ours.ranks.size() != 1 || theirs.ranks.size() != 1) {
     return differs("number of ranks (only 1 is supported)", ours.ranks.size(), theirs.ranks.size());
   }
+  const std::string &software = ours.ranks[0].endpoint.software,
+                    &other = theirs.ranks[0].endpoint.software;
+  if (software != other) return differs("the transport's version", software, other);
   const auto heads = [](const kvcache::KvLayout& l) {
     return fmt::format("{}..{}", l.head_begin, l.head_begin + l.num_heads());
   };

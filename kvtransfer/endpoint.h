@@ -21,6 +21,7 @@ struct Endpoint {
   bool shared_memory = false;  // its transport can read over shared memory
   int64_t pid = 0;             // meaningful to a worker with an equal host; 0: unknown
   MemoryRegion region;
+  std::string software;  // whose bytes address and key are, with its version: "ucx 1.13"
   friend bool operator==(const Endpoint&, const Endpoint&) = default;
 };
 

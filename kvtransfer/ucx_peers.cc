@@ -28,11 +28,31 @@ void on_closed(void* request, ucs_status_t, void* user_data) {
 
 void on_discarded(void* request, ucs_status_t, void*) { ucp_request_free(request); }
 
+// UCX believes what it unpacks: an address or a key of another shape ends the process. So they must
+// begin as our own, of the same version of UCX, do.
+constexpr size_t kAddressHead = 1;  // version and flags
+constexpr size_t kKeyHead = 10;     // memory domains, kind of memory, length of the first one's key
+
+bool begins_alike(std::string_view theirs, std::string_view ours, size_t head) {
+  return theirs.size() >= head && theirs.substr(0, head) == ours.substr(0, head);
+}
+
+Error misshapen(const Peer& peer, std::string_view what) {
+  return error(Errc::kDataCorrupt,
+               fmt::format("{}: its UCX {} has another shape than ours", peer.name, what));
+}
+
 }  // namespace
 
 status UcxTransport::open(Peer& peer, UcxWorker& worker, const std::string& address,
                           bool shared_memory) {
   peer.shared_memory = shared_memory;
+  const std::string& ours = worker.address();
+  // Of one host and over one transport they have one length, too.
+  if (!begins_alike(address, ours, kAddressHead) ||
+      (shared_memory && address.size() != ours.size())) {
+    return misshapen(peer, "address");
+  }
   ucp_ep_params_t params{};
   params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE;
   params.address = reinterpret_cast<const ucp_address_t*>(address.data());
@@ -55,6 +75,10 @@ status UcxTransport::open(Peer& peer, UcxWorker& worker, const std::string& addr
 // The peer says how long its region is; what is really mapped bounds what is read here, or a wrong
 // word would end this process.
 status UcxTransport::map_region(Peer& peer) {
+  const std::string &key = peer.region.key, &ours = shm_->memory_key();
+  if (key.size() != ours.size() || !begins_alike(key, ours, kKeyHead)) {
+    return misshapen(peer, "memory key");
+  }
   ucs_status_t s = ucp_ep_rkey_unpack(peer.ep, peer.region.key.data(), &peer.rkey);
   if (s != UCS_OK) peer.rkey = nullptr;
   void* mapped = nullptr;
@@ -81,11 +105,13 @@ status UcxTransport::reach(Peer& peer, const Endpoint& remote) {
   const bool same_host = endpoint_.shared_memory && remote.shared_memory &&
                          remote.host == endpoint_.host && !address.shared_memory.empty();
   if (same_host) {
-    const status opened = open(peer, *shm_, address.shared_memory, true);
-    if (opened) {
-      if (remote.pid == endpoint_.pid || watch_.add(peer.id.value, remote.pid)) return {};
+    // First: UCX 1.13 does not survive the posix key of a process that is gone.
+    if (remote.pid != endpoint_.pid && !watch_.add(peer.id.value, remote.pid)) {
       return error(Errc::kUnavailable, fmt::format("{}: its process is gone", peer.name));
     }
+    const status opened = open(peer, *shm_, address.shared_memory, true);
+    if (opened) return {};
+    watch_.remove(peer.id.value);
     LOG_WARN("{}; it is on this host, and is read over the network all the same",
              opened.error().message);
     discard_ep(peer);
@@ -97,6 +123,10 @@ status UcxTransport::reach(Peer& peer, const Endpoint& remote) {
 }
 
 result<PeerId> UcxTransport::connect(const Endpoint& remote, std::string_view name) {
+  if (remote.software != endpoint_.software) {
+    return error(Errc::kUnsupported, fmt::format("{} has '{}', and this worker '{}'", name,
+                                                 remote.software, endpoint_.software));
+  }
   auto peer = std::make_unique<Peer>();
   peer->owner = this;
   peer->id = PeerId{next_peer_++};

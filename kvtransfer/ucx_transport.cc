@@ -35,6 +35,7 @@ status UcxTransport::start() {
   publish_address();
   endpoint_.host = host_identity();
   endpoint_.pid = ::getpid();
+  endpoint_.software = ucx_software();
   return {};
 }
 

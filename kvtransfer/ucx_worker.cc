@@ -159,6 +159,12 @@ result<std::span<std::byte>> UcxWorker::allocate(size_t bytes) {
   return std::span(static_cast<std::byte*>(attributes.address), bytes);
 }
 
+std::string ucx_software() {
+  unsigned major = 0, minor = 0, release = 0;
+  ucp_get_version(&major, &minor, &release);
+  return fmt::format("ucx {}.{}", major, minor);
+}
+
 // UCX 1.13 tells this only in the text that it prints for people: "lane[0]:  2:sysv/memory.0 ...".
 std::vector<std::string> transports_of(ucp_ep* ep) {
   char* text = nullptr;

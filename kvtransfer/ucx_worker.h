@@ -56,6 +56,10 @@ class UcxWorker {
   std::string memory_key_;
 };
 
+// "ucx 1.13". Addresses and keys are for equal ones only: UCX ends a process that it gives another
+// version's.
+std::string ucx_software();
+
 // The transports of an endpoint's lanes, in UCX's order and words ("sysv", "tcp", ...).
 std::vector<std::string> transports_of(ucp_ep* ep);
 

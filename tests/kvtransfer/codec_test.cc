@@ -29,7 +29,8 @@ Hello hello() {
                "host",
                true,
                99,
-               {4096, 10 * h.layout.block_bytes(), std::string("k\0y", 3)}}}};
+               {4096, 10 * h.layout.block_bytes(), std::string("k\0y", 3)},
+               "ucx 1.13"}}};
   return h;
 }
 
@@ -183,6 +184,33 @@ TEST(Codec, ImpossibleHellosAreRefusedByName) {
     const result<Hello> back = decode_hello(message.SerializeAsString());
     ASSERT_FALSE(back) << bad.what;
     EXPECT_THAT(back.error().message, HasSubstr(bad.named)) << bad.what;
+  }
+}
+
+// What a transport would be given, and would believe.
+TEST(Codec, AnEndpointIsAsItWasSentOrRefused) {
+  const std::function<void(proto::RankInfo&)> damages[] = {
+      [](auto& r) { (*r.mutable_address())[2] ^= 1; },
+      [](auto& r) { r.mutable_address()->pop_back(); },
+      [](auto& r) { (*r.mutable_regions(0)->mutable_key())[1] ^= 1; },
+      [](auto& r) { r.mutable_regions(0)->clear_key(); },
+      [](auto& r) { r.mutable_regions(0)->set_base(8192); },
+      [](auto& r) { r.mutable_regions(0)->set_num_blocks(9); },
+      [](auto& r) { r.set_pid(98); },
+      [](auto& r) { r.set_host("hos"), r.set_software("tucx 1.13"); },
+      [](auto& r) { r.set_shared_memory(false); },
+      [](auto& r) { r.set_software("ucx 1.14"); },
+      [](auto& r) { r.set_head_begin(1); },
+      [](auto& r) { r.clear_digest(); },
+  };
+  for (size_t i = 0; i < std::size(damages); ++i) {
+    proto::Hello message;
+    ASSERT_TRUE(message.ParseFromString(encode(hello())));
+    damages[i](*message.mutable_ranks(0));
+    const result<Hello> back = decode_hello(message.SerializeAsString());
+    ASSERT_FALSE(back) << i;
+    EXPECT_EQ(back.error().code, Errc::kDataCorrupt);
+    EXPECT_THAT(back.error().message, HasSubstr("ranks.digest")) << i;
   }
 }
 

@@ -17,6 +17,7 @@ Hello hello(uint64_t worker) {
   h.model_key = "model-a";
   h.numerics = "num-a";
   h.ranks.resize(1);
+  h.ranks[0].endpoint.software = "ucx 1.13";
   return h;
 }
 
@@ -63,6 +64,7 @@ const Unfit kUnfit[] = {
      },
      "0..2", "0..1"},
     {[](Hello& h) { h.ranks.resize(2); }, "'1'", "'2'"},
+    {[](Hello& h) { h.ranks[0].endpoint.software = "ucx 1.16"; }, "'ucx 1.13'", "'ucx 1.16'"},
 };
 
 TEST(Pair, WhatDoesNotFitIsRefusedWithBothValues) {
