@@ -43,6 +43,7 @@ class Loader {
   result<Weights> load();
 
  private:
+  status load_all(Weights* w);
   status load_layer(uint32_t layer, LayerWeights* w);
   status load_embedding(Weights* w);
   result<std::vector<float>> load_frequencies();
@@ -260,21 +261,27 @@ result<std::vector<float>> Loader::load_frequencies() {
   return rope_frequencies(config_, factors);
 }
 
-result<Weights> Loader::load() {
-  Weights w;
+status Loader::load_all(Weights* w) {
   if (ops_.make_rows != nullptr) {
     BATON_TRY(ring_, UploadRing::create(device_, *stream_));
   }
-  w.layers.resize(config_.num_layers);
+  w->layers.resize(config_.num_layers);
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
-    BATON_CHECK_OK(load_layer(layer, &w.layers[layer]));
+    BATON_CHECK_OK(load_layer(layer, &w->layers[layer]));
   }
-  BATON_TRY(w.final_norm, vector(std::array{TensorRole::kFinalNorm}));
-  BATON_CHECK_OK(load_embedding(&w));
-  BATON_TRY(w.rope_frequencies, load_frequencies());
-  BATON_TRY(w.rope_device, to_device(w.rope_frequencies, device_));
-  w.digest = digest_.finish(files_.fingerprint());
-  stream_->synchronize();
+  BATON_TRY(w->final_norm, vector(std::array{TensorRole::kFinalNorm}));
+  BATON_CHECK_OK(load_embedding(w));
+  BATON_TRY(w->rope_frequencies, load_frequencies());
+  BATON_TRY(w->rope_device, to_device(w->rope_frequencies, device_));
+  w->digest = digest_.finish(files_.fingerprint());
+  return {};
+}
+
+result<Weights> Loader::load() {
+  Weights w;
+  const status loaded = load_all(&w);
+  stream_->synchronize();  // after an error, too: copies from the ring into `w` are under way
+  if (!loaded) return loaded.error();
   return w;
 }
 
