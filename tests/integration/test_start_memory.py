@@ -69,3 +69,22 @@ def test_a_cache_without_room_is_one_sentence(tiny, args):
         r"and this (machine|cgroup) has \d+\.\d GiB left\n",
         err,
     ), err
+
+
+# What a shell of its own IPC namespace is to run with so little shared memory for one segment.
+LIMITED = 'echo "$1" > /proc/sys/kernel/shmmax && shift && exec "$@"'
+
+
+@pytest.mark.parametrize("most", [4096, 8 << 20], ids=["no queues", "no cache"])
+def test_where_the_kernel_gives_no_segment_a_file_is_shared(tiny, most):
+    limited = ["unshare", "--user", "--map-root-user", "--ipc", "sh", "-c", LIMITED, "sh", str(most)]
+    if subprocess.run([*limited, "true"], stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip("no namespaces for us here")
+    up = [harness.BIN, "up", "--model", tiny, "--port", "0", "--kv-gib", "0.05",
+          "--transport", "shm", "--log-level", "info", "--once", "hello"]  # fmt: skip
+    run = subprocess.run([*limited, *up], capture_output=True, text=True,
+                         timeout=60 * harness.PATIENCE)  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip()
+    assert run.stderr.count("KV cache memory: 51 MiB, posix") == 2, run.stderr
+    assert "reads travel over posix" in run.stderr
