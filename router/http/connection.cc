@@ -12,9 +12,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/read.hpp>
-#include <boost/beast/http/string_body.hpp>
+#include <boost/beast/http/error.hpp>
 #include <chrono>
 #include <exception>
 #include <optional>
@@ -24,6 +22,7 @@
 
 #include "common/base/log.h"
 #include "router/http/head.h"
+#include "router/http/request_parser.h"
 #include "router/openai/error.h"
 
 namespace baton::router {
@@ -42,7 +41,6 @@ constexpr size_t kMaxDiscardedBytes = size_t{1} << 20;   // of a body that is no
 constexpr Duration kLinger = seconds(2);
 constexpr TimePoint kNever = TimePoint::max();
 
-using Parser = http::request_parser<http::string_body>;
 using Buffers = std::array<asio::const_buffer, 3>;
 
 class HttpConnection final : public Connection,
@@ -94,13 +92,13 @@ class HttpConnection final : public Connection,
   // False: the connection is over.
   asio::awaitable<bool> serve_one() {
     if (!co_await wait_for_request()) co_return false;
-    Parser parser;
-    parser.header_limit(static_cast<uint32_t>(shared_->options.max_header_bytes));
-    parser.body_limit(shared_->options.max_body_bytes);
+    RequestParser parser(shared_->options);
     set_deadline(shared_->options.header_timeout);
     const TimePoint received = Clock::now();
-    if (const error_code failed = co_await read_header(parser)) {
-      co_return co_await refuse_unread(failed, "the header", received);
+    while (!parser.is_header_done()) {
+      if (const error_code failed = co_await read_more(parser)) {
+        co_return co_await refuse_unread(failed, "the header", received);
+      }
     }
     HttpHead head = make_head(parser.get(), peer_, received, *shared_);
     if (auto reply = check_header(parser.get())) {
@@ -125,22 +123,20 @@ class HttpConnection final : public Connection,
     co_return !failed;
   }
 
-  // Beast's own limit holds for each line that is not complete yet; this one for all of them.
-  asio::awaitable<error_code> read_header(Parser& parser) {
-    size_t total = 0;
-    while (!parser.is_header_done()) {
-      auto [failed, bytes] = co_await http::async_read_some(socket_, buffer_, parser, kAwait);
-      total += bytes;
-      if (failed) co_return failed;
-      if (total > shared_->options.max_header_bytes) {
-        co_return make_error_code(http::error::header_limit);
-      }
-    }
-    co_return error_code{};
+  // One step on: what is here already, or comes next, goes to the parser.
+  asio::awaitable<error_code> read_more(RequestParser& parser) {
+    error_code failed = make_error_code(http::error::need_more);
+    if (buffer_.size() > 0) buffer_.consume(parser.take(buffer_.data(), failed));
+    if (failed != http::error::need_more) co_return failed;
+    auto [broken, bytes] = co_await socket_.async_read_some(buffer_.prepare(kReadBytes), kAwait);
+    buffer_.commit(bytes);
+    if (broken != asio::error::eof) co_return broken;
+    co_return make_error_code(parser.got_some() ? http::error::partial_message
+                                                : http::error::end_of_stream);
   }
 
   // True if the whole body is there; else the connection is over.
-  asio::awaitable<bool> read_body(Parser& parser, TimePoint received) {
+  asio::awaitable<bool> read_body(RequestParser& parser, TimePoint received) {
     if (parser.is_done()) co_return true;
     set_deadline(shared_->options.body_timeout);
     if (parser.get()[http::field::expect].size() > 0) {
@@ -148,9 +144,12 @@ class HttpConnection final : public Connection,
       auto [failed, bytes] = co_await asio::async_write(socket_, asio::buffer(kContinue), kAwait);
       if (failed) co_return false;
     }
-    auto [failed, bytes] = co_await http::async_read(socket_, buffer_, parser, kAwait);
-    if (!failed) co_return true;
-    co_return co_await refuse_unread(failed, "the body", received);
+    while (!parser.is_done()) {
+      if (const error_code failed = co_await read_more(parser)) {
+        co_return co_await refuse_unread(failed, "the body", received);
+      }
+    }
+    co_return true;
   }
 
   // The request could not be read: says why where the client can still hear it.
@@ -173,15 +172,14 @@ class HttpConnection final : public Connection,
 
   // An answer that did not need the body. A small body that is announced is read and dropped, so
   // that the connection can be kept.
-  asio::awaitable<bool> answer_early(Parser& parser, HttpHead head, HttpReply reply) {
+  asio::awaitable<bool> answer_early(RequestParser& parser, HttpHead head, HttpReply reply) {
     const bool expects = parser.get()[http::field::expect].size() > 0;
     const auto left = parser.content_length_remaining();
     bool keep =
         parser.keep_alive() && (parser.is_done() || (!expects && left && *left <= kReadBytes));
     if (keep && !parser.is_done()) {
       set_deadline(shared_->options.body_timeout);
-      auto [failed, bytes] = co_await http::async_read(socket_, buffer_, parser, kAwait);
-      keep = !failed;
+      while (keep && !parser.is_done()) keep = !co_await read_more(parser);
     }
     const bool with_body = head.method != "HEAD";
     Exchange exchange(std::move(head), 0);
@@ -191,7 +189,7 @@ class HttpConnection final : public Connection,
     co_return keep;
   }
 
-  asio::awaitable<bool> answer(Parser& parser, HttpHead head) {
+  asio::awaitable<bool> answer(RequestParser& parser, HttpHead head) {
     const bool keep = parser.keep_alive();
     const bool chunked = parser.get().version() >= 11;
     const bool with_body = head.method != "HEAD";

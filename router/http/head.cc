@@ -86,7 +86,7 @@ std::optional<ApiError> read_error(const boost::system::error_code& failed, bool
     return ApiError{.status = HttpStatus::kRequestTimeout,
                     .message = fmt::format("The client took too long to send {}", part)};
   }
-  if (failed == http::error::header_limit || failed == http::error::buffer_overflow) {
+  if (failed == http::error::header_limit) {
     return ApiError{
         .status = HttpStatus::kHeaderFieldsTooLarge,
         .message = fmt::format("The header has more than {} bytes", options.max_header_bytes)};
@@ -95,6 +95,10 @@ std::optional<ApiError> read_error(const boost::system::error_code& failed, bool
     return ApiError{
         .status = HttpStatus::kPayloadTooLarge,
         .message = fmt::format("The body has more than {} bytes", options.max_body_bytes)};
+  }
+  if (failed == http::error::buffer_overflow) {
+    return ApiError{.status = HttpStatus::kPayloadTooLarge,
+                    .message = "The body's chunk headers or its trailer are too long"};
   }
   const bool malformed = failed.category() == make_error_code(http::error::bad_method).category();
   if (!malformed || failed == http::error::end_of_stream) return std::nullopt;

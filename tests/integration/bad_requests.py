@@ -37,6 +37,13 @@ def chat(model_name: str, **fields) -> bytes:
     return post("/v1/chat/completions", json.dumps(body | fields).encode())
 
 
+def chunked(body: bytes, extra: str = "") -> bytes:
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: x\r\n{extra}Transfer-Encoding: chunked\r\n\r\n"
+    )
+    return head.encode() + body
+
+
 def protocol() -> list[Bad]:
     """Below the API: what is hardly HTTP."""
     long_header = "X-Long: " + "a" * 100_000 + "\r\n"
@@ -68,12 +75,18 @@ def protocol() -> list[Bad]:
         Bad("two lengths", post("/v1/completions", b"{}", "Content-Length: 7\r\n"), (400,)),
         Bad("length and chunked", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
             + smuggled.encode() + b"\r\n0\r\n\r\n", (400,)),
-        Bad("chunk size is no number", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", (400,)),
-        Bad("chunk size overflows", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n", (400, 413)),
-        Bad("one chunk over the cap", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n7fffffff\r\n", (413, 400)),
+        Bad("chunk size is no number", chunked(b"zz\r\n"), (400,)),
+        Bad("chunk size overflows", chunked(b"ffffffffffffffffff\r\n"), (400,)),
+        Bad("one chunk over the cap", chunked(b"7fffffff\r\n"), (413,)),
+        Bad("sum of chunks over the cap",
+            chunked((b"10000\r\n" + b" " * 0x10000 + b"\r\n") * 65), (413,), str(4 << 20)),
+        Bad("long trailer", chunked(b"0\r\nA: " + b"a" * 100_000 + b"\r\n\r\n"), (413,)),
+        Bad("many trailers", chunked(b"0\r\n" + b"A: b\r\n" * 20_000 + b"\r\n"), (413,)),
+        Bad("endless trailer", chunked(b"0\r\nA: " + b"a" * 100_000), (413,)),
+        Bad("endless chunk extension", chunked(b"2;" + b"a" * 100_000), (413,)),
+        Bad("endless chunk size", chunked(b"0" * 100_000), (413,)),
+        Bad("long trailer, no API path", chunked(b"0\r\nA: " + b"a" * 100_000 + b"\r\n\r\n").replace(
+            b"POST /v1/completions", b"GET /health"), (413,)),
         Bad("body cut short", post("/v1/completions", b'{"model"').replace(
             b"Content-Length: 8", b"Content-Length: 80"), (400, 408), half_close=True),
         Bad("header cut short", b"POST /v1/comp", (400, 408), half_close=True),

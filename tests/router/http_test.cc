@@ -1,4 +1,5 @@
 // HTTP itself: hostile bytes, limits, keep-alive, pipelining, clients that go away or read slowly.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -37,6 +38,19 @@ std::string with_prompt(std::string_view more) {
 std::string raw(std::string_view line, std::string_view headers = "Host: t\r\n",
                 std::string_view body = "") {
   return std::string(line) + "\r\n" + std::string(headers) + "\r\n" + std::string(body);
+}
+
+constexpr std::string_view kChunked = "Host: t\r\nTransfer-Encoding: chunked\r\n";
+std::string chunked(std::string_view body) {
+  return raw("POST /v1/completions HTTP/1.1", kChunked, body);
+}
+std::string times(size_t count, std::string_view text) {
+  std::string all;
+  for (size_t i = 0; i < count; ++i) all += text;
+  return all;
+}
+std::string chunks(size_t count, size_t bytes, std::string_view extension) {
+  return times(count, fmt::format("{:x}{}\r\n{}\r\n", bytes, extension, std::string(bytes, ' ')));
 }
 
 std::vector<HostileCase> hostile_cases() {
@@ -117,6 +131,19 @@ std::vector<HostileCase> hostile_cases() {
       {"chunks over the cap",
        raw("POST /v1/completions HTTP/1.1", "Host: t\r\nTransfer-Encoding: chunked\r\n",
            "500000\r\n" + std::string(0x500000, ' ') + "\r\n0\r\n\r\n"),
+       413},
+      {"sum of chunks over the cap", chunked(chunks(65, 1 << 16, "") + "0\r\n\r\n"), 413},
+      {"long trailer", chunked("0\r\nA: " + std::string(100'000, 'a') + "\r\n\r\n"), 413},
+      {"long name in the trailer", chunked("0\r\n" + std::string(100'000, 'a') + ": b\r\n\r\n"),
+       413},
+      {"many trailers", chunked("0\r\n" + times(20'000, "A: b\r\n") + "\r\n"), 413},
+      {"endless trailer", chunked("0\r\nA: " + std::string(100'000, 'a')), 413},
+      {"endless chunk extension", chunked("2;" + std::string(100'000, 'a')), 413},
+      {"endless chunk size", chunked(std::string(100'000, '0')), 413},
+      {"more extensions than body", chunked(chunks(600, 1, ";x=" + std::string(8000, 'y'))), 413},
+      {"trailer without colon", chunked("0\r\nwhat\r\n\r\n"), 400},
+      {"long trailer where no body is wanted",
+       raw("GET /health HTTP/1.1", kChunked, "0\r\nA: " + std::string(100'000, 'a') + "\r\n\r\n"),
        413},
       // Methods.
       {"get of a post path", get("/v1/chat/completions"), 405},

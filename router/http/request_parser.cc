@@ -1,0 +1,62 @@
+#include "router/http/request_parser.h"
+
+#include <boost/beast/http/error.hpp>
+
+namespace baton::router {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = boost::beast::http;
+using boost::system::error_code;
+
+RequestParser::RequestParser(const HttpOptions& options)
+    : max_header_bytes_(options.max_header_bytes), max_framing_bytes_(options.max_body_bytes) {
+  header_limit(static_cast<uint32_t>(options.max_header_bytes));
+  body_limit(options.max_body_bytes);
+}
+
+size_t RequestParser::take(asio::const_buffer data, error_code& failed) {
+  return is_header_done() ? take_body(data, failed) : take_header(data, failed);
+}
+
+size_t RequestParser::take_header(asio::const_buffer data, error_code& failed) {
+  size_t taken = 0;
+  failed = {};
+  while (!failed && !is_header_done()) taken += put(data + taken, failed);
+  header_bytes_ += taken;
+  if ((!failed || failed == http::error::need_more) && header_bytes_ > max_header_bytes_) {
+    failed = make_error_code(http::error::header_limit);
+  }
+  return taken;
+}
+
+size_t RequestParser::take_body(asio::const_buffer data, error_code& failed) {
+  size_t taken = 0;
+  failed = {};
+  while (!failed && !is_done()) {
+    if (taken == data.size()) {
+      failed = make_error_code(http::error::need_more);
+      break;
+    }
+    const size_t kept = get().body().size();
+    size_t framing = put(data + taken, failed);
+    taken += framing;
+    framing -= get().body().size() - kept;
+    framing_bytes_ += framing;
+    // It waits for the end of a chunk's first line or of the trailer.
+    if (failed == http::error::need_more) framing += data.size() - taken;
+    if (failed && failed != http::error::need_more) break;
+    if (framing > max_header_bytes_ || framing_bytes_ > max_framing_bytes_) {
+      failed = make_error_code(http::error::buffer_overflow);
+    }
+  }
+  return taken;
+}
+
+void RequestParser::on_field_impl(http::field name, beast::string_view name_string,
+                                  beast::string_view value, error_code& failed) {
+  failed = {};
+  if (!is_header_done()) get().insert(name, name_string, value);
+}
+
+}  // namespace baton::router
