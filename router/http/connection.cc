@@ -102,11 +102,12 @@ class HttpConnection final : public Connection,
     }
     HttpHead head = make_head(parser.get(), peer_, received, *shared_);
     if (auto reply = check_header(parser.get())) {
-      co_return co_await answer_early(parser, std::move(head), std::move(*reply));
+      co_return co_await answer_early(parser, std::move(head), std::move(*reply), false);
     }
     if (shared_->closed) co_return false;
     if (auto reply = shared_->handlers.gate(head)) {
-      co_return co_await answer_early(parser, std::move(head), std::move(*reply));
+      co_return co_await answer_early(parser, std::move(head), std::move(*reply),
+                                      parser.keep_alive());
     }
     if (!co_await read_body(parser, received)) co_return false;
     co_return co_await answer(parser, std::move(head));
@@ -172,11 +173,11 @@ class HttpConnection final : public Connection,
 
   // An answer that did not need the body. A small body that is announced is read and dropped, so
   // that the connection can be kept.
-  asio::awaitable<bool> answer_early(RequestParser& parser, HttpHead head, HttpReply reply) {
+  asio::awaitable<bool> answer_early(RequestParser& parser, HttpHead head, HttpReply reply,
+                                     bool keep) {
     const bool expects = parser.get()[http::field::expect].size() > 0;
     const auto left = parser.content_length_remaining();
-    bool keep =
-        parser.keep_alive() && (parser.is_done() || (!expects && left && *left <= kReadBytes));
+    keep = keep && (parser.is_done() || (!expects && left && *left <= kReadBytes));
     if (keep && !parser.is_done()) {
       set_deadline(shared_->options.body_timeout);
       while (keep && !parser.is_done()) keep = !co_await read_more(parser);

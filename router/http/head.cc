@@ -43,6 +43,26 @@ void append_common(std::string& out, const HttpHead& head, bool keep) {
   if (!keep) out += "connection: close\r\n";
 }
 
+// How long a body is must be beyond doubt: whoever stands between us and the client may see it
+// otherwise, and take a part of the body for the next request.
+std::optional<HttpReply> check_body_fields(const RequestFields& fields) {
+  if (const auto codings = fields.count(http::field::transfer_encoding); codings > 0) {
+    if (fields.version() < 11) {
+      return error_reply({.message = "HTTP/1.0 has no Transfer-Encoding"});
+    }
+    if (codings > 1 || !boost::beast::iequals(fields[http::field::transfer_encoding], "chunked")) {
+      return error_reply({.status = HttpStatus::kNotImplemented,
+                          .message = "The Transfer-Encoding can only be chunked"});
+    }
+  }
+  const auto coding = fields[http::field::content_encoding];
+  if (!coding.empty() && !boost::beast::iequals(coding, "identity")) {
+    return error_reply({.status = HttpStatus::kUnsupportedMediaType,
+                        .message = "The body must come as it is, without a Content-Encoding"});
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::string make_request_id(HttpShared& shared) {
@@ -64,6 +84,7 @@ HttpHead make_head(const RequestFields& fields, const std::string& peer, TimePoi
 }
 
 std::optional<HttpReply> check_header(const RequestFields& fields) {
+  if (auto reply = check_body_fields(fields)) return reply;
   const auto hosts = fields.count(http::field::host);
   if (hosts > 1 || (hosts == 0 && fields.version() >= 11)) {
     return error_reply({.message = "The request must have one Host header"});

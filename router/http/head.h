@@ -20,7 +20,7 @@ HttpHead make_head(const RequestFields& fields, const std::string& peer, TimePoi
                    HttpShared& shared);
 std::string make_request_id(HttpShared& shared);
 
-// An answer to a head that is well-formed and yet not acceptable.
+// An answer to a head that is well-formed and yet not acceptable; the connection ends with it.
 std::optional<HttpReply> check_header(const RequestFields& fields);
 
 // What to say about a request that could not be read (`part`: the header, the body); nothing where

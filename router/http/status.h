@@ -14,10 +14,12 @@ enum class HttpStatus : uint16_t {
   kMethodNotAllowed = 405,
   kRequestTimeout = 408,
   kPayloadTooLarge = 413,
+  kUnsupportedMediaType = 415,
   kExpectationFailed = 417,
   kTooManyRequests = 429,
   kHeaderFieldsTooLarge = 431,
   kInternalServerError = 500,
+  kNotImplemented = 501,
   kServiceUnavailable = 503,
   kGatewayTimeout = 504,
   kVersionNotSupported = 505,
@@ -39,6 +41,8 @@ constexpr std::string_view reason(HttpStatus status) {
       return "Request Timeout";
     case HttpStatus::kPayloadTooLarge:
       return "Payload Too Large";
+    case HttpStatus::kUnsupportedMediaType:
+      return "Unsupported Media Type";
     case HttpStatus::kExpectationFailed:
       return "Expectation Failed";
     case HttpStatus::kTooManyRequests:
@@ -47,6 +51,8 @@ constexpr std::string_view reason(HttpStatus status) {
       return "Request Header Fields Too Large";
     case HttpStatus::kInternalServerError:
       return "Internal Server Error";
+    case HttpStatus::kNotImplemented:
+      return "Not Implemented";
     case HttpStatus::kServiceUnavailable:
       return "Service Unavailable";
     case HttpStatus::kGatewayTimeout:

@@ -161,6 +161,14 @@ std::string get(std::string_view path, std::string_view headers) {
   return fmt::format("GET {} HTTP/1.1\r\nHost: test\r\n{}\r\n", path, headers);
 }
 
+std::string completion(std::string_view body) { return post("/v1/completions", body); }
+std::string with_prompt(std::string_view more) {
+  return completion(R"({"model":"toy","prompt":"x",)" + std::string(more) + "}");
+}
+std::string raw(std::string_view line, std::string_view headers, std::string_view body) {
+  return std::string(line) + "\r\n" + std::string(headers) + "\r\n" + std::string(body);
+}
+
 HttpAnswer request(uint16_t port, const std::string& bytes) {
   RawClient client(port);
   client.send(bytes);

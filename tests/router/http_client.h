@@ -51,6 +51,12 @@ class RawClient {
 // "POST path" with a JSON body.
 std::string post(std::string_view path, std::string_view body, std::string_view headers = "");
 std::string get(std::string_view path, std::string_view headers = "");
+// A request of these lines; the empty one between is added.
+std::string raw(std::string_view line, std::string_view headers = "Host: t\r\n",
+                std::string_view body = "");
+// Of the toy model: a completion with this body; one with a prompt and more fields.
+std::string completion(std::string_view body);
+std::string with_prompt(std::string_view more);
 HttpAnswer request(uint16_t port, const std::string& bytes);
 
 // The data of each event in a stream's body.
