@@ -88,19 +88,6 @@ api_result<ChatMessage> parse_message(const json::value& value, const std::strin
   return out;
 }
 
-// max_completion_tokens is the newer name; where both are given they must agree.
-api_result<std::optional<uint32_t>> parse_max_tokens(const Fields& fields) {
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  BATON_TRY(const auto older, fields.integer("max_tokens", 1, kMost));
-  BATON_TRY(const auto newer, fields.integer("max_completion_tokens", 1, kMost));
-  if (older && newer && *older != *newer) {
-    return fields.bad("max_tokens", "and 'max_completion_tokens' must be equal if both are given");
-  }
-  const std::optional<int64_t> max_tokens = newer ? newer : older;
-  if (!max_tokens) return std::nullopt;
-  return std::optional<uint32_t>(*max_tokens);
-}
-
 api_result<std::optional<uint32_t>> parse_logprobs(const Fields& fields,
                                                    const RequestLimits& limits) {
   BATON_TRY(const bool logprobs, fields.boolean_or("logprobs", false));
@@ -141,7 +128,7 @@ api_result<ChatRequest> parse_chat_request(std::string_view body, const RequestL
   ChatRequest out;
   BATON_TRY(out.model, parse_model(fields));
   BATON_TRY(out.messages, parse_messages(fields, limits));
-  BATON_TRY(out.max_tokens, parse_max_tokens(fields));
+  BATON_TRY(out.max_tokens, parse_max_tokens(fields, 1));
   BATON_TRY(const int64_t n, fields.integer_or("n", 1, limits.max_choices, 1));
   out.n = static_cast<uint32_t>(n);
   BATON_TRY(out.logprobs, parse_logprobs(fields, limits));

@@ -81,6 +81,18 @@ api_result<std::string> parse_model(const Fields& fields) {
   return std::string(*model);
 }
 
+api_result<std::optional<uint32_t>> parse_max_tokens(const Fields& fields, uint32_t least) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  BATON_TRY(const auto older, fields.integer("max_tokens", least, kMost));
+  BATON_TRY(const auto newer, fields.integer("max_completion_tokens", least, kMost));
+  if (older && newer && *older != *newer) {
+    return fields.bad("max_tokens", "and 'max_completion_tokens' must be equal if both are given");
+  }
+  const std::optional<int64_t> max_tokens = newer ? newer : older;
+  if (!max_tokens) return std::nullopt;
+  return std::optional<uint32_t>(*max_tokens);
+}
+
 api_result<std::vector<TokenId>> parse_token_ids(std::string_view field, const json::array& array) {
   std::vector<TokenId> tokens;
   tokens.reserve(array.size());
@@ -103,10 +115,9 @@ api_result<CompletionRequest> parse_completion_request(std::string_view body,
   BATON_TRY(out.model, parse_model(fields));
   BATON_TRY(out.prompts, parse_prompts(fields, limits));
   BATON_TRY(out.echo, fields.boolean_or("echo", false));
-  BATON_TRY(const int64_t max_tokens, fields.integer_or("max_tokens", out.echo ? 0 : 1,
-                                                        std::numeric_limits<int32_t>::max(), 16));
+  BATON_TRY(const auto max_tokens, parse_max_tokens(fields, out.echo ? 0 : 1));
   BATON_TRY(const int64_t n, fields.integer_or("n", 1, limits.max_choices, 1));
-  out.max_tokens = static_cast<uint32_t>(max_tokens);
+  out.max_tokens = max_tokens.value_or(out.max_tokens);
   out.n = static_cast<uint32_t>(n);
   BATON_CHECK_OK(check_best_of(fields, out.n));
   if (out.prompts.size() * out.n > limits.max_choices) {

@@ -39,6 +39,10 @@ api_result<boost::json::value> parse_body(std::string_view body, const RequestLi
 // "model": required and not empty.
 api_result<std::string> parse_model(const Fields& fields);
 
+// "max_tokens", or "max_completion_tokens" as its newer name is: of at least `least`; where both
+// are given they must agree. Nothing where absent.
+api_result<std::optional<uint32_t>> parse_max_tokens(const Fields& fields, uint32_t least);
+
 // An array of token ids; the error says what `field` must be.
 api_result<std::vector<TokenId>> parse_token_ids(std::string_view field,
                                                  const boost::json::array& array);

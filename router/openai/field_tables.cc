@@ -22,11 +22,12 @@ enum class Neutral {
   kEmpty,  // "", [] or {}
   kNone,   // "none"
   kZero,
+  kOne,
   kTextFormat,  // {"type": "text"}
   kTextOnly,    // ["text"]
 };
 
-enum Where : unsigned { kInChat = 1, kInCompletions = 2, kInBoth = 3 };
+enum Where : unsigned { kInChat = 1, kInCompletions = 2, kInTokenize = 4, kEverywhere = 7 };
 
 struct Unsupported {
   std::string_view name;
@@ -36,44 +37,51 @@ struct Unsupported {
 
 constexpr Unsupported kUnsupported[] = {
     // OpenAI
-    {"tools", Neutral::kEmpty, kInChat},
-    {"tool_choice", Neutral::kNone, kInChat},
-    {"functions", Neutral::kEmpty, kInChat},
-    {"function_call", Neutral::kNone, kInChat},
-    {"response_format", Neutral::kTextFormat, kInBoth},
-    {"modalities", Neutral::kTextOnly, kInChat},
-    {"audio", Neutral::kNothing, kInChat},
-    {"prediction", Neutral::kNothing, kInChat},
-    {"web_search_options", Neutral::kNothing, kInChat},
-    {"reasoning_effort", Neutral::kNone, kInChat},
-    {"verbosity", Neutral::kNothing, kInChat},
-    {"suffix", Neutral::kEmpty, kInCompletions},
+    {"tools", Neutral::kEmpty, kEverywhere},
+    {"tool_choice", Neutral::kNone, kEverywhere},
+    {"functions", Neutral::kEmpty, kEverywhere},
+    {"function_call", Neutral::kNone, kEverywhere},
+    {"response_format", Neutral::kTextFormat, kEverywhere},
+    {"modalities", Neutral::kTextOnly, kEverywhere},
+    {"audio", Neutral::kNothing, kEverywhere},
+    {"prediction", Neutral::kNothing, kEverywhere},
+    {"web_search_options", Neutral::kNothing, kEverywhere},
+    {"reasoning_effort", Neutral::kNone, kEverywhere},
+    {"verbosity", Neutral::kNothing, kEverywhere},
+    {"suffix", Neutral::kEmpty, kEverywhere},
     // vLLM
-    {"use_beam_search", Neutral::kFalse, kInBoth},
-    {"length_penalty", Neutral::kNothing, kInBoth},
-    {"guided_json", Neutral::kNothing, kInBoth},
-    {"guided_regex", Neutral::kNothing, kInBoth},
-    {"guided_choice", Neutral::kNothing, kInBoth},
-    {"guided_grammar", Neutral::kNothing, kInBoth},
-    {"structured_outputs", Neutral::kNothing, kInBoth},
-    {"bad_words", Neutral::kEmpty, kInBoth},
-    {"allowed_token_ids", Neutral::kNothing, kInBoth},
-    {"prompt_logprobs", Neutral::kNothing, kInBoth},
-    {"prompt_embeds", Neutral::kNothing, kInBoth},
-    {"truncate_prompt_tokens", Neutral::kNothing, kInBoth},
-    {"return_tokens_as_token_ids", Neutral::kFalse, kInBoth},
-    {"return_token_ids", Neutral::kFalse, kInBoth},
-    {"include_stop_str_in_output", Neutral::kFalse, kInBoth},
-    {"logits_processors", Neutral::kEmpty, kInBoth},
-    {"kv_transfer_params", Neutral::kNothing, kInBoth},
-    {"vllm_xargs", Neutral::kNothing, kInBoth},
-    {"priority", Neutral::kZero, kInBoth},
+    {"use_beam_search", Neutral::kFalse, kEverywhere},
+    {"length_penalty", Neutral::kNothing, kEverywhere},
+    {"guided_json", Neutral::kNothing, kEverywhere},
+    {"guided_regex", Neutral::kNothing, kEverywhere},
+    {"guided_choice", Neutral::kNothing, kEverywhere},
+    {"guided_grammar", Neutral::kNothing, kEverywhere},
+    {"structured_outputs", Neutral::kNothing, kEverywhere},
+    {"bad_words", Neutral::kEmpty, kEverywhere},
+    {"allowed_token_ids", Neutral::kNothing, kEverywhere},
+    {"prompt_logprobs", Neutral::kNothing, kEverywhere},
+    {"prompt_embeds", Neutral::kNothing, kEverywhere},
+    {"truncate_prompt_tokens", Neutral::kNothing, kEverywhere},
+    {"return_tokens_as_token_ids", Neutral::kFalse, kEverywhere},
+    {"return_token_ids", Neutral::kFalse, kEverywhere},
+    {"include_stop_str_in_output", Neutral::kFalse, kEverywhere},
+    {"logits_processors", Neutral::kEmpty, kEverywhere},
+    {"kv_transfer_params", Neutral::kNothing, kEverywhere},
+    {"vllm_xargs", Neutral::kNothing, kEverywhere},
+    {"priority", Neutral::kZero, kEverywhere},
+    {"continue_final_message", Neutral::kFalse, kEverywhere},
+    {"chat_template", Neutral::kNothing, kEverywhere},
+    {"chat_template_kwargs", Neutral::kEmpty, kEverywhere},
+    {"documents", Neutral::kEmpty, kEverywhere},
+    {"mm_processor_kwargs", Neutral::kNothing, kEverywhere},
+    // Served, but not there.
+    {"add_generation_prompt", Neutral::kNothing, kInCompletions},
+    {"add_special_tokens", Neutral::kFalse, kInChat},
+    {"best_of", Neutral::kOne, kInChat},
     {"echo", Neutral::kFalse, kInChat},
-    {"continue_final_message", Neutral::kFalse, kInChat},
-    {"chat_template", Neutral::kNothing, kInChat},
-    {"chat_template_kwargs", Neutral::kEmpty, kInChat},
-    {"documents", Neutral::kEmpty, kInChat},
-    {"mm_processor_kwargs", Neutral::kNothing, kInChat},
+    {"messages", Neutral::kEmpty, kInCompletions},
+    {"prompt", Neutral::kEmpty, kInChat},
+    {"top_logprobs", Neutral::kZero, kInCompletions},
 };
 
 // Sorted.
@@ -134,6 +142,8 @@ bool asks_for_nothing(const json::value& value, Neutral neutral) {
       return value.is_bool() && !value.get_bool();
     case Neutral::kZero:
       return json_to_int(value) == 0;
+    case Neutral::kOne:
+      return json_to_int(value) == 1;
     case Neutral::kNone:
       return value.is_string() && value.get_string() == "none";
     case Neutral::kEmpty:
@@ -161,9 +171,9 @@ unsigned where(Endpoint endpoint) {
     case Endpoint::kCompletions:
       return kInCompletions;
     case Endpoint::kTokenize:
-      return kInChat;
+      return kInTokenize;
   }
-  return kInBoth;
+  return kEverywhere;
 }
 
 bool is_known(std::string_view name, Endpoint endpoint) {
@@ -181,7 +191,9 @@ api_status refuse_unsupported(const Fields& fields, Endpoint endpoint) {
     if (!(field.where & where(endpoint))) continue;
     const json::value* value = fields.find(field.name);
     if (value && !asks_for_nothing(*value, field.neutral)) {
-      return unsupported_field(fields.path_of(field.name), "is not supported by this server");
+      return unsupported_field(fields.path_of(field.name), field.where == kEverywhere
+                                                               ? "is not supported by this server"
+                                                               : "is not supported on this path");
     }
   }
   return {};

@@ -7,7 +7,8 @@
 
 // What becomes of a request's field:
 //  - one that is served is read by name (sampling.cc, chat_request.cc, completion_request.cc);
-//  - one that is known and not served is refused by name, unless its value asks for nothing;
+//  - one that is known and not served, or not on this path, is refused by name, unless its value
+//    asks for nothing;
 //  - one that is known and has no effect here (user, metadata, store, ...) is accepted;
 //  - one that nobody knows is ignored, as OpenAI-compatible servers do, and shown in the access
 //  log.

@@ -101,6 +101,17 @@ INSTANTIATE_TEST_SUITE_P(
                 "not supported", "unsupported_parameter"},
         BadCase{R"(,"prompt":"a","guided_json":{})", "guided_json", "not supported"},
         BadCase{R"(,"prompt":"a","use_beam_search":true)", "use_beam_search", "not supported"},
+        BadCase{R"(,"prompt":"a","max_completion_tokens":0)", "max_completion_tokens", "between 1"},
+        BadCase{R"(,"prompt":"a","max_tokens":3,"max_completion_tokens":4)", "max_tokens", "equal"},
+        BadCase{R"(,"prompt":"a","logprobs":2,"top_logprobs":2)", "top_logprobs", "on this path",
+                "unsupported_parameter"},
+        BadCase{R"(,"prompt":"a","messages":[{"role":"user","content":"Hi"}])", "messages",
+                "on this path", "unsupported_parameter"},
+        BadCase{R"(,"prompt":"a","tools":[{"type":"function"}])", "tools", "not supported",
+                "unsupported_parameter"},
+        BadCase{R"(,"prompt":"a","chat_template":"x")", "chat_template", "not supported"},
+        BadCase{R"(,"prompt":"a","add_generation_prompt":false)", "add_generation_prompt",
+                "on this path"},
         BadCase{R"(,"prompt":"a","min_tokens":-1)", "min_tokens", "between 0"},
         BadCase{R"(,"prompt":"a","ignore_eos":0)", "ignore_eos", "true or false"},
         BadCase{R"(,"prompt":"a","cache_salt":5)", "cache_salt", "string"}));
@@ -148,6 +159,11 @@ INSTANTIATE_TEST_SUITE_P(
                 "not supported"},
         BadCase{HI R"(,"modalities":["text","audio"])", "modalities", "not supported"},
         BadCase{HI R"(,"audio":{})", "audio", "not supported"},
+        BadCase{HI R"(,"best_of":2)", "best_of", "on this path", "unsupported_parameter"},
+        BadCase{HI R"(,"prompt":"a")", "prompt", "on this path"},
+        BadCase{HI R"(,"echo":true)", "echo", "on this path"},
+        BadCase{HI R"(,"suffix":"a")", "suffix", "not supported"},
+        BadCase{HI R"(,"add_special_tokens":true)", "add_special_tokens", "on this path"},
         BadCase{HI R"(,"chat_template":"x")", "chat_template", "not supported"},
         BadCase{HI R"(,"logprobs":3)", "logprobs", "true or false"},
         BadCase{HI R"(,"top_logprobs":3)", "top_logprobs", "only allowed"},
@@ -199,7 +215,8 @@ TEST(Completion, FieldsArriveAndDefaultsHold) {
           "presence_penalty":1,"frequency_penalty":-1,"repetition_penalty":1.1,"ignore_eos":true,
           "stop":["x","y"],"stop_token_ids":[4],"logit_bias":{"7":-100},"cache_salt":"s",
           "stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true},
-          "user":"u","metadata":{},"store":false,"suffix":"","wibble":1})",
+          "user":"u","metadata":{},"store":false,"suffix":"","tools":[],"top_logprobs":0,
+          "wibble":1})",
       {});
   ASSERT_TRUE(full) << full.error().message;
   EXPECT_EQ(full->max_tokens, 0u);
@@ -225,6 +242,15 @@ TEST(Completion, FieldsArriveAndDefaultsHold) {
   EXPECT_FALSE(bare->logprobs);
   EXPECT_FALSE(bare->sampling.seed);
   EXPECT_FALSE(bare->stream.stream);
+}
+
+TEST(Completion, MaxCompletionTokensIsTheNewerName) {
+  const auto limit = [](std::string_view fields) {
+    return parse_completion_request(join(R"("model":"m","prompt":"a",)", fields), {})->max_tokens;
+  };
+  EXPECT_EQ(limit(R"("max_completion_tokens":3)"), 3u);
+  EXPECT_EQ(limit(R"("max_completion_tokens":4,"max_tokens":4)"), 4u);
+  EXPECT_EQ(limit(R"("max_completion_tokens":0,"echo":true)"), 0u);
 }
 
 TEST(Chat, FieldsArrive) {
