@@ -25,8 +25,9 @@ HEAD = """\
 Every option of a command is a flag (`--max-context 4096`), an environment variable
 (`BATON_MAX_CONTEXT=4096`) and a key of a YAML file (`max_context: 4096`, given by `--config FILE`).
 The flag wins over the variable, the variable over the file, the file over the default. A key that
-the command does not know is refused. A list is `--workers a:1 b:2` as a flag, `workers: [a:1, b:2]`
-in the file, and one word with blanks or commas between in a variable: `BATON_WORKERS="a:1 b:2"`.
+the command does not know is refused, and so is one that is there twice or has no value. A list is
+`--workers a:1 b:2` as a flag, `workers: [a:1, b:2]` in the file, and one word with blanks or commas
+between in a variable: `BATON_WORKERS="a:1 b:2"`.
 `--print-config` prints what is in force, as a file that
 `--config` takes; `--help` prints the defaults.
 

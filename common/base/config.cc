@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
+#include <exception>
 
 namespace baton {
 namespace {
@@ -77,23 +78,31 @@ struct Options::Impl {
     YAML::Node root;
     try {
       root = YAML::LoadFile(config_path);
-    } catch (const YAML::Exception& e) {
+    } catch (const std::exception& e) {  // of YAML, or of the stream where it is a directory
       return error(Errc::kInvalidArgument, "config file '" + config_path + "': " + e.what());
     }
     if (root.IsNull()) return {};
     if (!root.IsMap()) {
       return error(Errc::kInvalidArgument, "config file '" + config_path + "' is no map of keys");
     }
-    for (const auto& item : root) BATON_CHECK_OK(take(item.first.Scalar(), item.second));
+    for (const auto& item : root) BATON_CHECK_OK(take(item.first, item.second));
     return {};
   }
 
-  status take(const std::string& key, const YAML::Node& node) {
+  status take(const YAML::Node& name, const YAML::Node& node) {
+    const std::string& key = name.Scalar();
     const auto entry = std::find_if(entries.begin(), entries.end(),
                                     [&](const Entry& e) { return key_of(e.name) == key; });
     if (entry == entries.end()) {
       return error(Errc::kInvalidArgument,
                    "config file '" + config_path + "' has an unknown key '" + key + "'");
+    }
+    const std::string line = " (line " + std::to_string(name.Mark().line + 1) + ")";
+    if (entry->in_file) {
+      return error(Errc::kInvalidArgument, "config key '" + key + "'" + line + " is there twice");
+    }
+    if (node.IsNull()) {  // which would be the text "null"
+      return error(Errc::kInvalidArgument, "config key '" + key + "'" + line + " has no value");
     }
     entry->in_file = true;
     if (entry->given()) return {};  // which wins
@@ -134,6 +143,12 @@ bool Options::was_set(const std::string& name) const {
   const auto entry = std::find_if(impl_->entries.begin(), impl_->entries.end(),
                                   [&](const Impl::Entry& e) { return e.name == name; });
   return entry != impl_->entries.end() && (entry->given() || entry->in_file);
+}
+
+bool Options::was_given(const std::string& name) const {
+  const auto entry = std::find_if(impl_->entries.begin(), impl_->entries.end(),
+                                  [&](const Impl::Entry& e) { return e.name == name; });
+  return entry != impl_->entries.end() && entry->given();
 }
 
 result<Options::Outcome> Options::parse(const std::vector<std::string>& args) {

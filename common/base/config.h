@@ -38,6 +38,8 @@ class Options {
   void settle(std::function<void()> settle);
   // True if flag, variable or file gave it. `name` was added; call it after the sources were read.
   bool was_set(const std::string& name) const;
+  // The same without the file.
+  bool was_given(const std::string& name) const;
 
   // What is in force, as YAML that `--config` takes.
   std::string to_yaml() const;

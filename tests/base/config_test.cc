@@ -104,6 +104,19 @@ TEST_F(ConfigTest, TellsWhetherAnySourceGaveAKey) {
   EXPECT_TRUE(given({}));
 }
 
+TEST_F(ConfigTest, TellsWhatTheFileDidNotGive) {
+  const auto given = [](const std::vector<std::string>& args) {
+    std::string model = "none";
+    Options options("test", "An example");
+    options.add("model", &model, "path");
+    EXPECT_TRUE(options.parse(args));
+    return options.was_given("model");
+  };
+  EXPECT_FALSE(given({}));
+  EXPECT_FALSE(given({"--config", write("model: x\n")}));
+  EXPECT_TRUE(given({"--model", ""}));
+}
+
 TEST_F(ConfigTest, ErrorsNameTheFlagOrKey) {
   Example e;
   const auto unknown = e.parse({"--nonsense", "1"});
@@ -118,7 +131,19 @@ TEST_F(ConfigTest, ErrorsNameTheFlagOrKey) {
   const auto value = e.parse({"--config", write("model: x\nthreads: [1]\n")});
   ASSERT_FALSE(value);
   EXPECT_NE(value.error().message.find("'threads' (line 2)"), std::string::npos);
-  EXPECT_FALSE(e.parse({"--config", "/nowhere.yaml"}));
+  const auto twice = e.parse({"--config", write("model: x\nthreads: 1\nmodel: y\n")});
+  ASSERT_FALSE(twice);
+  EXPECT_NE(twice.error().message.find("'model' (line 3) is there twice"), std::string::npos);
+  for (const char* nothing : {"model:\n", "model: null\n", "model: ~\n"}) {
+    const auto empty = e.parse({"--config", write(nothing)});
+    ASSERT_FALSE(empty);
+    EXPECT_NE(empty.error().message.find("'model' (line 1) has no value"), std::string::npos);
+  }
+  for (const std::string path : {"/nowhere.yaml", "/tmp"}) {
+    const auto unreadable = e.parse({"--config", path});
+    ASSERT_FALSE(unreadable);
+    EXPECT_NE(unreadable.error().message.find("'" + path + "'"), std::string::npos);
+  }
   EXPECT_FALSE(e.parse({"--config", write("- a\n- b\n")}));
 }
 
