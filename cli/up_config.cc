@@ -94,6 +94,10 @@ result<Options::Outcome> parse_up(const std::vector<std::string>& args, UpConfig
   options.settle([&] { settle(options, config); });
   BATON_TRY(const Options::Outcome outcome, options.parse(args));
   if (outcome == Options::Outcome::kDone) return outcome;
+  // To stay up is not what was asked for. In a file it may stand, as --print-config writes it.
+  if (options.was_given("once") && config.once.empty()) {
+    return error(Errc::kInvalidArgument, "--once is empty: nothing to ask");
+  }
   BATON_CHECK_OK(check(config));
   config.host = without_brackets(config.host);
   if (config.model_name.empty()) config.model_name = model_name_of(config.model);

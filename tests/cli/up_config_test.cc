@@ -54,6 +54,12 @@ TEST_F(UpConfigTest, MixedMayComeFromAVariableOrAFile) {
   EXPECT_EQ(pools({"--mixed", "0"}), "1 1 0");
 }
 
+TEST_F(UpConfigTest, AnEmptyQuestionIsRefusedButForTheFile) {
+  EXPECT_NE(pools({"--once", ""}).find("--once is empty"), std::string::npos);
+  EXPECT_EQ(pools({"--once", "x"}), "1 1 0");
+  EXPECT_EQ(pools({"--config", file("once: \"\"\n")}), "1 1 0");
+}
+
 TEST_F(UpConfigTest, PoolsThatCannotAnswerAreRefused) {
   EXPECT_NE(pools({"--prefill", "0"}).find("nothing can answer"), std::string::npos);
   EXPECT_NE(pools({"--mixed", "0", "--decode", "0"}).find("nothing can answer"), std::string::npos);
