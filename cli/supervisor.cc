@@ -3,13 +3,14 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/read_until.hpp>
 #include <boost/json.hpp>
 #include <cstring>
+#include <optional>
 #include <utility>
 
+#include "cli/restart_pause.h"
 #include "common/base/log.h"
 
 namespace baton::cli {
@@ -18,8 +19,6 @@ using boost::system::error_code;
 
 namespace {
 
-constexpr milliseconds kFirstPause{100};
-constexpr seconds kLongestPause{5};
 constexpr size_t kMaxReadyLine = 4096;
 
 std::string how_it_ended(int wait_status) {
@@ -49,9 +48,10 @@ struct Supervisor::Entry {
   Spec spec;
   pid_t pid = -1;
   Ports ports;
-  bool served = false;
+  bool served = false;               // once at least
+  std::optional<TimePoint> serving;  // since when this one does
   bool stopping = false;
-  Duration pause = kFirstPause;
+  RestartPause pause;
   std::function<void()> on_stopped;
   boost::asio::posix::stream_descriptor ready;
   boost::asio::steady_timer restart;
@@ -89,6 +89,7 @@ void Supervisor::start(const std::shared_ptr<Entry>& entry) {
   }
   entry->pid = child->pid;
   entry->line.clear();
+  entry->serving.reset();
   entry->ready.assign(child->ready_fd);
   read_ready(entry);
 }
@@ -102,6 +103,7 @@ void Supervisor::read_ready(const std::shared_ptr<Entry>& entry) {
                                   if (ec) return;  // it ended; waitpid tells how
                                   entry->ports = parse_ready(entry->line);
                                   entry->served = true;
+                                  entry->serving = Clock::now();
                                   if (entry->spec.on_ready) entry->spec.on_ready(entry->ports);
                                 });
 }
@@ -130,10 +132,11 @@ void Supervisor::ended(const std::shared_ptr<Entry>& entry, int wait_status) {
     on_fatal_(entry->spec.name + " did not start: " + how_it_ended(wait_status));
     return;
   }
+  const Duration pause =
+      entry->pause.after(entry->serving ? Clock::now() - *entry->serving : Duration::zero());
   LOG_WARN("{} ended ({}); starting it again in {} ms", entry->spec.name, how_it_ended(wait_status),
-           std::chrono::duration_cast<milliseconds>(entry->pause).count());
-  entry->restart.expires_after(entry->pause);
-  entry->pause = std::min<Duration>(entry->pause * 2, kLongestPause);
+           std::chrono::duration_cast<milliseconds>(pause).count());
+  entry->restart.expires_after(pause);
   entry->restart.async_wait([this, entry](error_code ec) {
     if (!ec && !entry->stopping) start(entry);
   });

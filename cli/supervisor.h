@@ -16,7 +16,7 @@
 namespace baton::cli {
 
 // Keeps child processes alive: starts them, tells when each serves, starts one that died again
-// (with growing pauses), ends them in order. Runs on one io_context's thread.
+// (with growing pauses: restart_pause.h), ends them in order. Runs on one io_context's thread.
 class Supervisor {
  public:
   // What a child said on its ready line: {"rpc": 7001, "metrics": 7002, ...}
