@@ -84,8 +84,9 @@ api_result<std::vector<std::pair<TokenId, float>>> parse_logit_bias(const Fields
   for (const auto& member : *map) {
     const std::string_view key(member.key().data(), member.key().size());
     TokenId id = 0;
-    const auto [end, failed] = std::from_chars(key.data(), key.data() + key.size(), id);
-    if (failed != std::errc() || end != key.data() + key.size() || id < 0) {
+    const auto failed = std::from_chars(key.data(), key.data() + key.size(), id).ec;
+    // As ids are written: "070" and "70" would be two keys of one token.
+    if (failed != std::errc() || fmt::format_int(id).str() != key || id < 0) {
       return fields.bad("logit_bias", "must have token ids as keys");
     }
     const double bias = member.value().is_number() ? member.value().to_number<double>() : NAN;
