@@ -66,7 +66,6 @@ status Node::load_model() {
   options.max_context = context;
   const TimePoint begun = Clock::now();
   options.progress = say_progress(begun);
-  options.progress = say_progress(begun);
   BATON_TRY(model_, model::Model::load(files, *device_, ops_, options));
   LOG_INFO("loaded {} ({} MB on the device) in {:.2f} s", config_.model,
            model_->weight_bytes() >> 20, to_seconds(Clock::now() - begun));
