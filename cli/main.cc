@@ -1,6 +1,10 @@
+#include <dlfcn.h>
 #include <signal.h>
+#include <sys/prctl.h>
 
 #include <cstdio>
+#include <cstring>
+#include <exception>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,15 +23,41 @@ constexpr const char* kHelp =
     "  worker    one worker: prefill, decode or mixed\n"
     "  version   print the version\n";
 
+// UCX takes over fatal signals when it is loaded. A crash is for the core file, not for its report.
+void take_fatal_signals_back() {
+  for (const int number : {SIGILL, SIGSEGV, SIGBUS, SIGFPE}) {
+    struct sigaction action {};
+    Dl_info info{};
+    if (sigaction(number, nullptr, &action) == 0 && action.sa_handler != SIG_DFL &&
+        dladdr(reinterpret_cast<void*>(action.sa_sigaction), &info) != 0 &&
+        std::strstr(info.dli_fname, "libucs") != nullptr) {
+      signal(number, SIG_DFL);
+    }
+  }
+}
+
+// What a command could not start with, and says by an exception, is one sentence as well.
+int run(std::string_view command, int (*body)(const std::vector<std::string>&),
+        const std::vector<std::string>& args) {
+  try {
+    return body(args);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "baton %s: %s\n", std::string(command).c_str(), e.what());
+    return 1;
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  prctl(PR_SET_NAME, "baton");  // children are started as /proc/self/exe, and would be called "exe"
+  take_fatal_signals_back();
   signal(SIGPIPE, SIG_IGN);  // a peer that went away is an error code, not an end
   const std::string_view command = argc > 1 ? argv[1] : "";
   const std::vector<std::string> args(argv + (argc > 1 ? 2 : 1), argv + argc);
-  if (command == "up") return baton::cli::run_up(args);
-  if (command == "router") return baton::cli::run_router(args);
-  if (command == "worker") return baton::cli::run_worker(args);
+  if (command == "up") return run(command, baton::cli::run_up, args);
+  if (command == "router") return run(command, baton::cli::run_router, args);
+  if (command == "worker") return run(command, baton::cli::run_worker, args);
   if (command == "version" || command == "--version") {
     std::printf("baton %s\n", BATON_VERSION);
     return 0;

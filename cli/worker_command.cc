@@ -9,6 +9,7 @@
 #include "common/base/clock.h"
 #include "common/base/config.h"
 #include "common/base/log.h"
+#include "common/net/rpc.h"
 #include "worker/worker.h"
 
 namespace baton::cli {
@@ -63,6 +64,9 @@ status check(WorkerSettings& s) {
   worker::WorkerConfig& w = s.worker;
   const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
   if (w.model.empty()) return bad("--model is needed");
+  for (const std::string& address : {w.listen, w.metrics_listen}) {
+    if (const auto where = net::split_host_port(address); !where) return where.error();
+  }
   BATON_CHECK_OK(check_log_level(s.log_level));
   if (s.role == "prefill") {
     w.role = proto::ROLE_PREFILL;

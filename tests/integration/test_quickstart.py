@@ -122,6 +122,8 @@ def test_a_worker_killed_under_up_comes_back(tiny):
         (["router", "--model", "m"], "workers"),
         (["router", "--model", "m", "--workers", "nonsense"], "nonsense"),
         (["router", "--config", "/nonexistent.yaml"], "/nonexistent.yaml"),
+        (["worker", "--model", "m", "--listen", "nonsense"], "'nonsense'"),
+        (["worker", "--model", "m", "--metrics-listen", "1"], "'1'"),
         (["up", "--config", "/tmp"], "'/tmp'"),
         (["worker", "--config", "/"], "'/'"),
         (["up", "--model", "m", "--once", ""], "--once is empty"),
@@ -134,6 +136,18 @@ def test_a_wrong_command_line_is_one_sentence(args, sentence):
     run = subprocess.run([harness.BIN, *args], capture_output=True, text=True, timeout=20)
     assert run.returncode == (1 if "/nonexistent" in args else 2)
     assert sentence in run.stderr
+
+
+def test_what_a_start_throws_is_one_sentence(tiny):
+    """As on a processor without AVX2."""
+    run = subprocess.run([harness.BIN, "worker", "--model", tiny], capture_output=True, text=True,
+                         timeout=20, env=os.environ | {"BATON_MAX_ISA": "foo"})  # fmt: skip
+    assert run.returncode == 1
+    assert re.search(r"^baton worker: .*foo.*\n\Z", run.stderr, re.M), run.stderr
+    assert "terminate" not in run.stderr
+    status, _, err = Up(tiny, "--mixed", "1", env={"BATON_MAX_ISA": "foo"}).end()
+    assert status == 1
+    assert "mixed-0 did not start: exit status 1" in err
 
 
 def test_a_port_in_use_is_said(tiny, split):

@@ -108,6 +108,19 @@ def is_worker(pid: int) -> bool:
         return b"worker" in file.read().split(b"\0")
 
 
+def test_every_process_is_called_baton(tiny):
+    up = Up(tiny, "--prefill", "1", "--decode", "1")
+    up.url()
+    assert [name_of(pid) for pid in [up.popen.pid, *up.pids]] == ["baton"] * 4
+    up.popen.send_signal(signal.SIGINT)
+    assert up.end()[0] == 0
+
+
+def name_of(pid: int) -> str:
+    with open(f"/proc/{pid}/comm") as file:
+        return file.read().strip()
+
+
 def test_quiet_still_says_that_there_is_no_answer(tiny):
     up = Up(tiny, "--mixed", "1", "--quiet", "--max-context", "64", "--once", "word " * 500)
     status, out, err = up.end()

@@ -1,6 +1,7 @@
 """kill -9 of a worker, at every stage of a request: the others go on, and nothing hangs."""
 
 import concurrent.futures
+import signal
 import threading
 import time
 
@@ -225,3 +226,16 @@ def test_a_worker_may_start_after_the_router(start_cluster, tiny):
         cluster.start_worker(name).wait_ready()
     cluster.wait_ready()
     assert api.complete(cluster, "hello again", max_tokens=3)
+
+
+@pytest.mark.parametrize("role", ["mixed", "prefill"])
+def test_a_crash_is_left_to_the_system(start_cluster, tiny, role):
+    """UCX would print a report of its own."""
+    others = {} if role == "mixed" else {"decode": 1}
+    cluster = start_cluster(tiny, **{role: 1}, **others)
+    process = cluster.workers[f"{role}-0"].process
+    process.popen.send_signal(signal.SIGSEGV)
+    assert process.popen.wait(20 * harness.PATIENCE) == -signal.SIGSEGV
+    assert "Caught signal" not in process.log.read_text()
+    cluster.start_worker(f"{role}-0").wait_ready()
+    assert api.complete(cluster, "back again", max_tokens=2)["choices"]
