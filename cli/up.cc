@@ -12,6 +12,7 @@
 #include "cli/banner.h"
 #include "cli/commands.h"
 #include "cli/http_address.h"
+#include "cli/shared_secret.h"
 #include "cli/supervisor.h"
 #include "cli/up_config.h"
 #include "common/base/log.h"
@@ -217,6 +218,9 @@ int run_up(const std::vector<std::string>& args) {
   if (*outcome == Options::Outcome::kDone) return 0;
   const auto keys = read_api_keys(config.api_key_file);
   if (!keys) return refuse(keys.error());
+  auto secret_file = draw_secret_file();
+  if (!secret_file) return refuse(secret_file.error());
+  config.secret_file = std::move(*secret_file);
   init_log("up", config.log_level);
   return Cluster(config, keys->empty() ? "" : keys->front()).run();
 }

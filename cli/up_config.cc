@@ -122,6 +122,7 @@ std::vector<std::string> worker_args(const UpConfig& c, const WorkerPlace& place
                                  {"max-sequences", std::to_string(c.max_sequences)},
                                  {"preempt-every", std::to_string(c.preempt_every)},
                                  {"transport", c.transport},
+                                 {"secret-file", c.secret_file},
                                  {"log-level", c.log_level},
                                  {"drain-seconds", std::to_string(kWorkerDrain.count())}});
   if (c.deterministic) args.push_back("--deterministic=true");
@@ -135,6 +136,7 @@ std::vector<std::string> router_args(const UpConfig& c, uint16_t port,
                                  {"model-name", c.model_name},
                                  {"listen", net::join_host_port(c.host, port)},
                                  {"api-key-file", c.api_key_file},
+                                 {"secret-file", c.secret_file},
                                  {"log-level", c.log_level},
                                  {"drain-seconds", std::to_string(kRouterDrain.count())}});
   args.push_back("--workers");

@@ -36,6 +36,7 @@ struct UpConfig {
   bool prefix_cache = true;
   std::string transport = "auto";
   std::string api_key_file;
+  std::string secret_file;  // not an option: drawn for the children
   std::string log_level = "warn";
   std::string ask, once;
   uint32_t ask_tokens = 200;

@@ -18,6 +18,7 @@ namespace {
 struct WorkerSettings {
   worker::WorkerConfig worker;
   std::string role = "mixed";
+  std::string secret_file;
   double kv_gib = 0.5;
   std::string log_level = "info";
   uint32_t drain_seconds = 30;
@@ -36,6 +37,9 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add("metrics-listen", &w.metrics_listen, "host:port of /metrics, /health and /ready");
   options.add("trusted-network", &w.trusted_network,
               "Allow addresses beyond loopback: only routers and workers can reach this network");
+  options.add(
+      "secret-file", &s.secret_file,
+      "File with the secret that routers and workers share, one a line; needed beyond loopback");
   options.add("device", &w.device, "Where to compute: cpu or cuda");
   options.add("gpu", &w.gpu, "Which GPU, of those that CUDA shows");
   options.add("deterministic", &w.deterministic,
@@ -90,6 +94,7 @@ status check(WorkerSettings& s) {
   if (!(s.kv_gib > 0) || s.kv_gib > 1e6) return bad("--kv-gib is not above 0");
   w.kv_bytes = static_cast<uint64_t>(s.kv_gib * (1ull << 30));
   if (w.model_name.empty()) w.model_name = model_name_of(w.model);
+  BATON_TRY(w.secrets, net::read_secrets(s.secret_file));
   return {};
 }
 

@@ -39,6 +39,7 @@ model: /models/SmolLM2-135M-Instruct.Q4_1.gguf
 listen: 0.0.0.0:8000
 workers: [10.0.0.1:9000, 10.0.0.2:9000]
 api_key_file: /etc/baton/keys
+secret_file: /etc/baton/secret
 ```
 
 ```yaml
@@ -49,6 +50,7 @@ model: /models/SmolLM2-135M-Instruct.Q4_1.gguf
 listen: 10.0.0.1:9000
 metrics_listen: 10.0.0.1:9100
 trusted_network: true
+secret_file: /etc/baton/secret
 threads: 16
 kv_gib: 8
 ```

@@ -41,7 +41,7 @@ Node::Node(boost::asio::io_context& io, const WorkerConfig& config)
       id_(random_id()),
       metrics_(Metrics::Labels{{"model_name", config.model_name}}),
       hub_(kvtransfer::make_loopback_hub()),
-      sessions_(io,
+      sessions_(io, {.secrets = config.secrets},
                 {.hello = [this] { return hello(); },
                  .on_router =
                      [this](RouterId router) {
@@ -55,9 +55,10 @@ Node::Node(boost::asio::io_context& io, const WorkerConfig& config)
                  .on_pair = [this](const proto::PairRequest& request,
                                    proto::PairReply& reply) { return on_pair(request, reply); },
                  .on_peer_lost = [this](WorkerId peer) { peer_connection_lost(peer); }}),
-      pairing_(io, {.hello = [this] { return kvtransfer::encode(driver_->hello()); },
-                    .on_hello = [this](const std::string& hello) { return add_peer(hello); },
-                    .on_lost = [this](WorkerId peer) { peer_connection_lost(peer); }}),
+      pairing_(io, {.secrets = config.secrets},
+               {.hello = [this] { return kvtransfer::encode(driver_->hello()); },
+                .on_hello = [this](const std::string& hello) { return add_peer(hello); },
+                .on_lost = [this](WorkerId peer) { peer_connection_lost(peer); }}),
       tick_timer_(io) {}
 
 Node::~Node() {
@@ -68,12 +69,19 @@ Node::~Node() {
 
 status Node::start() {
   for (const auto& address : {config_.listen, config_.metrics_listen}) {
-    if (!config_.trusted_network && !net::is_loopback(host_of(address))) {
+    if (net::is_loopback(host_of(address))) continue;
+    if (!config_.trusted_network) {
       return error(Errc::kInvalidArgument,
                    "will not listen on " + address +
                        ": whoever reaches a worker can read its memory; set trusted_network if "
                        "only routers and workers can");
     }
+  }
+  if (config_.secrets.empty() && !net::is_loopback(host_of(config_.listen))) {
+    return error(Errc::kInvalidArgument,
+                 "will not listen on " + config_.listen +
+                     " without a secret that routers and workers share: set secret_file, the same "
+                     "for all of them");
   }
   BATON_CHECK_OK(load_model());
   BATON_CHECK_OK(make_handoff());

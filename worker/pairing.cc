@@ -13,8 +13,8 @@ struct Pairing::Peer {
   std::string refusal;  // the last one logged, so that it is logged once
 };
 
-Pairing::Pairing(boost::asio::io_context& io, Handlers handlers)
-    : io_(io), handlers_(std::move(handlers)) {}
+Pairing::Pairing(boost::asio::io_context& io, net::RpcOptions rpc, Handlers handlers)
+    : io_(io), rpc_(std::move(rpc)), handlers_(std::move(handlers)) {}
 Pairing::~Pairing() = default;
 
 void Pairing::set_peers(RouterId router, const proto::Peers& peers) {
@@ -59,7 +59,7 @@ void Pairing::dial(const std::string& address) {
   peers_[address] = peer;
   std::weak_ptr<Peer> weak = peer;
   peer->client = net::make_rpc_client(
-      io_, address, {},
+      io_, address, rpc_,
       {.on_connected =
            [this](net::RpcConnection& connection) {
              proto::Frame frame;

@@ -22,7 +22,7 @@ class Pairing {
     std::function<void(WorkerId)> on_lost;
   };
 
-  Pairing(boost::asio::io_context& io, Handlers handlers);
+  Pairing(boost::asio::io_context& io, net::RpcOptions rpc, Handlers handlers);
   ~Pairing();
 
   // The peers that one router knows now; what it named before and no longer names is given up,
@@ -39,6 +39,7 @@ class Pairing {
   void dial(const std::string& address);
 
   boost::asio::io_context& io_;
+  const net::RpcOptions rpc_;
   Handlers handlers_;
   std::map<RouterId, std::map<std::string, WorkerId>> named_;  // by address
   std::map<std::string, std::shared_ptr<Peer>> peers_;         // by address

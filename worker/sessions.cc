@@ -26,13 +26,13 @@ struct Sessions::Guest {
   WorkerId peer;
 };
 
-Sessions::Sessions(boost::asio::io_context& io, Handlers handlers)
-    : io_(io), handlers_(std::move(handlers)) {}
+Sessions::Sessions(boost::asio::io_context& io, net::RpcOptions rpc, Handlers handlers)
+    : io_(io), rpc_(std::move(rpc)), handlers_(std::move(handlers)) {}
 
 Sessions::~Sessions() { close(); }
 
 status Sessions::listen(const std::string& address) {
-  BATON_TRY(server_, net::listen_rpc(io_, address, {}, [this](Connection connection) {
+  BATON_TRY(server_, net::listen_rpc(io_, address, rpc_, [this](Connection connection) {
               accept(std::move(connection));
             }));
   return {};

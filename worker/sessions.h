@@ -29,7 +29,7 @@ class Sessions {
     std::function<void(WorkerId)> on_peer_lost;
   };
 
-  Sessions(boost::asio::io_context& io, Handlers handlers);
+  Sessions(boost::asio::io_context& io, net::RpcOptions rpc, Handlers handlers);
   ~Sessions();
 
   status listen(const std::string& address);
@@ -61,6 +61,7 @@ class Sessions {
   void send(RouterId router, net::RpcConnection& connection, const proto::Frame& frame);
 
   boost::asio::io_context& io_;
+  const net::RpcOptions rpc_;
   Handlers handlers_;
   std::unique_ptr<net::RpcServer> server_;
   std::map<RouterId, Connection> routers_;

@@ -9,6 +9,7 @@
 #include "common/base/ids.h"
 #include "common/base/metrics.h"
 #include "common/base/result.h"
+#include "common/net/auth.h"
 #include "common/proto/worker.pb.h"
 
 namespace baton::worker {
@@ -23,7 +24,9 @@ struct WorkerConfig {
   // address, the one by which the router reaches it.
   std::string advertise;
   std::string metrics_listen = "127.0.0.1:0";
-  bool trusted_network = false;  // a non-loopback address needs it
+  // An address beyond loopback needs both.
+  bool trusted_network = false;
+  net::Secrets secrets;  // that routers and peers must know
 
   // Compute.
   std::string device = "cpu";  // "cpu" or "cuda"

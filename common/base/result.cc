@@ -22,6 +22,8 @@ std::string_view name(Errc code) {
       return "cancelled";
     case Errc::kAborted:
       return "aborted";
+    case Errc::kPermissionDenied:
+      return "permission_denied";
     case Errc::kDataCorrupt:
       return "data_corrupt";
     case Errc::kIo:

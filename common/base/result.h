@@ -17,6 +17,7 @@ enum class Errc {
   kDeadlineExceeded,   // waited as long as allowed
   kCancelled,          // the one who asked no longer wants it
   kAborted,            // given up by the other side, or by a newer generation
+  kPermissionDenied,   // the other side has not proven who it is
   kDataCorrupt,        // a file or message that cannot be what it says
   kIo,                 // the operating system said no
   kInternal,           // our bug

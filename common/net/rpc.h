@@ -8,6 +8,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/result.h"
+#include "common/net/auth.h"
 #include "common/proto/worker.pb.h"
 
 namespace boost::asio {
@@ -19,6 +20,9 @@ class io_context;
 namespace baton::net {
 
 struct RpcOptions {
+  // What both ends prove to know before a connection is handed over (auth.h); none: nothing is
+  // proven, and an end that has some is not talked to.
+  Secrets secrets;
   size_t max_queued_bytes = 64u << 20;  // unsent; a peer that reads too slowly is cut off
   Duration ping_every = milliseconds(500);
   Duration silent_after = seconds(3);  // nothing heard for so long: the peer is dead

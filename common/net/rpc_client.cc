@@ -27,7 +27,7 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
         random_(std::random_device{}()) {}
 
   const std::string& address() const { return address_; }
-  bool connected() const { return connection_ && connection_->open(); }
+  bool connected() const { return connection_ && connection_->open() && proven_; }
 
   status send(const proto::Frame& frame) {
     if (!connected()) return error(Errc::kUnavailable, address_ + ": not connected");
@@ -90,6 +90,13 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
     timer_.cancel();
     connection_ = std::make_shared<TcpConnection>(std::move(socket_), address_, options_);
     std::weak_ptr<Dialer> weak = weak_from_this();
+    proven_ = options_.secrets.empty();
+    if (!proven_) {
+      connection_->prove(true, [weak] {
+        const auto self = weak.lock();
+        if (self && !self->stopped_) self->proven();
+      });
+    }
     connection_->set_handlers({
         .on_frame =
             [weak](proto::Frame&& frame) {
@@ -106,6 +113,11 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
               self->disconnected(why);
             },
     });
+    if (proven_) proven();
+  }
+
+  void proven() {
+    proven_ = true;
     if (handlers_.on_connected) handlers_.on_connected(*connection_);
   }
 
@@ -138,6 +150,7 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
   uint64_t attempt_ = 0;
   std::minstd_rand random_;
   bool stopped_ = false;
+  bool proven_ = false;  // of the connection at hand
 };
 
 class TcpClient final : public RpcClient {

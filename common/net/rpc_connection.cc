@@ -13,6 +13,7 @@ using boost::system::error_code;
 namespace {
 
 constexpr size_t kStepBytes = size_t{64} << 10;  // read without knowing that they come
+constexpr size_t kMaxReasonBytes = 200;          // of a refusal, in messages
 constexpr size_t kKeptBytes = size_t{1} << 20;   // of the buffer, between small frames
 
 }  // namespace
@@ -29,9 +30,17 @@ TcpConnection::TcpConnection(tcp::socket socket, std::string peer, RpcOptions op
 void TcpConnection::set_handlers(Handlers handlers) {
   handlers_ = std::make_shared<const Handlers>(std::move(handlers));
   if (started_ || state_ == State::kClosed) return;
+  start();
+  start_pings();
+}
+
+void TcpConnection::start() {
   started_ = true;
   last_heard_ = Clock::now();
   read_header();
+}
+
+void TcpConnection::start_pings() {
   timer_.expires_after(options_.ping_every);
   timer_.async_wait([self = shared_from_this()](error_code ec) {
     if (!ec) self->on_timer();
@@ -81,7 +90,16 @@ void TcpConnection::take_body() {
 }
 
 void TcpConnection::take_frame(proto::Frame&& frame) {
+  if (refused_) return;
+  if (auth_) return take_auth(frame);
   last_heard_ = Clock::now();
+  if (!greeted_ && frame.has_auth_refused()) {
+    const std::string reason = frame.auth_refused().reason().substr(0, kMaxReasonBytes);
+    return fail(error(Errc::kPermissionDenied, peer_ + " refuses us: " + reason));
+  }
+  if (!greeted_ && frame.has_auth_hello()) {
+    return refuse(error(Errc::kPermissionDenied, "no secret is set here"));
+  }
   if (frame.has_ping()) {
     proto::Frame reply;
     reply.mutable_pong()->set_sequence(frame.ping().sequence());
@@ -92,6 +110,73 @@ void TcpConnection::take_frame(proto::Frame&& frame) {
   greeted_ = true;
   const auto handlers = handlers_;
   if (handlers && handlers->on_frame) handlers->on_frame(std::move(frame));
+}
+
+void TcpConnection::prove(bool dialled, std::function<void()> proven) {
+  auto nonce = random_nonce();
+  if (!nonce) return fail(nonce.error());
+  auth_ = std::make_unique<Auth>();
+  auth_->proven = std::move(proven);
+  timer_.expires_after(options_.connect_timeout);
+  timer_.async_wait([self = shared_from_this()](error_code ec) {
+    if (ec || !self->auth_) return;
+    self->fail(error(Errc::kDeadlineExceeded, self->peer_ + ": did not prove the secret in time"));
+  });
+  start();
+  if (!dialled) {
+    auth_->listener.emplace(options_.secrets, *nonce);
+    return;
+  }
+  auth_->dialler.emplace(options_.secrets, *nonce);
+  proto::Frame frame;
+  *frame.mutable_auth_hello() = auth_->dialler->hello();
+  (void)send(frame);  // a failure closes us, and that is told
+}
+
+void TcpConnection::take_auth(const proto::Frame& frame) {
+  if (frame.has_auth_refused()) {
+    const std::string reason = frame.auth_refused().reason().substr(0, kMaxReasonBytes);
+    return fail(error(Errc::kPermissionDenied, peer_ + " refuses us: " + reason));
+  }
+  if (const status step = step_auth(frame); !step) refuse(step.error());
+}
+
+status TcpConnection::step_auth(const proto::Frame& frame) {
+  proto::Frame reply;
+  if (auth_->dialler && frame.has_auth_challenge()) {
+    BATON_TRY(*reply.mutable_auth_proof(), auth_->dialler->answer(frame.auth_challenge()));
+    BATON_CHECK_OK(send(reply));
+    end_auth();
+    return {};
+  }
+  if (auth_->listener && frame.has_auth_hello()) {
+    BATON_TRY(*reply.mutable_auth_challenge(), auth_->listener->challenge(frame.auth_hello()));
+    return send(reply);
+  }
+  if (auth_->listener && frame.has_auth_proof()) {
+    BATON_CHECK_OK(auth_->listener->check(frame.auth_proof()));
+    end_auth();
+    return {};
+  }
+  return error(Errc::kPermissionDenied, "the secret must be proven first");
+}
+
+void TcpConnection::end_auth() {
+  const std::unique_ptr<Auth> auth = std::move(auth_);
+  last_heard_ = Clock::now();
+  start_pings();
+  auth->proven();
+}
+
+// Tells the other side why, and ends.
+void TcpConnection::refuse(const Error& why) {
+  if (state_ != State::kOpen) return;
+  auth_.reset();
+  proto::Frame frame;
+  frame.mutable_auth_refused()->set_reason(why.message);
+  (void)send(frame);
+  refused_ = error(why.code, peer_ + " is refused: " + why.message);
+  close();
 }
 
 status TcpConnection::send(const proto::Frame& frame) {
@@ -135,10 +220,7 @@ void TcpConnection::on_timer() {
   proto::Frame ping;
   ping.mutable_ping()->set_sequence(++ping_sequence_);
   if (!send(ping)) return;
-  timer_.expires_after(options_.ping_every);
-  timer_.async_wait([self = shared_from_this()](error_code ec) {
-    if (!ec) self->on_timer();
-  });
+  start_pings();
 }
 
 void TcpConnection::close() {
@@ -155,6 +237,8 @@ void TcpConnection::fail(Error why) {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
   timer_.cancel();
+  auth_.reset();
+  if (refused_) why = *refused_;
   error_code ignored;  // the socket is given up either way
   socket_.shutdown(tcp::socket::shutdown_both, ignored);
   socket_.close(ignored);

@@ -62,7 +62,26 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
     }
     auto connection = std::make_shared<TcpConnection>(std::move(socket), text(remote), options_);
     open_.push_back(connection);
-    on_accept_(std::move(connection));
+    if (options_.secrets.empty()) return on_accept_(std::move(connection));
+    // Held by its own reads until it is proven, or ends.
+    std::weak_ptr<Acceptor> weak = weak_from_this();
+    connection->prove(false, [weak, held = std::weak_ptr(connection)] {
+      const auto self = weak.lock();
+      auto guest = held.lock();
+      if (self && !self->stopped_ && guest) self->on_accept_(std::move(guest));
+    });
+    connection->set_handlers({.on_frame = nullptr, .on_close = [weak](const Error& why) {
+                                if (const auto self = weak.lock()) self->complain(why);
+                              }});
+  }
+
+  // At most once a second: whoever knocks does not fill the log.
+  void complain(const Error& why) {
+    ++unproven_;
+    if (Clock::now() < next_complaint_) return;
+    next_complaint_ = Clock::now() + seconds(1);
+    LOG_WARN("{} of those who connected did not prove the secret, the last: {}", unproven_,
+             why.message);
   }
 
   // Out of descriptors, most likely: wait instead of spinning.
@@ -80,6 +99,8 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
   const RpcServer::OnAccept on_accept_;
   const size_t max_connections_;
   std::vector<std::weak_ptr<TcpConnection>> open_;
+  uint64_t unproven_ = 0;
+  TimePoint next_complaint_{};
   bool stopped_ = false;
 };
 

@@ -4,6 +4,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,6 +27,9 @@ class TcpConnection final : public RpcConnection,
   status send(const proto::Frame& frame) override;
   void close() override;
   const std::string& peer() const override { return peer_; }
+  // Proves the options' secret, as whoever dialled or as whoever listens, then calls `proven`;
+  // until then no frame is shown, and one that does not belong there ends the connection.
+  void prove(bool dialled, std::function<void()> proven);
   bool open() const { return state_ == State::kOpen; }
   // Drops the handlers: nothing is called any more. For owners that go away.
   void forget_handlers() { handlers_.reset(); }
@@ -33,10 +37,22 @@ class TcpConnection final : public RpcConnection,
  private:
   enum class State { kOpen, kDraining, kClosed };
 
+  struct Auth {
+    std::optional<AuthDialler> dialler;
+    std::optional<AuthListener> listener;
+    std::function<void()> proven;
+  };
+
+  void start();
+  void start_pings();
   void read_header();
   void read_body(uint32_t length);
   void take_body();
   void take_frame(proto::Frame&& frame);
+  void take_auth(const proto::Frame& frame);
+  status step_auth(const proto::Frame& frame);
+  void end_auth();
+  void refuse(const Error& why);
   void write_pending();
   void on_timer();
   void fail(Error why);
@@ -48,6 +64,8 @@ class TcpConnection final : public RpcConnection,
   // Shared, so that a handler that drops them does not destroy itself while it runs.
   std::shared_ptr<const Handlers> handlers_;
   State state_ = State::kOpen;
+  std::unique_ptr<Auth> auth_;  // until it is proven
+  std::optional<Error> refused_;
   bool started_ = false;
   bool greeted_ = false;  // a frame other than a ping came
   TimePoint last_heard_{};

@@ -20,6 +20,7 @@ namespace {
 using boost::asio::ip::tcp;
 
 constexpr TokenId kMissing = -1;
+const std::string kSecret(40, 's');
 
 // What a router has heard of one request.
 struct Heard {
@@ -47,6 +48,7 @@ class NodeTest : public ::testing::Test {
     std::unique_ptr<net::RpcClient> link;
     std::optional<proto::WorkerHello> hello;
     proto::Load load;
+    std::optional<Error> lost;
   };
 
   Member& add(proto::Role role, const std::string& transport = "auto", uint32_t max_sequences = 16,
@@ -61,6 +63,7 @@ class NodeTest : public ::testing::Test {
     config.kv_bytes = kv_bytes;
     config.chunk_tokens = 32;
     config.preempt_every = preempt_every;
+    config.secrets = {kSecret};
     auto worker = Worker::start(io_, config);
     if (!worker) throw std::runtime_error(worker.error().message);
     members_.push_back(std::make_unique<Member>());
@@ -71,19 +74,19 @@ class NodeTest : public ::testing::Test {
     return m;
   }
 
-  void connect(Member& m) {
-    m.link =
-        net::make_rpc_client(io_, "127.0.0.1:" + std::to_string(m.worker->rpc_port()), {},
-                             {.on_connected =
-                                  [](net::RpcConnection& c) {
-                                    proto::Frame f;
-                                    f.mutable_router_hello()->set_router(77);
-                                    f.mutable_router_hello()->set_protocol_min(1);
-                                    f.mutable_router_hello()->set_protocol_max(1);
-                                    (void)c.send(f);
-                                  },
-                              .on_frame = [this, &m](proto::Frame&& f) { hear(m, std::move(f)); },
-                              .on_disconnected = {}});
+  void connect(Member& m, const net::Secrets& secrets = {kSecret}) {
+    m.link = net::make_rpc_client(
+        io_, "127.0.0.1:" + std::to_string(m.worker->rpc_port()), {.secrets = secrets},
+        {.on_connected =
+             [](net::RpcConnection& c) {
+               proto::Frame f;
+               f.mutable_router_hello()->set_router(77);
+               f.mutable_router_hello()->set_protocol_min(1);
+               f.mutable_router_hello()->set_protocol_max(1);
+               (void)c.send(f);
+             },
+         .on_frame = [this, &m](proto::Frame&& f) { hear(m, std::move(f)); },
+         .on_disconnected = [&m](const Error& why) { m.lost = why; }});
   }
 
   // Tells `decode` of `prefill` and waits until they are paired.
@@ -414,6 +417,7 @@ TEST_F(NodeTest, AnyAddressIsNotToldToPeers) {
     config.listen = c.listen;
     config.advertise = c.advertise;
     config.trusted_network = true;
+    config.secrets = {kSecret};
     config.kv_bytes = 1u << 20;
     auto worker = Worker::start(io_, config);
     ASSERT_TRUE(worker) << worker.error().message;
@@ -427,6 +431,16 @@ TEST_F(NodeTest, AnyAddressIsNotToldToPeers) {
   }
 }
 
+TEST_F(NodeTest, TellsAStrangerNothing) {
+  Member& m = add(proto::ROLE_DECODE);
+  m.hello.reset();
+  m.lost.reset();
+  connect(m, {});
+  ASSERT_TRUE(run_until([&] { return m.lost.has_value(); }));
+  EXPECT_EQ(m.lost->code, Errc::kPermissionDenied) << m.lost->message;
+  EXPECT_FALSE(m.hello.has_value());
+}
+
 TEST_F(NodeTest, RefusesAnOpenAddressWithoutTrust) {
   WorkerConfig config;
   config.model = (dir_->path() / "tiny").string();
@@ -434,6 +448,10 @@ TEST_F(NodeTest, RefusesAnOpenAddressWithoutTrust) {
   const auto worker = Worker::start(io_, config);
   ASSERT_FALSE(worker);
   EXPECT_NE(worker.error().message.find("trusted_network"), std::string::npos);
+  config.trusted_network = true;
+  const auto open = Worker::start(io_, config);
+  ASSERT_FALSE(open);
+  EXPECT_NE(open.error().message.find("secret_file"), std::string::npos);
 }
 
 }  // namespace

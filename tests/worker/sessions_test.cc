@@ -15,24 +15,25 @@ namespace {
 class SessionsTest : public ::testing::Test {
  protected:
   SessionsTest()
-      : sessions_(io_, {.hello =
-                            [] {
-                              proto::WorkerHello h;
-                              h.set_worker(42);
-                              return h;
-                            },
-                        .on_router = [this](RouterId r) { routers_.push_back(r); },
-                        .on_frame = [this](RouterId, proto::Frame&&) { ++frames_; },
-                        .on_router_lost = [this](RouterId r) { lost_.push_back(r); },
-                        .on_pair = [](const proto::PairRequest& request,
-                                      proto::PairReply& reply) -> result<WorkerId> {
-                          if (request.hello() != "good") {
-                            return error(Errc::kUnsupported, "other model");
-                          }
-                          reply.set_hello("mine");
-                          return WorkerId(9);
-                        },
-                        .on_peer_lost = [this](WorkerId w) { lost_peers_.push_back(w); }}) {
+      : sessions_(io_, {},
+                  {.hello =
+                       [] {
+                         proto::WorkerHello h;
+                         h.set_worker(42);
+                         return h;
+                       },
+                   .on_router = [this](RouterId r) { routers_.push_back(r); },
+                   .on_frame = [this](RouterId, proto::Frame&&) { ++frames_; },
+                   .on_router_lost = [this](RouterId r) { lost_.push_back(r); },
+                   .on_pair = [](const proto::PairRequest& request,
+                                 proto::PairReply& reply) -> result<WorkerId> {
+                     if (request.hello() != "good") {
+                       return error(Errc::kUnsupported, "other model");
+                     }
+                     reply.set_hello("mine");
+                     return WorkerId(9);
+                   },
+                   .on_peer_lost = [this](WorkerId w) { lost_peers_.push_back(w); }}) {
     const status listening = sessions_.listen("127.0.0.1:0");
     EXPECT_TRUE(listening) << listening.error().message;
   }
