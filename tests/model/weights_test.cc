@@ -29,6 +29,7 @@ TEST(Weights, AnErrorLetsTheCopiesUnderWayEndFirst) {
   ops.make_rows = make_one_matrix;
   const auto files = formats::ModelFiles::open(data_dir() / "llama3").value();
   std::thread later([&] {
+    fake.wait_until_held();
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     fake.let_go();
   });
