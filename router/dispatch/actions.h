@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -47,6 +48,7 @@ struct RequestTrail {
   uint32_t retries = 0;  // legs served anew after a failure
   uint32_t resumes = 0;  // of these and of the preempted, those that went on in mid-answer
   uint32_t preemptions = 0;
+  std::string_view stage;  // of one that was cancelled, where it was: see stage_of()
 };
 
 struct Send {

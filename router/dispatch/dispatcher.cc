@@ -114,6 +114,7 @@ std::optional<RequestTrail> Dispatcher::cancel(RequestId id, TimePoint now, Acti
   const auto it = requests_.find(id);
   if (it == requests_.end()) return std::nullopt;
   RequestTrail trail = it->second.trail;
+  if (!it->second.legs.empty()) trail.stage = stage_of(legs_.at(it->second.legs.front()));
   drop_legs(it->second, actions);
   requests_.erase(it);
   pump(now, actions);

@@ -10,6 +10,13 @@ bool Leg::has(uint32_t choice) const {
          std::ranges::find(moved, choice) == moved.end();
 }
 
+std::string_view stage_of(const Leg& leg) {
+  if (leg.state == Leg::State::kQueued) return "queue";
+  if (leg.state == Leg::State::kReserving) return "reserve";
+  if (leg.handed_off) return "decode";
+  return leg.progressed ? "transfer" : "prefill";
+}
+
 bool RequestState::ended() const {
   return !wants_scores() &&
          std::ranges::all_of(choices, [](const ChoiceStream& choice) { return choice.ended(); });

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "router/dispatch/actions.h"
@@ -38,6 +39,10 @@ struct Leg {
   uint32_t end_choice() const { return first_choice + num_choices; }
   bool has(uint32_t choice) const;
 };
+
+// How far it has come: queue, reserve, prefill, transfer (a token is there, decode still reads) or
+// decode.
+std::string_view stage_of(const Leg& leg);
 
 struct RequestState {
   RequestInput input;

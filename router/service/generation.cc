@@ -131,9 +131,7 @@ void Generation::on_ended(uint32_t part, const std::optional<Error>& why,
   context_.metrics.observe(series_, trail);
   if (over_) return;
   p.cached_tokens = trail.cached_tokens;
-  const uint64_t bytes = trail_.kv_bytes + trail.kv_bytes;
-  trail_ = trail;
-  trail_.kv_bytes = bytes;
+  keep_trail(trail);
   if (why) {
     fail(from_error(*why));
   } else if (parts_ended_ == parts_.size()) {
@@ -271,8 +269,15 @@ void Generation::cancel_parts() {
     part.ended = true;
     if (const auto trail = context_.cluster.cancel(part.request)) {
       context_.metrics.observe(series_, *trail);
+      keep_trail(*trail);
     }
   }
+}
+
+void Generation::keep_trail(const RequestTrail& trail) {
+  const uint64_t bytes = trail_.kv_bytes + trail.kv_bytes;
+  trail_ = trail;
+  trail_.kv_bytes = bytes;
 }
 
 // --- figures -------------------------------------------------------------------------------------
@@ -310,6 +315,7 @@ void Generation::note(std::string_view finish) {
       context_.model.name(), finish, job_.prompt_tokens(), completion_tokens_, ttft,
       trail_.prefill_worker.empty() ? "-" : trail_.prefill_worker,
       trail_.decode_worker.empty() ? "-" : trail_.decode_worker, trail_.retries, trail_.resumes);
+  if (!trail_.stage.empty()) text += fmt::format(" stage={}", trail_.stage);
   if (!job_.unknown.empty()) text += fmt::format(" ignored={}", fmt::join(job_.unknown, ","));
   exchange_->note(std::move(text));
 }

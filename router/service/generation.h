@@ -63,6 +63,7 @@ class Generation final : public RequestListener, public std::enable_shared_from_
   void fail(const ApiError& error);
   void give_up(std::string_view why);
   void cancel_parts();
+  void keep_trail(const RequestTrail& trail);
   void note(std::string_view finish);
   bool is_silent(TokenId token) const;
   Usage usage() const;

@@ -133,6 +133,28 @@ TEST_F(DispatcherTest, CancelReachesBothSides) {
   EXPECT_FALSE(dispatcher_.cancel(id, now_, actions_));
 }
 
+TEST_F(DispatcherTest, ACancelledRequestTellsHowFarItWas) {
+  join_pair();
+  // Of a request that was granted, and after what more.
+  const auto stage = [&](auto... events) {
+    const RequestId id = submit();
+    take_spec();
+    grant(kDecode);
+    (events(), ...);
+    return dispatcher_.cancel(id, now_, actions_)->stage;
+  };
+  EXPECT_EQ(dispatcher_.cancel(submit(), now_, actions_)->stage, "reserve");
+  EXPECT_EQ(stage(), "prefill");
+  EXPECT_EQ(stage([&] { token(kPrefill, 0, 50); }), "transfer");
+  EXPECT_EQ(stage([&] { token(kPrefill, 0, 50); }, [&] { handed_off(kDecode); }), "decode");
+  EXPECT_EQ(stage([&] { token(kDecode, 1, 51); }), "decode");
+
+  const RequestId id = submit();
+  take_spec();
+  refuse(kDecode);
+  EXPECT_EQ(dispatcher_.cancel(id, now_, actions_)->stage, "queue");
+}
+
 TEST_F(DispatcherTest, StoppingOneChoiceLeavesTheOther) {
   join(kMixed, proto::ROLE_MIXED);
   const RequestId id = submit(4, 2);
