@@ -187,7 +187,7 @@ def test_clients_that_leave_at_once(split, end):
             for worker in split.workers
         )
 
-    harness.wait_for(quiet, 3, "nothing is held for who left")
+    harness.wait_for(quiet, 1, "nothing is held for who left")
 
 
 def test_a_slow_reader_is_cut_off_and_slows_nobody(start_cluster, tiny):
