@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tests/engine/driver.h"
+#include "tests/fakes/quick_start_model.h"
 #include "tests/model/goldens.h"
 
 namespace baton::engine {
@@ -50,7 +51,7 @@ INSTANTIATE_TEST_SUITE_P(Families, TinyGreedy,
                          [](const auto& info) { return info.param; });
 
 TEST(QuickStartGreedy, TokensAreThoseOfTransformers) {
-  const auto path = model::quick_start_model();
+  const auto path = fakes::quick_start_model();
   if (path.empty()) GTEST_SKIP();
   check_all(path, model::data_dir() / "smollm2_135m_instruct.json");
 }

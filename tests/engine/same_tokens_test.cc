@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/engine/driver.h"
+#include "tests/fakes/quick_start_model.h"
 #include "tests/model/goldens.h"
 
 namespace baton::engine {
@@ -50,7 +51,7 @@ class SameTokens : public testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
     if (!model::gives_same_bits()) GTEST_SKIP() << "only deterministic operations promise it";
-    path_ = GetParam().quick_start ? model::quick_start_model() : model::data_dir() / "llama3";
+    path_ = GetParam().quick_start ? fakes::quick_start_model() : model::data_dir() / "llama3";
     if (path_.empty()) GTEST_SKIP();
     goldens_ = model::read_goldens(GetParam().quick_start
                                        ? model::data_dir() / "smollm2_135m_instruct.json"

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/fakes/quick_start_model.h"
 #include "tests/model/goldens.h"
 #include "tests/model/model_under_test.h"
 
@@ -83,7 +84,7 @@ std::vector<Golden> quick_start_goldens() {
 
 TEST(QuickStartGoldens, Float32LogitsAreThoseOfTransformers) {
   if (test_on_cuda()) GTEST_SKIP() << "GPUs compute in bf16";
-  const auto path = quick_start_model();
+  const auto path = fakes::quick_start_model();
   if (path.empty()) GTEST_SKIP();
   ModelUnderTest m(path);
   const std::vector<Golden> goldens = quick_start_goldens();
@@ -94,7 +95,7 @@ TEST(QuickStartGoldens, Float32LogitsAreThoseOfTransformers) {
 }
 
 TEST(QuickStartGoldens, Bfloat16AgreesAt98Percent) {
-  const auto path = quick_start_model();
+  const auto path = fakes::quick_start_model();
   if (path.empty()) GTEST_SKIP();
   ModelUnderTest m(path, {.weights = DType::kBF16, .cache = DType::kBF16});
   const Agreement a = teacher_force(m, quick_start_goldens());

@@ -1,12 +1,7 @@
 #include "tests/model/goldens.h"
 
-#include <gtest/gtest.h>
-#include <pwd.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <boost/json.hpp>
-#include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
@@ -28,15 +23,6 @@ std::vector<std::vector<T>> rows(const json::value& array) {
   std::vector<std::vector<T>> out;
   for (const json::value& v : array.as_array()) out.push_back(numbers<T>(v));
   return out;
-}
-
-// Where scripts/get_model.sh puts it.
-std::filesystem::path cache() {
-  if (const char* cache = std::getenv("BATON_CACHE")) return cache;
-  const char* home = std::getenv("HOME");
-  const passwd* user = home == nullptr ? getpwuid(getuid()) : nullptr;
-  if (user != nullptr) home = user->pw_dir;
-  return std::filesystem::path(home == nullptr ? "" : home) / ".cache/baton";
 }
 
 }  // namespace
@@ -68,18 +54,6 @@ std::vector<Golden> read_goldens(const std::filesystem::path& path) {
     goldens.push_back(std::move(g));
   }
   return goldens;
-}
-
-std::filesystem::path quick_start_model() {
-  const char* given = std::getenv("BATON_TEST_MODEL");
-  const std::filesystem::path path =
-      given != nullptr ? given : cache() / "models/SmolLM2-135M-Instruct.Q4_1.gguf";
-  if (std::filesystem::exists(path)) return path;
-  if (std::getenv("BATON_ALLOW_NO_MODEL") == nullptr) {
-    ADD_FAILURE() << "no model at '" << path.string() << "': run scripts/get_model.sh, or set "
-                  << "BATON_ALLOW_NO_MODEL to go without";
-  }
-  return {};
 }
 
 TokenId argmax(std::span<const float> logits) {

@@ -27,10 +27,6 @@ std::filesystem::path data_dir();
 // Throws where the file is not what the script writes.
 std::vector<Golden> read_goldens(const std::filesystem::path& path);
 
-// The quick-start model: $BATON_TEST_MODEL, or where scripts/get_model.sh puts it. Empty if it is
-// not there; without $BATON_ALLOW_NO_MODEL that fails the running test.
-std::filesystem::path quick_start_model();
-
 // The lowest id of the largest logit.
 TokenId argmax(std::span<const float> logits);
 

@@ -2,11 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <fstream>
 
 #include "common/text/tokenizer.h"
 #include "tests/fakes/gguf_writer.h"
+#include "tests/fakes/quick_start_model.h"
 #include "tests/fakes/temp_dir.h"
 #include "tests/text/random_text.h"
 
@@ -111,16 +111,10 @@ TEST(TokenizerGolden, GgufEqualsTheTokenizersLibrary) {
   }
 }
 
-// The quick-start model, where it is at hand.
 TEST(TokenizerGoldenModel, SmolLm2) {
-  std::filesystem::path path;
-  if (const char* given = std::getenv("BATON_TEST_MODEL")) path = given;
-  if (const char* home = std::getenv("HOME"); path.empty() && home != nullptr) {
-    path = std::filesystem::path(home) / ".cache/baton/SmolLM2-135M-Instruct.Q4_1.gguf";
-  }
-  if (path.filename() != "SmolLM2-135M-Instruct.Q4_1.gguf" || !std::filesystem::exists(path)) {
-    GTEST_SKIP() << "the model is not here";
-  }
+  const auto path = fakes::quick_start_model();
+  if (path.empty()) GTEST_SKIP();
+  ASSERT_EQ(path.filename(), "SmolLM2-135M-Instruct.Q4_1.gguf");
   const auto tokenizer = Tokenizer::load(path);
   ASSERT_TRUE(tokenizer) << tokenizer.error().message;
   EXPECT_EQ(check_hashes("smollm2", *tokenizer), 1500u);
