@@ -43,10 +43,10 @@ class ClusterStarter:
         self._folder = folder
         self._clusters: list[harness.Cluster] = []
 
-    def __call__(self, model, router_options=None, **options) -> harness.Cluster:
+    def __call__(self, model, router_options=None, env=None, **options) -> harness.Cluster:
         folder = self._folder / f"cluster-{len(self._clusters)}"
         folder.mkdir()
-        cluster = harness.Cluster(model, folder, router_options)
+        cluster = harness.Cluster(model, folder, router_options, env)
         self._clusters.append(cluster)
         return cluster.start(**options)
 

@@ -50,7 +50,9 @@ def flags(options: dict) -> list[str]:
 class Process:
     """One Baton process; its ready line tells the ports that it listens on."""
 
-    def __init__(self, name: str, command: str, options: dict, log_folder: pathlib.Path):
+    def __init__(
+        self, name: str, command: str, options: dict, log_folder: pathlib.Path, env=None
+    ):
         self.name = name
         self.log = log_folder / f"{name}.log"
         read_end, write_end = os.pipe()
@@ -61,6 +63,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=os.environ | (env or {}),
                 start_new_session=True,
             )
         os.close(write_end)
@@ -152,10 +155,13 @@ class Metrics:
 class Cluster:
     """A router and its workers, each a process of its own, on free ports."""
 
-    def __init__(self, model: pathlib.Path, log_folder: pathlib.Path, router_options=None):
+    def __init__(
+        self, model: pathlib.Path, log_folder: pathlib.Path, router_options=None, env=None
+    ):
         self.model = model
         self.log_folder = log_folder
         self.router_options = router_options or {}
+        self.env = env or {}
         self.workers: dict[str, Worker] = {}
         self.router: Process | None = None
         self._shm: set[str] = set()
@@ -168,7 +174,9 @@ class Cluster:
             worker.process.wait_ready()
         addresses = [f"127.0.0.1:{w.process.ports['rpc']}" for w in self.workers.values()]
         router = {"model": self.model, "listen": "127.0.0.1:0", "workers": addresses}
-        self.router = Process("router", "router", router | self.router_options, self.log_folder)
+        self.router = Process(
+            "router", "router", router | self.router_options, self.log_folder, self.env
+        )
         self.router.wait_ready()
         self.wait_ready()
         return self
@@ -188,7 +196,9 @@ class Cluster:
             "listen": f"127.0.0.1:{old.get('rpc', 0)}",
             "metrics_listen": f"127.0.0.1:{old.get('metrics', 0)}",
         }
-        worker.process = Process(name, "worker", options | worker.options, self.log_folder)
+        worker.process = Process(
+            name, "worker", options | worker.options, self.log_folder, self.env
+        )
         return worker.process
 
     def kill_worker(self, name: str):

@@ -47,6 +47,13 @@ SETUPS = {
     "two of each": {"prefill": 2, "decode": 2},
 }
 
+# Another processor: its kernels may round otherwise, so that it is compared with itself.
+AVX2 = {"BATON_MAX_ISA": "avx2"}
+SETUPS_ON_AVX2 = {
+    "two threads, chunks of 16": {"mixed": 1, "threads": 2, "chunk_tokens": 16},
+    "split, preempted": {"prefill": 1, "decode": 1, "preempt_every": 7},
+}
+
 
 def answer(cluster, request: dict) -> str:
     """What must not change by a byte: the choices."""
@@ -98,6 +105,19 @@ def test_tiny_model(start_cluster, tiny, expected, setup):
     assert not differences(answers_together(cluster, REQUESTS), expected), "among 15 others"
 
 
+@pytest.fixture(scope="module")
+def expected_on_avx2(start_shared_cluster, tiny) -> dict[str, str]:
+    cluster = start_shared_cluster(tiny, env=AVX2, mixed=1, prefix_cache=False)
+    return answers(cluster, REQUESTS)
+
+
+@pytest.mark.parametrize("setup", SETUPS_ON_AVX2)
+def test_tiny_model_on_avx2(start_cluster, tiny, expected_on_avx2, setup):
+    cluster = start_cluster(tiny, env=AVX2, **SETUPS_ON_AVX2[setup])
+    assert not differences(answers(cluster, REQUESTS), expected_on_avx2), "alone"
+    assert not differences(answers_together(cluster, REQUESTS), expected_on_avx2), "among others"
+
+
 def test_what_the_setups_claim_really_happens(start_cluster, tiny):
     cluster = start_cluster(tiny, prefill=1, decode=1, transport="tcp", preempt_every=5)
     answers(cluster, REQUESTS)
@@ -133,3 +153,17 @@ def test_quickstart_model(start_cluster, quickstart_model, expected_of_the_real_
     assert not differences(answers(cluster, REAL_REQUESTS), expected), "alone, prefix cold"
     assert not differences(answers(cluster, REAL_REQUESTS), expected), "alone, prefix cached"
     assert not differences(answers_together(cluster, REAL_REQUESTS), expected), "among others"
+
+
+@pytest.mark.slow
+def test_quickstart_model_on_avx2(start_cluster, quickstart_model):
+    expected = answers(
+        start_cluster(quickstart_model, env=AVX2, kv_gib=0.2, mixed=1, prefix_cache=False),
+        REAL_REQUESTS,
+    )
+    cluster = start_cluster(quickstart_model, env=AVX2, kv_gib=0.2, prefill=1, decode=1)
+    assert not differences(answers(cluster, REAL_REQUESTS), expected), "alone"
+    assert not differences(answers_together(cluster, REAL_REQUESTS), expected), "among others"
+    assert "Paris" in api.chat(
+        cluster, "What is the capital of France?", temperature=0, max_tokens=20
+    )["choices"][0]["message"]["content"]
