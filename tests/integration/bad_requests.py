@@ -38,9 +38,7 @@ def chat(model_name: str, **fields) -> bytes:
 
 
 def chunked(body: bytes, extra: str = "") -> bytes:
-    head = (
-        f"POST /v1/completions HTTP/1.1\r\nHost: x\r\n{extra}Transfer-Encoding: chunked\r\n\r\n"
-    )
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\n{extra}Transfer-Encoding: chunked\r\n\r\n"
     return head.encode() + body
 
 
@@ -91,8 +89,9 @@ def protocol() -> list[Bad]:
         Bad("endless trailer", chunked(b"0\r\nA: " + b"a" * 100_000), 413),
         Bad("endless chunk extension", chunked(b"2;" + b"a" * 100_000), 413),
         Bad("endless chunk size", chunked(b"0" * 100_000), 413),
-        Bad("long trailer, no API path", chunked(b"0\r\nA: " + b"a" * 100_000 + b"\r\n\r\n").replace(
-            b"POST /v1/completions", b"GET /health"), 413),
+        Bad("long trailer, no API path",
+            chunked(b"0\r\nA: " + b"a" * 100_000 + b"\r\n\r\n").replace(
+                b"POST /v1/completions", b"GET /health"), 413),
         Bad("unknown transfer coding", coded("xchunked"), 501, "Transfer-Encoding"),
         Bad("identity as transfer coding", coded("identity"), 501),
         Bad("length, then a transfer coding",

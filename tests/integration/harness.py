@@ -50,9 +50,7 @@ def flags(options: dict) -> list[str]:
 class Process:
     """One Baton process; its ready line tells the ports that it listens on."""
 
-    def __init__(
-        self, name: str, command: str, options: dict, log_folder: pathlib.Path, env=None
-    ):
+    def __init__(self, name: str, command: str, options: dict, log_folder: pathlib.Path, env=None):
         self.name = name
         self.log = log_folder / f"{name}.log"
         read_end, write_end = os.pipe()

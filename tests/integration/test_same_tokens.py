@@ -164,6 +164,9 @@ def test_quickstart_model_on_avx2(start_cluster, quickstart_model):
     cluster = start_cluster(quickstart_model, env=AVX2, kv_gib=0.2, prefill=1, decode=1)
     assert not differences(answers(cluster, REAL_REQUESTS), expected), "alone"
     assert not differences(answers_together(cluster, REAL_REQUESTS), expected), "among others"
-    assert "Paris" in api.chat(
-        cluster, "What is the capital of France?", temperature=0, max_tokens=20
-    )["choices"][0]["message"]["content"]
+    assert (
+        "Paris"
+        in api.chat(cluster, "What is the capital of France?", temperature=0, max_tokens=20)[
+            "choices"
+        ][0]["message"]["content"]
+    )
