@@ -123,7 +123,9 @@ class Check:
             verdict, text = self.tests("sanitize", command, SMALL)
             if "Device not supported" in text:
                 return Verdict(None, "compute-sanitizer does not support this device")
-            errors = [line for line in text.splitlines() if re.search("(ERROR|RACECHECK) SUMMARY", line)]
+            errors = [
+                line for line in text.splitlines() if re.search("(ERROR|RACECHECK) SUMMARY", line)
+            ]
             said = errors[-1].split("SUMMARY:")[-1].strip() if errors else "no summary"
             lines.append(f"{tool}: {said}; {verdict.line}")
             ok = ok and bool(verdict.ok)
