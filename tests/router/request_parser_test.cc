@@ -67,6 +67,18 @@ TEST(RequestParser, ABodyOfAnnouncedLengthHasNoFraming) {
   EXPECT_EQ(parser.get().body(), body);
 }
 
+TEST(RequestParser, AnEndInPieces) {
+  const std::string length = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n0\r\n";
+  for (size_t piece = 1; piece < 6; ++piece) {
+    for (const std::string& bytes :
+         {kHead + "0\r\n\r\n", kHead + "3\r\n0\r\n\r\n0\r\n\r\n", length}) {
+      RequestParser parser({});
+      EXPECT_EQ(feed(parser, bytes, piece).taken, bytes.size());
+      EXPECT_TRUE(parser.is_done()) << piece << ": " << bytes;
+    }
+  }
+}
+
 struct Bound {
   std::string name;
   std::string body;
