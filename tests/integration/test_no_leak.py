@@ -97,7 +97,7 @@ async def storm(cluster, random: random.Random, count: int) -> Outcome:
                 body, leave = make_request(random, cluster.model_name), Leave()
                 if i % 6 == 0:
                     # From at once to late, evenly in the order of magnitude; half of them early.
-                    leave.seconds = 10 ** random.uniform(-3.3, 0.3 if i % 12 else -1.8)
+                    leave.seconds = 10 ** random.uniform(-3.3, 0.3 if i % 12 else -2.8)
                 elif i % 12 == 3:
                     leave.events = random.randrange(1, 90)
                     body |= {"stream": True, "max_tokens": 96, "ignore_eos": True}
