@@ -16,7 +16,7 @@ inline device::CpuStream& cpu_stream(device::Stream& stream) {
 // on the caller, because waking another core costs more than it saves.
 template <class Body>
 void parallel_rows(device::Stream& stream, int64_t rows, int64_t elements_per_row, Body&& body) {
-  constexpr int64_t kElementsPerTask = 16384;
+  constexpr int64_t kElementsPerTask = 4096;
   if (rows <= 0) return;
   const int64_t work = rows * std::max<int64_t>(elements_per_row, 1);
   const int64_t tasks = std::clamp<int64_t>(work / kElementsPerTask, 1, rows);
