@@ -82,8 +82,12 @@ int serve(const RouterSettings& s, const router::RouterConfig& config) {
     return 1;
   }
   LOG_INFO("HTTP on port {}", (*service)->http_port());
-  report_ready(s.ready_fd, "{\"http\": " + std::to_string((*service)->http_port()) + "}");
-  run_until_drained(io, [&](std::function<void()> done) { (*service)->drain(std::move(done)); });
+  run_until_drained(
+      io,
+      [&] {
+        report_ready(s.ready_fd, "{\"http\": " + std::to_string((*service)->http_port()) + "}");
+      },
+      [&](std::function<void()> done) { (*service)->drain(std::move(done)); });
   return 0;
 }
 

@@ -9,7 +9,7 @@
 
 namespace baton::cli {
 
-void run_until_drained(boost::asio::io_context& io,
+void run_until_drained(boost::asio::io_context& io, const std::function<void()>& ready,
                        const std::function<void(std::function<void()> done)>& drain) {
   boost::asio::signal_set signals(io, SIGINT, SIGTERM);
   signals.async_wait([&](boost::system::error_code ec, int) {
@@ -20,6 +20,7 @@ void run_until_drained(boost::asio::io_context& io,
       if (!again) std::_Exit(130);
     });
   });
+  ready();
   io.run();
 }
 

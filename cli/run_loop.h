@@ -6,8 +6,9 @@
 namespace baton::cli {
 
 // Runs the loop until `drain`'s continuation is called. The first SIGTERM or SIGINT drains, the
-// second ends the process at once.
-void run_until_drained(boost::asio::io_context& io,
+// second ends the process at once. `ready` is called when signals do so: whoever is told that this
+// process serves may end it.
+void run_until_drained(boost::asio::io_context& io, const std::function<void()>& ready,
                        const std::function<void(std::function<void()> done)>& drain);
 
 }  // namespace baton::cli

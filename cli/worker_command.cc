@@ -107,11 +107,13 @@ int serve(const WorkerSettings& s) {
   }
   LOG_INFO("{} worker listens on port {}, metrics on port {}", s.role, (*worker)->rpc_port(),
            (*worker)->metrics_port());
-  report_ready(s.ready_fd, "{\"rpc\": " + std::to_string((*worker)->rpc_port()) +
-                               ", \"metrics\": " + std::to_string((*worker)->metrics_port()) + "}");
-  run_until_drained(io, [&](std::function<void()> done) {
-    (*worker)->drain(seconds(s.drain_seconds), std::move(done));
-  });
+  const std::string ports = "{\"rpc\": " + std::to_string((*worker)->rpc_port()) +
+                            ", \"metrics\": " + std::to_string((*worker)->metrics_port()) + "}";
+  run_until_drained(
+      io, [&] { report_ready(s.ready_fd, ports); },
+      [&](std::function<void()> done) {
+        (*worker)->drain(seconds(s.drain_seconds), std::move(done));
+      });
   return 0;
 }
 

@@ -88,7 +88,8 @@ def test_a_second_ctrl_c_does_not_wait(medium):
     up.read_until("Stopping")
     up.popen.send_signal(signal.SIGINT)
     assert up.end(10)[0] == 130
-    harness.wait_for(lambda: not any(map(exists, up.pids)), 8, "workers and router are gone")
+    # The router drains for 10 s at most.
+    harness.wait_for(lambda: not any(map(exists, up.pids)), 15, "workers and router are gone")
     up.nothing_is_left()
 
 
