@@ -91,12 +91,15 @@ void TcpConnection::take_body() {
 
 void TcpConnection::take_frame(proto::Frame&& frame) {
   if (refused_) return;
-  if (auth_) return take_auth(frame);
-  last_heard_ = Clock::now();
-  if (!greeted_ && frame.has_auth_refused()) {
+  if (!greeted_ && frame.has_auth_refused()) {  // proven or not
     const std::string reason = frame.auth_refused().reason().substr(0, kMaxReasonBytes);
     return fail(error(Errc::kPermissionDenied, peer_ + " refuses us: " + reason));
   }
+  if (auth_) {
+    if (const status step = step_auth(frame); !step) refuse(step.error());
+    return;
+  }
+  last_heard_ = Clock::now();
   if (!greeted_ && frame.has_auth_hello()) {
     return refuse(error(Errc::kPermissionDenied, "no secret is set here"));
   }
@@ -131,14 +134,6 @@ void TcpConnection::prove(bool dialled, std::function<void()> proven) {
   proto::Frame frame;
   *frame.mutable_auth_hello() = auth_->dialler->hello();
   (void)send(frame);  // a failure closes us, and that is told
-}
-
-void TcpConnection::take_auth(const proto::Frame& frame) {
-  if (frame.has_auth_refused()) {
-    const std::string reason = frame.auth_refused().reason().substr(0, kMaxReasonBytes);
-    return fail(error(Errc::kPermissionDenied, peer_ + " refuses us: " + reason));
-  }
-  if (const status step = step_auth(frame); !step) refuse(step.error());
 }
 
 status TcpConnection::step_auth(const proto::Frame& frame) {

@@ -49,7 +49,6 @@ class TcpConnection final : public RpcConnection,
   void read_body(uint32_t length);
   void take_body();
   void take_frame(proto::Frame&& frame);
-  void take_auth(const proto::Frame& frame);
   status step_auth(const proto::Frame& frame);
   void end_auth();
   void refuse(const Error& why);
