@@ -17,6 +17,10 @@ constexpr uint32_t kRun = kMinBlockTokens;  // tokens that lie in one block, for
 constexpr uint32_t kColumns = kDotColumns;
 constexpr uint32_t kPair = 2 * kColumns;  // elements of a panel from a pair to the next
 constexpr uint32_t kPiece = 64;           // tokens whose values are expanded at a time, if not kept
+
+// The next tile's keys come evenly if each phase brings in its part: where a tile is not kept,
+// those of a piece's last run come while keys are multiplied, the others while values are.
+constexpr bool ends_piece(uint32_t run) { return run % kPiece == kPiece - kRun; }
 static_assert(kColumns == 2 * kRun);
 
 constexpr uint32_t value_panels(uint32_t head_dim) { return (head_dim + kColumns - 1) / kColumns; }
@@ -118,7 +122,7 @@ HWY_NOINLINE void values_of_few(const KvTile& tile, const QueryGroup& group,
     const std::byte* keys = next.run(kKeyPlane, run);
     const uint32_t count = std::min(kRun, group.seen[0] - run);
     for (uint32_t t = 0; t < count; t += 2, token += 2 * stride) {
-      if (keys != nullptr && run % kPiece != kPiece - kRun) {
+      if (keys != nullptr && !ends_piece(run)) {
         prefetch(keys + offset + t * stride, 2 * 64);
         prefetch(keys + offset + (t + 1) * stride, 2 * 64);
       }
@@ -154,12 +158,6 @@ constexpr decltype(&values_of_few<1>) kValuesOfFew[kFew + 1] = {
 
 }  // namespace
 
-// Cache lines come evenly if the products bring in some, too: those of a piece's last run, which
-// they walk over once if there is but one group.
-bool DotProducts::left_to_product(uint32_t run) const {
-  return !keep_ && run % kPiece == kPiece - kRun;
-}
-
 // Tokens [first, first + 16) of the tile, those beyond its end included: they are in memory of the
 // same block, whatever it holds, and their scores are not used. The values of these tokens are
 // brought into cache meanwhile, and the next keys, which are likely no farther than L2.
@@ -190,7 +188,9 @@ void DotProducts::expand_values(const KvTile& tile, uint32_t begin, uint32_t end
     const std::byte* keys = next.run(kKeyPlane, run);
     for (uint32_t t = run; t < std::min(run + kRun, end);
          t += 2, token += 2 * stride, to += kPair) {
-      if (keys != nullptr && !left_to_product(run)) prefetch(keys + (t - run) * stride, 2 * stride);
+      if (keys != nullptr && (keep_ || !ends_piece(run))) {
+        prefetch(keys + (t - run) * stride, 2 * stride);
+      }
       const std::byte* second = t + 1 < end ? token + stride : kZeros;
       for (uint32_t p = 0; p < whole_panels; ++p) {
         interleave_to(token + p * 64, second + p * 64, ~__mmask32{0}, to + p * panel_stride);
@@ -259,14 +259,6 @@ uint16_t* DotProducts::value_panel(uint32_t panel) const {
   return values_ + panel * (keep_ ? kAttentionTile : kPiece) * kColumns;
 }
 
-void DotProducts::bring_last_run(const KvTile& tile, uint32_t plane, uint32_t piece,
-                                 DotArgs& args) const {
-  const uint32_t run = piece + kPiece - kRun;
-  if (!left_to_product(run) || args.pairs == 0) return;
-  args.ahead = tile.run(plane, run);
-  args.ahead_step = (kRun * tile.kv.token_stride + args.pairs - 1) / args.pairs;
-}
-
 void DotProducts::multiply_keys(const KvTile& tile, const QueryGroup& group, const KvTile& next,
                                 float* const* scores) {
   for (int i = 0; i < group.count; ++i) {
@@ -277,14 +269,15 @@ void DotProducts::multiply_keys(const KvTile& tile, const QueryGroup& group, con
                   .a_stride = head_dim_,
                   .b_stride = size_t{head_dim_} * kColumns,
                   .pairs = head_dim_ / 2,
-                  .out = scores};
+                  .out = scores,
+                  .ahead_step = kRun * tile.kv.token_stride / (head_dim_ / 2)};
   for (uint32_t t = 0; t < tokens; t += kPiece) {
     const uint32_t end = std::min(t + kPiece, tokens);
     for (; expanded_keys_ < end; expanded_keys_ += kRun) expand_keys(tile, expanded_keys_);
     args.b = key_panel(t);
     args.column = t;
     args.columns = end - t;
-    bring_last_run(next, kKeyPlane, t, args);
+    if (!keep_) args.ahead = next.run(kKeyPlane, t + kPiece - kRun);
     dot_rows(args, static_cast<size_t>(group.count));
   }
 }
@@ -308,15 +301,14 @@ void DotProducts::multiply_values(const KvTile& tile, const QueryGroup& group, c
     const uint32_t end = std::min(begin + piece, tile.tokens);
     if (expanded_values_ < end) expand_values(tile, begin, end, next);
     expanded_values_ = end;
-    DotArgs args = {.a = weights_ + begin,
-                    .a_stride = kAttentionTile,
-                    .b = value_panel(0),
-                    .b_stride = static_cast<size_t>(value_panel(1) - value_panel(0)),
-                    .pairs = begin < common ? (std::min(end, common) - begin) / 2 : 0,
-                    .out = group.records,
-                    .columns = head_dim_,
-                    .go_on = begin > 0};
-    bring_last_run(next, kKeyPlane, begin, args);
+    const DotArgs args = {.a = weights_ + begin,
+                          .a_stride = kAttentionTile,
+                          .b = value_panel(0),
+                          .b_stride = static_cast<size_t>(value_panel(1) - value_panel(0)),
+                          .pairs = begin < common ? (std::min(end, common) - begin) / 2 : 0,
+                          .out = group.records,
+                          .columns = head_dim_,
+                          .go_on = begin > 0};
     if (args.pairs > 0 || begin == 0) dot_rows(args, static_cast<size_t>(group.count));
     for (int i = 0; i < group.count; ++i) {
       const uint32_t from = std::max(begin, common), to = std::min(end, group.seen[i]);

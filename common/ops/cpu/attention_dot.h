@@ -31,8 +31,6 @@ class DotProducts {
                        float* const* scores);
 
  private:
-  bool left_to_product(uint32_t run) const;
-  void bring_last_run(const KvTile& tile, uint32_t plane, uint32_t piece, DotArgs& args) const;
   uint16_t* key_panel(uint32_t token) const;
   uint16_t* value_panel(uint32_t panel) const;
   void expand_keys(const KvTile& tile, uint32_t first);
