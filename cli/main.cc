@@ -1,15 +1,14 @@
-#include <dlfcn.h>
 #include <signal.h>
 #include <sys/prctl.h>
 
 #include <cstdio>
-#include <cstring>
 #include <exception>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "cli/commands.h"
+#include "kvtransfer/ucx_signals.h"
 
 namespace {
 
@@ -22,19 +21,6 @@ constexpr const char* kHelp =
     "  router    the HTTP front that places requests on workers\n"
     "  worker    one worker: prefill, decode or mixed\n"
     "  version   print the version\n";
-
-// UCX takes over fatal signals when it is loaded. A crash is for the core file, not for its report.
-void take_fatal_signals_back() {
-  for (const int number : {SIGILL, SIGSEGV, SIGBUS, SIGFPE}) {
-    struct sigaction action {};
-    Dl_info info{};
-    if (sigaction(number, nullptr, &action) == 0 && action.sa_handler != SIG_DFL &&
-        dladdr(reinterpret_cast<void*>(action.sa_sigaction), &info) != 0 &&
-        std::strstr(info.dli_fname, "libucs") != nullptr) {
-      signal(number, SIG_DFL);
-    }
-  }
-}
 
 // What a command could not start with, and says by an exception, is one sentence as well.
 int run(std::string_view command, int (*body)(const std::vector<std::string>&),
@@ -51,7 +37,7 @@ int run(std::string_view command, int (*body)(const std::vector<std::string>&),
 
 int main(int argc, char** argv) {
   prctl(PR_SET_NAME, "baton");  // children are started as /proc/self/exe, and would be called "exe"
-  take_fatal_signals_back();
+  baton::kvtransfer::give_signals_back();
   signal(SIGPIPE, SIG_IGN);  // a peer that went away is an error code, not an end
   const std::string_view command = argc > 1 ? argv[1] : "";
   const std::vector<std::string> args(argv + (argc > 1 ? 2 : 1), argv + argc);

@@ -1,17 +1,16 @@
 #include "kvtransfer/ucx_worker.h"
 
-#include <dlfcn.h>
 #include <fmt/format.h>
 #include <ucp/api/ucp.h>
-#include <ucs/debug/debug.h>
 
 #include <algorithm>
 #include <array>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
+
+#include "kvtransfer/ucx_signals.h"
 
 namespace baton::kvtransfer {
 namespace {
@@ -50,19 +49,6 @@ status configure(ucp_config_t* config, const UcxWorkerOptions& options) {
   BATON_CHECK_OK(set_tcp(config, "CONN_NB", "y"));  // a host that is away must not block us
   if (options.tcp_port_range.empty()) return {};
   return set_tcp(config, "PORT_RANGE", options.tcp_port_range);
-}
-
-// UCX takes over fatal signals when it is loaded; they are the process's own business.
-void give_signals_back() {
-  for (const int number : {SIGILL, SIGSEGV, SIGBUS, SIGFPE}) {
-    struct sigaction action {};
-    Dl_info info{};
-    if (sigaction(number, nullptr, &action) == 0 && action.sa_handler != SIG_DFL &&
-        dladdr(reinterpret_cast<void*>(action.sa_sigaction), &info) != 0 &&
-        std::strstr(info.dli_fname, "libucs") != nullptr) {
-      ucs_debug_disable_signal(number);
-    }
-  }
 }
 
 result<ucp_context*> open_context(const UcxWorkerOptions& options) {
