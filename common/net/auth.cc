@@ -7,8 +7,10 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <fstream>
 #include <string_view>
+#include <utility>
+
+#include "common/base/line_file.h"
 
 namespace baton::net {
 namespace {
@@ -110,27 +112,23 @@ status AuthListener::check(const proto::AuthProof& proof) const {
 }
 
 result<Secrets> read_secrets(const std::filesystem::path& path) {
-  Secrets secrets;
-  if (path.empty()) return secrets;
+  if (path.empty()) return Secrets();
   const auto bad = [&](const std::string& why) {
     return error(Errc::kInvalidArgument, "secret file '" + path.string() + "': " + why);
   };
   struct stat about;
   if (stat(path.c_str(), &about) != 0 || !S_ISREG(about.st_mode)) return bad("cannot be read");
   if ((about.st_mode & (S_IROTH | S_IWOTH)) != 0) return bad("everybody may read it; chmod 600");
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
-    if (line.empty() || line[0] == '#') continue;
-    if (line.size() < kMinSecretChars || line.size() > 1024) {
+  auto secrets = read_line_file(path);
+  if (!secrets) return bad("cannot be read");
+  for (const std::string& secret : *secrets) {
+    if (secret.size() < kMinSecretChars || secret.size() > 1024) {
       return bad("a secret is not of 32 to 1024 characters; `openssl rand -hex 32` makes one");
     }
-    secrets.push_back(line);
   }
-  if (!file.eof()) return bad("cannot be read");
-  if (secrets.empty()) return bad("no secret in it");
-  if (secrets.size() > kMaxSecrets) return bad("more than 4 secrets in it");
-  return secrets;
+  if (secrets->empty()) return bad("no secret in it");
+  if (secrets->size() > kMaxSecrets) return bad("more than 4 secrets in it");
+  return std::move(*secrets);
 }
 
 }  // namespace baton::net
