@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cassert>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -34,6 +35,11 @@ struct Tensor {
   T* row(int64_t r) const {
     assert(r >= 0 && r < rows);
     return as<T>() + r * row_stride;
+  }
+  // Row r, whatever its elements are.
+  std::byte* at(int64_t r) const {
+    assert(r >= 0 && r < rows);
+    return static_cast<std::byte*>(data) + static_cast<size_t>(r * row_stride) * size_bytes(dtype);
   }
   // Rows [begin, begin + count): same memory.
   Tensor slice_rows(int64_t begin, int64_t count) const {

@@ -123,7 +123,10 @@ status Model::prepare() {
       .rows = options_.max_rows,
       .out_rows = out_rows,
       .logit_rows = logit_rows(options_.max_logit_bytes, config_.vocab_size, out_rows)};
-  BATON_TRY(work_, make_workspace(device_, config_, ops_.activation, size));
+  const WorkspaceTypes types = {
+      .activation = ops_.activation,
+      .input = options_.weights == DType::kBF16 ? ops_.bf16_input : ops_.activation};
+  BATON_TRY(work_, make_workspace(device_, config_, types, size));
   BATON_TRY(inputs_, PassInputs::create(
                          device_, {.rows = options_.max_rows,
                                    .sequences = options_.max_sequences,

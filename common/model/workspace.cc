@@ -24,7 +24,7 @@ class Arena {
   size_t used_ = 0;
 };
 
-size_t lay_out(std::byte* base, const formats::ModelConfig& c, DType activation,
+size_t lay_out(std::byte* base, const formats::ModelConfig& c, WorkspaceTypes types,
                const WorkspaceSize& size, Workspace* w) {
   Arena arena(base);
   const int64_t rows = size.rows, out_rows = size.out_rows;
@@ -34,15 +34,15 @@ size_t lay_out(std::byte* base, const formats::ModelConfig& c, DType activation,
   w->x = arena.matrix(rows, c.hidden, DType::kF32);
   w->cos = arena.matrix(rows, c.head_dim / 2, DType::kF32);
   w->sin = arena.matrix(rows, c.head_dim / 2, DType::kF32);
-  w->normed = arena.matrix(most, c.hidden, activation);
-  w->qkv = arena.matrix(rows, q_cols + 2 * kv_cols, activation);
-  w->q = arena.matrix(rows, q_cols, activation);
-  w->attn = arena.matrix(most, q_cols, activation);
-  w->gate_up = arena.matrix(most, 2 * int64_t{c.intermediate}, activation);
-  w->mlp = arena.matrix(most, c.intermediate, activation);
+  w->normed = arena.matrix(most, c.hidden, types.input);
+  w->qkv = arena.matrix(rows, q_cols + 2 * kv_cols, types.activation);
+  w->q = arena.matrix(rows, q_cols, types.activation);
+  w->attn = arena.matrix(most, q_cols, types.input);
+  w->gate_up = arena.matrix(most, 2 * int64_t{c.intermediate}, types.activation);
+  w->mlp = arena.matrix(most, c.intermediate, types.input);
   w->out_x = arena.matrix(out_rows, c.hidden, DType::kF32);
-  w->out_q = arena.matrix(out_rows, q_cols, activation);
-  w->hidden = arena.matrix(out_rows, c.hidden, activation);
+  w->out_q = arena.matrix(out_rows, q_cols, types.activation);
+  w->hidden = arena.matrix(out_rows, c.hidden, types.input);
   w->logits = arena.matrix(size.logit_rows, c.vocab_size, DType::kF32);
   return arena.used();
 }
@@ -50,10 +50,10 @@ size_t lay_out(std::byte* base, const formats::ModelConfig& c, DType activation,
 }  // namespace
 
 result<Workspace> make_workspace(device::Device& device, const formats::ModelConfig& config,
-                                 DType activation, const WorkspaceSize& size) {
+                                 WorkspaceTypes types, const WorkspaceSize& size) {
   Workspace w;
-  BATON_TRY(w.memory, device.allocate(lay_out(nullptr, config, activation, size, &w)));
-  lay_out(w.memory.data(), config, activation, size, &w);
+  BATON_TRY(w.memory, device.allocate(lay_out(nullptr, config, types, size, &w)));
+  lay_out(w.memory.data(), config, types, size, &w);
   return w;
 }
 

@@ -206,6 +206,9 @@ struct Ops {
   std::string
       numerics;  // fingerprint of the kernels' arithmetic: workers of one value agree bit for bit
   DType activation = DType::kF32;
+  // What matmul by bf16 weights also takes, and rms_norm, attention and silu_mul also write,
+  // rounded to nearest even: the same bits come out, for fewer bytes.
+  DType bf16_input = activation;
 
   // Packs row blocks, one under the other, into one matrix: [sum n_i, k]. Sources are f32 or bf16,
   // host memory, freed by the caller afterwards. `store`: the element type kept (f32 or bf16).

@@ -376,6 +376,7 @@ Ops fake_gpu_ops() {
   return {.backend = "fake-gpu",
           .numerics = cpu().numerics,
           .activation = DType::kF32,
+          .bf16_input = cpu().bf16_input,
           .pack = pack,
           .make_rows = make_rows,
           .matmul = matmul,

@@ -261,7 +261,7 @@ TEST_P(Attention, LaterTokenShowsInNoEarlierRow) {
   }
 }
 
-TEST_P(Attention, MergedPartialsEqualAttentionBitForBit) {
+TEST_P(Attention, MergedPartialsEqualAttentionBitForBitInEitherType) {
   const CacheShape shape = {6, 3, 48, 64, DType::kBF16};
   Random random(9);
   Cpu cpu(2);
@@ -290,6 +290,14 @@ TEST_P(Attention, MergedPartialsEqualAttentionBitForBit) {
   }
   ops.merge_partials(*cpu.stream, parts, shape.heads, merged.tensor());
   expect_same_bits(merged.data.data(), whole.data.data(), whole.data.size(), "merged");
+
+  MatrixH half(total, q.cols), half_merged(total, q.cols);
+  AttentionArgs half_args = args;
+  half_args.out = half.tensor();
+  ops.attention(*cpu.stream, half_args);
+  EXPECT_EQ(half.data, to_bf16(whole).data);
+  ops.merge_partials(*cpu.stream, parts, shape.heads, half_merged.tensor());
+  EXPECT_EQ(half_merged.data, half.data);
 }
 
 }  // namespace

@@ -91,6 +91,26 @@ TEST(Elementwise, RowsDoNotDependOnTheirNeighboursOrOnThreads) {
   }
 }
 
+TEST(Elementwise, WritesBf16AsItsF32Rounded) {
+  Random random(7);
+  const Ops ops = cpu_ops();
+  Cpu cpu(2);
+  for (const int64_t n : {1, 7, 16, 33, 576, 1537}) {
+    MatrixF x = random_matrix(random, 9, 2 * n), norm(9, 2 * n), silu(9, n);
+    x.at(3, 0) = std::nanf("");
+    x.at(4, 0) = 1e-41f;  // a denormal stays one
+    x.at(4, n) = 1.0f;
+    MatrixH half_norm(9, 2 * n), half_silu(9, n);
+    const MatrixF weight = random_matrix(random, 1, 2 * n);
+    ops.rms_norm(*cpu.stream, x.tensor(), weight.data.data(), 1e-5f, norm.tensor());
+    ops.rms_norm(*cpu.stream, x.tensor(), weight.data.data(), 1e-5f, half_norm.tensor());
+    EXPECT_EQ(half_norm.data, to_bf16(norm).data) << n;
+    ops.silu_mul(*cpu.stream, x.tensor(), silu.tensor());
+    ops.silu_mul(*cpu.stream, x.tensor(), half_silu.tensor());
+    EXPECT_EQ(half_silu.data, to_bf16(silu).data) << n;
+  }
+}
+
 TEST(Embed, TakesRowsOfEitherType) {
   Random random(5);
   const Ops ops = cpu_ops();

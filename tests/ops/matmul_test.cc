@@ -157,6 +157,22 @@ TEST_P(MatmulShapes, IsTheProductThenTheBiasThenWhatWasThere) {
   }
 }
 
+TEST_P(MatmulShapes, TakesBf16WhereTheTableSaysSo) {
+  const auto [kernel, shape] = GetParam();
+  const auto [m, n, k] = shape;
+  const Ops ops = kernel.ops();
+  if (ops.bf16_input == DType::kF32) return;
+  Random random(6);
+  MatrixF x = random_matrix(random, m, k);
+  x.at(0, 0) = -1e-41f;  // products take it for zero, of either type
+  MatrixH half = to_bf16(x);
+  Cpu cpu(2);
+  MatrixH w = to_bf16(random_matrix(random, n, k, 0.1f));
+  const auto packed = pack(ops, cpu, w.tensor(), DType::kBF16);
+  expect_same(multiply(ops, cpu, half.tensor(), *packed), multiply(ops, cpu, x.tensor(), *packed),
+              "in bf16");
+}
+
 std::string name_of(const testing::TestParamInfo<std::tuple<Kernel, Shape>>& info) {
   const auto& [kernel, s] = info.param;
   std::string name = kernel.name;

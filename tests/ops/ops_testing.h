@@ -83,6 +83,7 @@ inline Ops own_ops() {
   ops.pack = cpu_pack;
   ops.attention = cpu_attention;
   ops.attention_partials = cpu_attention_partials;
+  ops.bf16_input = DType::kF32;
   ops.numerics = cpu_numerics({});
   return ops;
 }

@@ -45,6 +45,15 @@ KvTile item_tile(const AttentionArgs& args, const AttentionItem& item, uint32_t 
           tokens_seen(args, item, item.row_end - 1, first)};
 }
 
+void finish_state(const float* state, uint32_t head_dim, const Tensor& out, int64_t row,
+                  uint32_t head) {
+  if (out.dtype == DType::kF32) {
+    finish_record(state, head_dim, out.row<float>(row) + head * head_dim);
+  } else {
+    finish_record(state, head_dim, out.row<uint16_t>(row) + head * head_dim);
+  }
+}
+
 // One item in work: its scratch and what it knows of its queries. A query is one row's one head;
 // queries of a row are neighbours.
 template <class Products>
@@ -139,8 +148,7 @@ struct ItemRun {
     for (uint32_t query = 0; query < queries; ++query) {
       const uint32_t row = seq.first_row + item.row_begin + query / group;
       const uint32_t head = item.kv_head * group + query % group;
-      finish_record(states + query * (head_dim + 2), head_dim,
-                    args.out.row<float>(row) + head * head_dim);
+      finish_state(states + query * (head_dim + 2), head_dim, args.out, row, head);
     }
   }
 };
@@ -172,10 +180,6 @@ void item_dot(const AttentionArgs& args, const AttentionItem& item, const Attent
 // out = the merged records, `tiles` of them, head_dim + 2 floats apart; `state` is scratch.
 void merge_records(const float* records, uint32_t tiles, uint32_t head_dim, float* state) {
   for (uint32_t t = 0; t < tiles; ++t) merge_record(records + t * (head_dim + 2), head_dim, state);
-}
-
-void finish_state(const float* state, uint32_t head_dim, float* out) {
-  finish_record(state, head_dim, out);
 }
 
 }  // namespace
@@ -225,12 +229,12 @@ void merge_split(const AttentionArgs& args, const AttentionItem& item, const Rec
   const uint32_t head_dim = args.kv.head_dim, group = heads_per_kv(args);
   const SequenceRows& seq = args.sequences.host[item.sequence];
   for (uint32_t r = 0; r < item.row_end - item.row_begin; ++r) {
-    float* out = args.out.row<float>(seq.first_row + item.row_begin + r);
+    const uint32_t row = seq.first_row + item.row_begin + r;
     for (uint32_t g = 0; g < group; ++g) {
       float state[kMaxHeadDim + 2] = {};
       HWY_DYNAMIC_DISPATCH(merge_records)(records.at(r, g, 0), item.tiles, head_dim, state);
       HWY_DYNAMIC_DISPATCH(finish_state)
-      (state, head_dim, out + (item.kv_head * group + g) * head_dim);
+      (state, head_dim, args.out, row, item.kv_head * group + g);
     }
   }
 }
@@ -320,7 +324,7 @@ void cpu_merge_partials(Stream& stream, std::span<const AttentionPartials> parts
           HWY_DYNAMIC_DISPATCH(merge_records)
           (part.records.row<float>(r) + h * head_stride, part.num_tiles, head_dim, state);
         }
-        HWY_DYNAMIC_DISPATCH(finish_state)(state, head_dim, out.row<float>(r) + h * head_dim);
+        HWY_DYNAMIC_DISPATCH(finish_state)(state, head_dim, out, r, h);
       }
     }
   });

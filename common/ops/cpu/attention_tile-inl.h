@@ -143,12 +143,13 @@ HWY_INLINE void merge_record(const float* HWY_RESTRICT from, uint32_t head_dim,
 }
 
 // out = record / sum.
+template <class T>
 HWY_INLINE void finish_record(const float* HWY_RESTRICT record, uint32_t head_dim,
-                              float* HWY_RESTRICT out) {
+                              T* HWY_RESTRICT out) {
   const F32 d;
   const VecF sum = hn::Set(d, record[head_dim + 1]);
   for (uint32_t i = 0; i < head_dim; i += kLanes) {
-    hn::StoreU(hn::Div(hn::LoadU(d, record + i), sum), d, out + i);
+    store_f32(hn::Div(hn::LoadU(d, record + i), sum), out + i);
   }
 }
 

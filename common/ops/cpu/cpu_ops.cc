@@ -70,6 +70,7 @@ Ops cpu_ops() {
   return {.backend = "cpu",
           .numerics = cpu_numerics(products),
           .activation = DType::kF32,
+          .bf16_input = products.dot ? DType::kBF16 : DType::kF32,
           .pack = !products.dot             ? cpu_pack
                   : products.onednn.empty() ? pack_for_dot
                                             : pack_for_onednn,

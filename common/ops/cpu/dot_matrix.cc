@@ -1,5 +1,6 @@
 #include "common/ops/cpu/dot_matrix.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "common/ops/cpu/matmul_grid.h"
@@ -64,19 +65,32 @@ void multiply_tile(const DotMatrix& w, const Rows& x, const MatmulGrid::Tile& t,
   }
 }
 
+void copy_row(const Tensor& x, int64_t r, uint16_t* to) {
+  const auto cols = static_cast<size_t>(x.cols);
+  if (x.dtype == DType::kF32) return round_to_bf16(x.row<float>(r), cols, to);
+  std::copy_n(x.row<uint16_t>(r), cols, to);
+  if (cols % 2 == 1) to[cols] = 0;
+}
+
+// x in bf16 and in whole pairs, as the kernel reads it.
+Rows in_pairs(device::CpuStream& stream, const Tensor& x) {
+  if (x.dtype == DType::kBF16 && x.cols % 2 == 0 && x.row_stride % 2 == 0) {
+    return {x.as<uint16_t>(), x.row_stride};
+  }
+  const int64_t stride = Rows::stride_for(x.cols);
+  uint16_t* rounded = stream.shared_scratch(0).get<uint16_t>(x.rows * stride);
+  parallel_rows(stream, x.rows, x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) copy_row(x, r, rounded + r * stride);
+  });
+  return {rounded, stride};
+}
+
 }  // namespace
 
 void DotMatrix::multiply(device::CpuStream& stream, const Tensor& x, const float* bias,
                          const Tensor& out, bool accumulate) const {
-  const int64_t stride = Rows::stride_for(k_);
-  uint16_t* rounded = stream.shared_scratch(0).get<uint16_t>(x.rows * stride);
-  parallel_rows(stream, x.rows, k_, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      round_to_bf16(x.row<float>(r), static_cast<size_t>(k_), rounded + r * stride);
-    }
-  });
-  const Rows rows = {rounded, stride};
-  const auto row_bytes = stride * static_cast<int64_t>(sizeof(uint16_t));
+  const Rows rows = in_pairs(stream, x);
+  const auto row_bytes = rows.stride * static_cast<int64_t>(sizeof(uint16_t));
   const MatmulGrid grid(x.rows, row_bytes, panels(), stream.pool().size());
   stream.pool().parallel_for(static_cast<size_t>(grid.tasks()), [&](size_t i, unsigned) {
     multiply_tile(*this, rows, grid.tile(static_cast<int64_t>(i)), bias, out, accumulate);

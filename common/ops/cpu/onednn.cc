@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <utility>
@@ -208,7 +209,7 @@ class OneDnnMatrix final : public CpuMatrix {
                       const Tensor& out, bool accumulate) const {
     std::byte* rows = stream.shared_scratch(0).get<std::byte>(x.rows * k_ * size_bytes(type_));
     parallel_rows(stream, x.rows, k_, [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) copy_row(x.row<float>(r), r, rows);
+      for (int64_t r = begin; r < end; ++r) copy_row(x, r, rows);
     });
     for (const Slice* s : {&slices_.front(), &slices_.back()}) kernel(x.rows, *s);
     stream.pool().parallel_for(slices_.size(), [&](size_t i, unsigned thread) {
@@ -226,10 +227,12 @@ class OneDnnMatrix final : public CpuMatrix {
     });
   }
 
-  void copy_row(const float* from, int64_t row, std::byte* rows) const {
-    if (type_ == DType::kF32) {
-      std::copy_n(from, k_, reinterpret_cast<float*>(rows) + row * k_);
+  void copy_row(const Tensor& x, int64_t row, std::byte* rows) const {
+    if (type_ == x.dtype) {
+      const size_t bytes = static_cast<size_t>(k_) * size_bytes(type_);
+      std::memcpy(rows + static_cast<size_t>(row) * bytes, x.at(row), bytes);
     } else {
+      const float* from = x.row<float>(row);
       uint16_t* to = reinterpret_cast<uint16_t*>(rows) + row * k_;
       for (int64_t i = 0; i < k_; ++i) to[i] = f32_to_bf16(from[i]);
     }

@@ -116,6 +116,8 @@ HWY_INLINE VecF load_f32(const uint16_t* HWY_RESTRICT p) { return load_bf16(p); 
 HWY_INLINE VecF load_f32(const float* HWY_RESTRICT p) { return hn::LoadU(F32(), p); }
 HWY_INLINE void store_f32(VecF v, uint16_t* HWY_RESTRICT p) { store_bf16(v, p); }
 HWY_INLINE void store_f32(VecF v, float* HWY_RESTRICT p) { hn::StoreU(v, F32(), p); }
+HWY_INLINE void put_f32(float v, uint16_t* p) { *p = f32_to_bf16(v); }
+HWY_INLINE void put_f32(float v, float* p) { *p = v; }
 
 }  // namespace
 }  // namespace baton::ops::HWY_NAMESPACE

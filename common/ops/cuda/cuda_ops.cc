@@ -11,6 +11,7 @@ result<Ops> cuda_ops(const CudaOptions& options) {
   Ops ops = {.backend = "cuda",
              .numerics = "cuda-bf16-1",
              .activation = DType::kBF16,
+             .bf16_input = DType::kBF16,
              .pack = cuda_pack,
              .make_rows = cuda_make_rows,
              .matmul = cuda_matmul,
