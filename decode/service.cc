@@ -101,9 +101,8 @@ void Service::refuse(const RequestKey& key, Duration retry_after, std::string re
   host_.send(key.router, frame);
 }
 
-void Service::adopt(engine::HandOver&& prompt) {
+void Service::adopt(engine::HandOver&& prompt, TimePoint now) {
   const RequestKey key = prompt.request.key;
-  const TimePoint now = Clock::now();
   Request entry = start(prompt.request, WorkerId(), now);
   if (const status in = scheduler_.adopt(std::move(prompt), events_); !in) {
     return fail(key, in.error(), false);
@@ -234,7 +233,7 @@ void Service::choice_over(const RequestKey& key) {
   if (found != requests_.end() && --found->second.choices_left == 0) requests_.erase(found);
 }
 
-void Service::joined(const kvtransfer::Joined& joined) {
+void Service::joined(const kvtransfer::Joined& joined, TimePoint now) {
   const RequestKey& key = joined.key;
   const auto found = requests_.find(key);
   if (found == requests_.end()) {
@@ -242,7 +241,6 @@ void Service::joined(const kvtransfer::Joined& joined) {
     return;
   }
   found->second.reserved = false;
-  const TimePoint now = Clock::now();
   std::fill(found->second.last_token.begin(), found->second.last_token.end(), now);
   const std::vector<uint32_t> unwanted = std::move(found->second.unwanted);
   const std::vector<BlockId> lacking = std::move(found->second.lacking);

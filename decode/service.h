@@ -23,7 +23,7 @@ class Service final : public serving::StepClient {
   void reserve(engine::Request request, WorkerId source, TimePoint now);
   // A prompt that was computed in this worker. If its key is in use here, it is answered with
   // Failed.
-  void adopt(engine::HandOver&& prompt);
+  void adopt(engine::HandOver&& prompt, TimePoint now);
   // End it without a word; unknown keys are ignored.
   void cancel(const RequestKey& key, TimePoint now);
   void cancel_choice(const RequestKey& key, uint32_t choice);
@@ -35,7 +35,7 @@ class Service final : public serving::StepClient {
   void on_done(const engine::StepBatch& batch, TimePoint now) override;
 
   // The sink side of HandoffListener.
-  void joined(const kvtransfer::Joined& joined);
+  void joined(const kvtransfer::Joined& joined, TimePoint now);
   void sink_failed(const RequestKey& key, const Error& why);
   void sink_released(std::span<const BlockId> blocks);
 

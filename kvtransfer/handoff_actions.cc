@@ -67,16 +67,16 @@ void Driver::execute(SinkRefused& action, TimePoint) {
   listener_.source_refused(action.key, action.retry_after);
 }
 
-void Driver::execute(SinkLost& action, TimePoint) {
+void Driver::execute(SinkLost& action, TimePoint now) {
   LOG_INFO("hand-off {} lost its sink: {}", to_string(action.key), action.error.message);
-  listener_.source_sink_lost(action.key, action.error);
+  listener_.source_sink_lost(action.key, action.error, now);
 }
 
 void Driver::execute(StartRead& action, TimePoint) { pending_reads_.push_back(std::move(action)); }
 
-void Driver::execute(Joined& action, TimePoint) {
+void Driver::execute(Joined& action, TimePoint now) {
   metrics_.joined(action.timings);
-  listener_.joined(action);
+  listener_.joined(action, now);
 }
 
 void Driver::execute(SinkFailed& action, TimePoint) {

@@ -24,7 +24,7 @@ class HandoffListener {
   virtual ~HandoffListener() = default;
 
   // As the sink. Decode from the reserved blocks; every byte in them was checked.
-  virtual void joined(const Joined& joined) = 0;
+  virtual void joined(const Joined& joined, TimePoint now) = 0;
   // Given up. kDataCorrupt, kUnavailable, kDeadlineExceeded: compute the prompt again elsewhere.
   // The blocks are quarantined until released.
   virtual void sink_failed(const HandoffKey& key, const Error& error) = 0;
@@ -35,7 +35,7 @@ class HandoffListener {
   virtual void source_failed(const SourceFailed& failed) = 0;
   virtual void source_refused(const HandoffKey& key, Duration retry_after) = 0;
   // The KV is kept for a while: retarget() or abort().
-  virtual void source_sink_lost(const HandoffKey& key, const Error& error) = 0;
+  virtual void source_sink_lost(const HandoffKey& key, const Error& error, TimePoint now) = 0;
 
   // Messages flow both ways; reads go over `transport`.
   virtual void peer_up(WorkerId worker, std::string_view transport) = 0;

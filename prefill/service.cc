@@ -111,7 +111,7 @@ void Service::take(Events& events, TimePoint now) {
     } else if (const auto* done = std::get_if<PromptDone>(&event)) {
       take(*done, now);
     } else if (const auto* expired = std::get_if<Expired>(&event)) {
-      take(*expired);
+      take(*expired, now);
     }
   }
   events.clear();
@@ -133,7 +133,7 @@ void Service::take(const LayersReady& ready, TimePoint now) {
   host_.handoff_touched();
 }
 
-void Service::take(const Expired& expired) {
+void Service::take(const Expired& expired, TimePoint now) {
   const Error why = error(Errc::kDeadlineExceeded, "its prompt was not computed in time");
   const auto found = requests_.find(expired.key);
   if (found == requests_.end()) return;
@@ -142,7 +142,7 @@ void Service::take(const Expired& expired) {
   fail(expired.key, why, false);
   // The sink holds blocks for it.
   if (handing) {
-    (void)driver_.abort(expired.key, AbortReason::kDeadline, Clock::now());
+    (void)driver_.abort(expired.key, AbortReason::kDeadline, now);
     host_.handoff_touched();
   }
 }
@@ -166,7 +166,7 @@ void Service::take(const PromptDone& done, TimePoint now) {
   if (!scored) report(done);
   if (over) {
     e2e_seconds_.Observe(seconds_here);
-    finish_here(done, request);
+    finish_here(done, request, now);
   } else {
     pass_on(done, request, now);
   }
@@ -205,7 +205,7 @@ bool Service::send_first_tokens(const PromptDone& done, const Request& request) 
   return over;
 }
 
-void Service::finish_here(const PromptDone& done, const Request& request) {
+void Service::finish_here(const PromptDone& done, const Request& request, TimePoint now) {
   for (uint32_t i = 0; i < request.sampling.num_choices; ++i) {
     engine::Finish finish;  // nothing was to be drawn: ended by length
     if (request.sample) {
@@ -220,7 +220,7 @@ void Service::finish_here(const PromptDone& done, const Request& request) {
   }
   const RequestKey key = done.key;
   const bool handing = request.sink != WorkerId();
-  if (handing && driver_.abort(key, AbortReason::kNotNeeded, Clock::now())) {
+  if (handing && driver_.abort(key, AbortReason::kNotNeeded, now)) {
     return host_.handoff_touched();  // source_failed() dropped it
   }
   drop(key);
@@ -232,7 +232,7 @@ void Service::pass_on(const PromptDone& done, const Request& request, TimePoint 
     auto prompt = scheduler_.take(key);
     requests_.erase(key);
     if (!prompt) return fail(key, prompt.error(), true);
-    hand_over_(std::move(*prompt));
+    hand_over_(std::move(*prompt), now);
     return;
   }
   std::vector<TokenId> first_tokens;

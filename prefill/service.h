@@ -17,7 +17,7 @@ namespace baton::prefill {
 class Service final : public serving::StepClient {
  public:
   // Takes a computed prompt that is to be decoded in this worker.
-  using HandOver = std::function<void(engine::HandOver&&)>;
+  using HandOver = std::function<void(engine::HandOver&&, TimePoint now)>;
 
   // All but `hand_over` outlive the service.
   Service(const SchedulerConfig& config, const Resources& resources,
@@ -58,10 +58,10 @@ class Service final : public serving::StepClient {
   void take(const Started& started);
   void take(const LayersReady& ready, TimePoint now);
   void take(const PromptDone& done, TimePoint now);
-  void take(const Expired& expired);
+  void take(const Expired& expired, TimePoint now);
   void report(const PromptDone& done);
   bool send_first_tokens(const PromptDone& done, const Request& request);
-  void finish_here(const PromptDone& done, const Request& request);
+  void finish_here(const PromptDone& done, const Request& request, TimePoint now);
   void pass_on(const PromptDone& done, const Request& request, TimePoint now);
   void drop(const RequestKey& key);
   void fail(const RequestKey& key, const Error& why, bool retryable);

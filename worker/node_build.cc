@@ -76,8 +76,11 @@ status Node::load_model() {
   return {};
 }
 
-status Node::make_handoff() {
-  const kvcache::KvLayout layout = model_->kv_layout(config_.block_tokens);
+status Node::make_core() {
+  CoreConfig core;
+  core.role = config_.role;
+  core.handoff.layout = model_->kv_layout(config_.block_tokens);
+  const kvcache::KvLayout& layout = core.handoff.layout;
   BATON_CHECK_OK(layout.validate());
   num_blocks_ = kvcache::blocks_that_fit(layout, config_.kv_bytes);
   if (num_blocks_ < 2) {
@@ -89,23 +92,37 @@ status Node::make_handoff() {
   limits_.max_context = std::min(limits_.max_context, num_blocks_ * config_.block_tokens);
 
   BATON_TRY(auto transport, make_transport());
-  kvtransfer::HandoffConfig handoff;
-  handoff.worker = id_;
-  handoff.model_key = model_->model_key().to_string();
-  handoff.numerics = model_->numerics();
-  handoff.layout = layout;
-  handoff.num_blocks = needs_host_cache() ? num_blocks_ : 1;  // it cannot be none
-  BATON_CHECK_OK(check_room("the KV cache (kv_gib)", handoff.num_blocks * layout.block_bytes(),
+  core.handoff.worker = id_;
+  core.handoff.model_key = model_->model_key().to_string();
+  core.handoff.numerics = model_->numerics();
+  core.handoff.num_blocks = needs_host_cache() ? num_blocks_ : 1;  // it cannot be none
+  BATON_CHECK_OK(check_room("the KV cache (kv_gib)", core.handoff.num_blocks * layout.block_bytes(),
                             read_host_memory()));
-  handoff.max_parked_blocks = num_blocks_ / 2;  // the rest is for prompts that somebody reads
-  BATON_TRY(driver_,
-            kvtransfer::HandoffDriver::create(handoff, std::move(transport), *this, &metrics_));
+  core.handoff.max_parked_blocks = num_blocks_ / 2;  // the rest is for prompts that somebody reads
+  core.model_key = model_->model_key();
+  core.limits = limits_;
+  core.requests = request_limits();
+  core.num_blocks = num_blocks_;
+  core.chunk_tokens = config_.chunk_tokens;
+  core.prefix_cache = config_.prefix_cache;
+  core.preempt_every = config_.preempt_every;
+  BATON_TRY(core_, WorkerCore::create(core, std::move(transport), *this, metrics_));
   if (needs_host_cache()) {
-    BATON_TRY(kv_.host, kvcache::KvCache::create(driver_->cache(), layout, num_blocks_));
+    BATON_TRY(kv_.host, kvcache::KvCache::create(core_->driver().cache(), layout, num_blocks_));
   }
   BATON_CHECK_OK(allocate_device_cache(layout));
-  handoff_loop_.emplace(io_, *driver_);
+  handoff_loop_.emplace(io_, core_->driver());
   return handoff_loop_->start();
+}
+
+RequestLimits Node::request_limits() const {
+  RequestLimits limits;
+  limits.vocab_size = model_->config().vocab_size;
+  limits.eos = model_->config().eos_ids;
+  limits.max_context = limits_.max_context;
+  // Prefill decodes none of them: its scheduler has the bound.
+  if (config_.role != proto::ROLE_PREFILL) limits.max_choices = config_.max_sequences;
+  return limits;
 }
 
 // Where the host cannot address the device's memory, the cache is there, and what peers read is a
@@ -148,34 +165,8 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
 status Node::make_engine() {
   BATON_TRY(engine_,
             engine::Engine::create(*model_, kv_, *device_, ops_, limits_, config_.step_depth));
+  step_loop_.emplace(io_, *engine_, limits_, config_.step_depth, core_->step_clients(), metrics_);
   return {};
-}
-
-void Node::make_services() {
-  pool_.emplace(num_blocks_);
-  hasher_.emplace(model_->model_key(), config_.block_tokens);
-  digests_.emplace(num_blocks_, kv_.host.layout().num_layers());
-  slots_.emplace(limits_.max_slots);
-  serving::ServiceHost& host = *this;
-  prefill::SchedulerConfig prefill;
-  prefill.limits = limits_;
-  prefill.chunk_tokens = config_.chunk_tokens;
-  prefill_.emplace(
-      prefill, prefill::Resources{*pool_, *hasher_, *digests_, *slots_}, *driver_, host,
-      [this](engine::HandOver&& prompt) { decode_->adopt(std::move(prompt)); }, metrics_);
-  decode::SchedulerConfig decode;
-  decode.limits = limits_;
-  decode.vocab_size = model_->config().vocab_size;
-  decode.preempt_every_n_steps = config_.preempt_every;
-  decode_.emplace(decode, decode::Resources{*pool_, *hasher_, *slots_}, *driver_, host, metrics_);
-  step_loop_.emplace(io_, *engine_, limits_, config_.step_depth,
-                     std::vector<serving::StepClient*>{&*decode_, &*prefill_}, metrics_);
-
-  request_limits_.vocab_size = model_->config().vocab_size;
-  request_limits_.eos = model_->config().eos_ids;
-  request_limits_.max_context = limits_.max_context;
-  // Prefill decodes none of them: its scheduler has the bound.
-  if (config_.role != proto::ROLE_PREFILL) request_limits_.max_choices = config_.max_sequences;
 }
 
 }  // namespace baton::worker

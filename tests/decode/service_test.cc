@@ -92,7 +92,7 @@ TEST_F(ServiceTest, FirstTokenOutsideTheVocabularyEndsTheRequest) {
   service_->reserve(request(1), kSource, kNow);
   ASSERT_TRUE(host_.frames.at(0).reserve_reply().granted());
   host_.frames.clear();
-  service_->joined({.key = request(1).key, .first_tokens = {kVocabulary}});
+  service_->joined({.key = request(1).key, .first_tokens = {kVocabulary}}, kNow);
   ASSERT_EQ(host_.frames.size(), 2u);  // the hand-off, and its end
   EXPECT_TRUE(host_.frames[1].failed().retryable());
   expect_nothing_held();

@@ -19,13 +19,13 @@ struct FakeServiceHost final : serving::ServiceHost {
 
 // Hears of hand-offs and does nothing; tests override what they care for.
 struct DeafListener : kvtransfer::HandoffListener {
-  void joined(const kvtransfer::Joined&) override {}
+  void joined(const kvtransfer::Joined&, TimePoint) override {}
   void sink_failed(const kvtransfer::HandoffKey&, const Error&) override {}
   void sink_released(const kvtransfer::HandoffKey&, std::span<const BlockId>) override {}
   void source_released(const kvtransfer::SourceReleased&) override {}
   void source_failed(const kvtransfer::SourceFailed&) override {}
   void source_refused(const kvtransfer::HandoffKey&, Duration) override {}
-  void source_sink_lost(const kvtransfer::HandoffKey&, const Error&) override {}
+  void source_sink_lost(const kvtransfer::HandoffKey&, const Error&, TimePoint) override {}
   void peer_up(WorkerId, std::string_view) override {}
   void peer_lost(WorkerId, const Error&) override {}
 };

@@ -76,7 +76,7 @@ struct Worker final : HandoffListener {
                          {0, l.num_layers(), first_token, kTokens}, kSeed);
   }
 
-  void joined(const Joined& j) override {
+  void joined(const Joined& j, TimePoint) override {
     joins.push_back(j);
     if (on_joined) on_joined();
   }
@@ -85,7 +85,7 @@ struct Worker final : HandoffListener {
   void source_released(const SourceReleased&) override { ++source_releases; }
   void source_failed(const SourceFailed& f) override { source_failures.push_back(f); }
   void source_refused(const HandoffKey&, Duration d) override { refusals.push_back(d); }
-  void source_sink_lost(const HandoffKey&, const Error&) override { ++sinks_lost; }
+  void source_sink_lost(const HandoffKey&, const Error&, TimePoint) override { ++sinks_lost; }
   void peer_up(WorkerId w, std::string_view) override { up.push_back(w); }
   void peer_lost(WorkerId w, const Error& e) override {
     lost.push_back(w);

@@ -52,7 +52,7 @@ class RealWorker final : public HandoffListener {
   std::vector<WorkerId> up_, lost_;
   std::string transport_;
 
-  void joined(const Joined& j) override { joined_[j.key.request.value] = j; }
+  void joined(const Joined& j, TimePoint) override { joined_[j.key.request.value] = j; }
   void sink_failed(const HandoffKey& key, const Error& e) override {
     sink_failed_[key.request.value] = e;
   }
@@ -66,7 +66,7 @@ class RealWorker final : public HandoffListener {
     source_failed_[f.key.request.value] = f.error;
   }
   void source_refused(const HandoffKey&, Duration) override {}
-  void source_sink_lost(const HandoffKey& key, const Error& e) override {
+  void source_sink_lost(const HandoffKey& key, const Error& e, TimePoint) override {
     sink_lost_[key.request.value] = e;
   }
   void peer_up(WorkerId worker, std::string_view transport) override {

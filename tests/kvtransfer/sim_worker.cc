@@ -144,7 +144,9 @@ void SimWorker::source_failed(const SourceFailed& failed) {
   events_.source_failed(failed.key, failed.error);
 }
 
-void SimWorker::source_sink_lost(const HandoffKey& key, const Error&) { events_.sink_lost(key); }
+void SimWorker::source_sink_lost(const HandoffKey& key, const Error&, TimePoint) {
+  events_.sink_lost(key);
+}
 
 // --- sink ---------------------------------------------------------------------------------------
 
@@ -163,7 +165,7 @@ bool SimWorker::reserve(const HandoffKey& key, const Request& request, WorkerId 
   return true;
 }
 
-void SimWorker::joined(const Joined& joined) {
+void SimWorker::joined(const Joined& joined, TimePoint) {
   auto node = sinks_.extract(joined.key);
   if (node.empty()) return violation(joined.key, "joined what was not open");
   const Request& r = node.mapped();

@@ -57,13 +57,13 @@ class SimWorker final : public HandoffListener {
   // As the sink. False: no room.
   bool reserve(const HandoffKey& key, const Request& request, WorkerId source, TimePoint now);
 
-  void joined(const Joined& joined) override;
+  void joined(const Joined& joined, TimePoint now) override;
   void sink_failed(const HandoffKey& key, const Error& error) override;
   void sink_released(const HandoffKey& key, std::span<const BlockId> blocks) override;
   void source_released(const SourceReleased& released) override;
   void source_failed(const SourceFailed& failed) override;
   void source_refused(const HandoffKey&, Duration) override {}
-  void source_sink_lost(const HandoffKey& key, const Error& error) override;
+  void source_sink_lost(const HandoffKey& key, const Error& error, TimePoint now) override;
   void peer_up(WorkerId, std::string_view) override {}
   void peer_lost(WorkerId, const Error&) override {}
 

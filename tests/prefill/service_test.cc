@@ -39,7 +39,7 @@ class ServiceTest : public testing::Test, private fakes::DeafListener {
     config.always_digest = true;
     service_.emplace(
         config, Resources{pool_, hasher_, digests_, slots_}, *source_, host_,
-        [](engine::HandOver&&) { FAIL() << "nothing is decoded here"; }, metrics_);
+        [](engine::HandOver&&, TimePoint) { FAIL() << "nothing is decoded here"; }, metrics_);
     EXPECT_TRUE(source_->add_peer(sink_->hello(), kNow));
     EXPECT_TRUE(sink_->add_peer(source_->hello(), kNow));
     settle();
@@ -92,7 +92,7 @@ class ServiceTest : public testing::Test, private fakes::DeafListener {
     service_->source_released(r);
   }
   void source_failed(const kvtransfer::SourceFailed& f) override { service_->source_failed(f); }
-  void source_sink_lost(const RequestKey& key, const Error& why) override {
+  void source_sink_lost(const RequestKey& key, const Error& why, TimePoint) override {
     service_->source_sink_lost(key, why, kNow);
   }
 

@@ -1,0 +1,187 @@
+#include "worker/worker_core.h"
+
+#include <utility>
+
+#include "common/base/log.h"
+#include "common/serving/events.h"
+#include "kvtransfer/codec.h"
+
+namespace baton::worker {
+
+WorkerCore::WorkerCore(const CoreConfig& config, CoreHost& host, Metrics& metrics)
+    : config_(config),
+      host_(host),
+      metrics_(metrics),
+      pool_(config.num_blocks),
+      hasher_(config.model_key, config.handoff.layout.block_tokens),
+      digests_(config.num_blocks, config.handoff.layout.num_layers()),
+      slots_(config.limits.max_slots) {}
+
+result<std::unique_ptr<WorkerCore>> WorkerCore::create(
+    const CoreConfig& config, std::unique_ptr<kvtransfer::Transport> transport, CoreHost& host,
+    Metrics& metrics) {
+  std::unique_ptr<WorkerCore> core(new WorkerCore(config, host, metrics));
+  BATON_TRY(core->driver_, kvtransfer::HandoffDriver::create(config.handoff, std::move(transport),
+                                                             *core, &metrics));
+  core->make_services();
+  return core;
+}
+
+void WorkerCore::make_services() {
+  prefill::SchedulerConfig prefill;
+  prefill.limits = config_.limits;
+  prefill.chunk_tokens = config_.chunk_tokens;
+  prefill_.emplace(
+      prefill, prefill::Resources{pool_, hasher_, digests_, slots_}, *driver_, host_,
+      [this](engine::HandOver&& prompt, TimePoint now) { decode_->adopt(std::move(prompt), now); },
+      metrics_);
+  decode::SchedulerConfig decode;
+  decode.limits = config_.limits;
+  decode.vocab_size = config_.requests.vocab_size;
+  decode.preempt_every_n_steps = config_.preempt_every;
+  decode_.emplace(decode, decode::Resources{pool_, hasher_, slots_}, *driver_, host_, metrics_);
+}
+
+// --- routers -------------------------------------------------------------------------------------
+
+void WorkerCore::on_frame(RouterId router, const proto::Frame& frame, TimePoint now) {
+  switch (frame.body_case()) {
+    case proto::Frame::kSubmit:
+      return submit(router, frame.submit(), now);
+    case proto::Frame::kReserve:
+      return reserve(router, frame.reserve(), now);
+    case proto::Frame::kCancel:
+      return cancel(router, frame.cancel(), now);
+    default:
+      LOG_WARN("router {} sent a message that is not for workers", router.value);
+  }
+}
+
+result<engine::Request> WorkerCore::parse(RouterId router, const proto::RequestSpec& spec,
+                                          TimePoint now) {
+  if (draining_) return error(Errc::kUnavailable, "this worker is draining");
+  auto request = parse_spec(spec, router, config_.requests, now);
+  // What one service has done with a key must not be undone by the other.
+  if (request && (prefill_->has(request->key) || decode_->has(request->key))) {
+    return error(Errc::kInvalidArgument, "the request is here already");
+  }
+  if (request && !config_.prefix_cache) {
+    request->salt += "/unshared/" + std::to_string(++unshared_);
+  }
+  return request;
+}
+
+void WorkerCore::submit(RouterId router, const proto::Submit& submit, TimePoint now) {
+  auto request = parse(router, submit.spec(), now);
+  if (!request) {
+    const RequestKey key{router, RequestId(submit.spec().request()),
+                         Generation(submit.spec().generation())};
+    proto::Frame frame;
+    serving::fill_failed(key, request.error(), request.error().code == Errc::kUnavailable,
+                         *frame.mutable_failed());
+    return host_.send(router, frame);
+  }
+  prefill::PrefillRequest prefill;
+  prefill.prompt_logprobs = submit.prompt_logprobs();
+  prefill.sample = request->sampling.max_tokens > 0;
+  prefill.request = std::move(*request);
+  prefill_->submit(std::move(prefill), WorkerId(submit.sink()), now);
+}
+
+void WorkerCore::reserve(RouterId router, const proto::Reserve& reserve, TimePoint now) {
+  auto request = parse(router, reserve.spec(), now);
+  if (!request) {
+    proto::Frame frame;
+    auto* reply = frame.mutable_reserve_reply();
+    reply->set_request(reserve.spec().request());
+    reply->set_generation(reserve.spec().generation());
+    reply->set_reason(request.error().message);
+    return host_.send(router, frame);
+  }
+  decode_->reserve(std::move(*request), WorkerId(reserve.source()), now);
+}
+
+void WorkerCore::cancel(RouterId router, const proto::Cancel& cancel, TimePoint now) {
+  const RequestKey key{router, RequestId(cancel.request()), Generation(cancel.generation())};
+  if (cancel.one_choice()) return decode_->cancel_choice(key, cancel.choice());
+  prefill_->cancel(key, now);
+  decode_->cancel(key, now);
+}
+
+void WorkerCore::router_lost(RouterId router, TimePoint now) {
+  prefill_->cancel_router(router, now);
+  decode_->cancel_router(router, now);
+}
+
+void WorkerCore::expire(TimePoint now) {
+  prefill_->expire(now);
+  decode_->expire(now);
+}
+
+proto::Load WorkerCore::load() const {
+  const auto prefill = prefill_->snapshot();
+  const auto decode = decode_->snapshot();
+  proto::Load load;
+  load.set_waiting(prefill.waiting);
+  load.set_running(prefill.running + decode.running + decode.reserved);
+  load.set_free_blocks(pool_.available());
+  load.set_total_blocks(pool_.size());
+  load.set_queued_tokens(prefill.queued_tokens);
+  load.set_role(config_.role);
+  load.set_draining(draining_);
+  for (const WorkerId peer : driver_->peers()) {
+    if (driver_->peer_up(peer)) load.add_paired(peer.value);
+  }
+  return load;
+}
+
+// --- peers ---------------------------------------------------------------------------------------
+
+std::string WorkerCore::hello() const { return kvtransfer::encode(driver_->hello()); }
+
+result<WorkerId> WorkerCore::add_peer(const std::string& bytes, TimePoint now) {
+  BATON_TRY(const kvtransfer::Hello hello, kvtransfer::decode_hello(bytes));
+  BATON_CHECK_OK(driver_->add_peer(hello, now));
+  host_.handoff_touched();
+  return hello.worker;
+}
+
+void WorkerCore::remove_peer(WorkerId peer, TimePoint now) {
+  driver_->remove_peer(peer, now);
+  host_.handoff_touched();
+  host_.load_changed();
+}
+
+// --- HandoffListener -----------------------------------------------------------------------------
+
+void WorkerCore::joined(const kvtransfer::Joined& joined, TimePoint now) {
+  decode_->joined(joined, now);
+}
+void WorkerCore::sink_failed(const RequestKey& key, const Error& why) {
+  decode_->sink_failed(key, why);
+}
+void WorkerCore::sink_released(const RequestKey&, std::span<const BlockId> blocks) {
+  decode_->sink_released(blocks);
+}
+void WorkerCore::source_released(const kvtransfer::SourceReleased& released) {
+  prefill_->source_released(released);
+}
+void WorkerCore::source_failed(const kvtransfer::SourceFailed& failed) {
+  prefill_->source_failed(failed);
+}
+void WorkerCore::source_refused(const RequestKey& key, Duration) {
+  LOG_INFO("request {} is parked: the decode worker is full", key.request.value);
+}
+void WorkerCore::source_sink_lost(const RequestKey& key, const Error& why, TimePoint now) {
+  prefill_->source_sink_lost(key, why, now);
+}
+void WorkerCore::peer_up(WorkerId worker, std::string_view transport) {
+  LOG_INFO("paired with worker {:x} over {}", worker.value, transport);
+  host_.load_changed();
+}
+void WorkerCore::peer_lost(WorkerId worker, const Error& why) {
+  LOG_INFO("worker {:x} is lost: {}", worker.value, why.message);
+  host_.peer_lost(worker);
+}
+
+}  // namespace baton::worker

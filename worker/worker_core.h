@@ -1,0 +1,114 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/base/metrics.h"
+#include "common/engine/slots.h"
+#include "common/kvcache/block_pool.h"
+#include "common/kvcache/digest_table.h"
+#include "common/kvcache/prefix.h"
+#include "common/serving/service_host.h"
+#include "common/serving/step_client.h"
+#include "decode/service.h"
+#include "kvtransfer/handoff_driver.h"
+#include "prefill/service.h"
+#include "worker/request_spec.h"
+
+namespace baton::worker {
+
+struct CoreConfig {
+  proto::Role role = proto::ROLE_MIXED;
+  kvtransfer::HandoffConfig handoff;
+  kvcache::ModelKey model_key;
+  engine::StepLimits limits;
+  RequestLimits requests;
+  uint32_t num_blocks = 0;    // of the cache that the engine computes in
+  uint32_t chunk_tokens = 0;  // as prefill::SchedulerConfig
+  bool prefix_cache = true;
+  uint32_t preempt_every = 0;  // for tests
+};
+
+// What the process around a core does for it.
+class CoreHost : public serving::ServiceHost {
+ public:
+  virtual void load_changed() = 0;              // routers should hear of it at once
+  virtual void peer_lost(WorkerId worker) = 0;  // pair with it anew
+};
+
+// All that a worker decides, between its sockets and its engine: routers' messages in and out,
+// block accounting, both schedulers, the hand-off. It has no thread, socket or clock: the server
+// and the simulator run the same. One thread, the control thread, calls everything; `now` never
+// goes back.
+class WorkerCore final : private kvtransfer::HandoffListener {
+ public:
+  // Takes the transport and allocates the host's cache with it. Host and metrics outlive the core.
+  static result<std::unique_ptr<WorkerCore>> create(
+      const CoreConfig& config, std::unique_ptr<kvtransfer::Transport> transport, CoreHost& host,
+      Metrics& metrics);
+
+  // --- routers ---
+  // A Submit, Reserve or Cancel.
+  void on_frame(RouterId router, const proto::Frame& frame, TimePoint now);
+  void router_lost(RouterId router, TimePoint now);
+
+  // --- peers ---
+  std::string hello() const;  // to be sent to them
+  // Theirs; the worker's id. A refusal is a sentence with both sides' values.
+  result<WorkerId> add_peer(const std::string& hello, TimePoint now);
+  void remove_peer(WorkerId peer, TimePoint now);
+
+  // --- time ---
+  void expire(TimePoint now);  // deadlines; call every 50 ms or so
+  void drain() { draining_ = true; }
+  bool draining() const { return draining_; }
+  bool idle() const { return prefill_->idle() && decode_->idle(); }
+
+  // --- what drives it ---
+  kvtransfer::HandoffDriver& driver() { return *driver_; }
+  std::vector<serving::StepClient*> step_clients() { return {&*decode_, &*prefill_}; }
+
+  // --- views ---
+  proto::Load load() const;
+  const kvcache::BlockPool& pool() const { return pool_; }
+  const engine::SlotAllocator& slots() const { return slots_; }
+  const kvtransfer::HandoffDriver& driver() const { return *driver_; }
+  prefill::Snapshot prefill() const { return prefill_->snapshot(); }
+  decode::Snapshot decode() const { return decode_->snapshot(); }
+
+ private:
+  WorkerCore(const CoreConfig& config, CoreHost& host, Metrics& metrics);
+  void make_services();
+
+  result<engine::Request> parse(RouterId router, const proto::RequestSpec& spec, TimePoint now);
+  void submit(RouterId router, const proto::Submit& submit, TimePoint now);
+  void reserve(RouterId router, const proto::Reserve& reserve, TimePoint now);
+  void cancel(RouterId router, const proto::Cancel& cancel, TimePoint now);
+
+  void joined(const kvtransfer::Joined& joined, TimePoint now) override;
+  void sink_failed(const RequestKey& key, const Error& why) override;
+  void sink_released(const RequestKey& key, std::span<const BlockId> blocks) override;
+  void source_released(const kvtransfer::SourceReleased& released) override;
+  void source_failed(const kvtransfer::SourceFailed& failed) override;
+  void source_refused(const RequestKey& key, Duration retry_after) override;
+  void source_sink_lost(const RequestKey& key, const Error& why, TimePoint now) override;
+  void peer_up(WorkerId worker, std::string_view transport) override;
+  void peer_lost(WorkerId worker, const Error& why) override;
+
+  const CoreConfig config_;
+  CoreHost& host_;
+  Metrics& metrics_;
+  std::unique_ptr<kvtransfer::HandoffDriver> driver_;
+  kvcache::BlockPool pool_;
+  kvcache::PrefixHasher hasher_;
+  kvcache::DigestTable digests_;
+  engine::SlotAllocator slots_;
+  std::optional<prefill::Service> prefill_;  // both are there once create() is done
+  std::optional<decode::Service> decode_;
+  bool draining_ = false;
+  uint64_t unshared_ = 0;  // salts of requests without prefix cache
+};
+
+}  // namespace baton::worker
