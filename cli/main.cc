@@ -20,6 +20,7 @@ constexpr const char* kHelp =
     "  up        a whole cluster on this machine: a router and its workers\n"
     "  router    the HTTP front that places requests on workers\n"
     "  worker    one worker: prefill, decode or mixed\n"
+    "  sim       the cluster on a virtual clock: finds faults in seconds\n"
     "  version   print the version\n";
 
 // What a command could not start with, and says by an exception, is one sentence as well.
@@ -44,6 +45,7 @@ int main(int argc, char** argv) {
   if (command == "up") return run(command, baton::cli::run_up, args);
   if (command == "router") return run(command, baton::cli::run_router, args);
   if (command == "worker") return run(command, baton::cli::run_worker, args);
+  if (command == "sim") return run(command, baton::cli::run_sim, args);
   if (command == "version" || command == "--version") {
     std::printf("baton %s\n", BATON_VERSION);
     return 0;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -24,6 +25,7 @@ using Kind = TransportEvent::Kind;
 
 struct Link {
   uint32_t remote = 0;  // node
+  std::string life;     // of that node: see Node
 };
 
 // One process. Its memory lives as long as the hub: a late reader of a dead process is no crash.
@@ -31,7 +33,11 @@ struct Node {
   Endpoint endpoint;
   HostBuffer memory;
   bool alive = true;
+  uint32_t lives = 1;  // processes that were here; the key of its memory is as new as the process
+  std::set<uint64_t> damaged;  // bytes that readers see otherwise
   std::map<PeerId, Link> links;
+
+  const std::string& life() const { return endpoint.region.key; }
   std::vector<TransportEvent> inbox;
   int wake = -1;  // eventfd, readable while the inbox is not empty
   uint64_t dropped = 0;
@@ -39,7 +45,7 @@ struct Node {
 
 struct PendingGet {
   std::vector<GetOp> ops;
-  bool fails = false, corrupts = false;
+  bool fails = false, corrupts = false, torn = false;
 };
 
 // Something that becomes visible at `node` later.
@@ -47,6 +53,7 @@ struct Delayed {
   uint32_t node = 0;
   TransportEvent event;
   std::optional<PendingGet> get;
+  std::string life;  // of a message: the sender's
 };
 
 class Hub final : public LoopbackHub {
@@ -57,6 +64,7 @@ class Hub final : public LoopbackHub {
   }
 
   std::unique_ptr<Transport> make_transport(std::string host) override;
+  std::unique_ptr<Transport> make_transport_at(const Endpoint& former) override;
 
   void set_faults(const LoopbackFaults& faults) override {
     const std::lock_guard lock(mutex_);
@@ -83,6 +91,15 @@ class Hub final : public LoopbackHub {
     const std::lock_guard lock(mutex_);
     const auto pair = std::minmax(node_of(a.address), node_of(b.address));
     cut ? (void)cuts_.insert(pair) : (void)cuts_.erase(pair);
+  }
+  void damage(const Endpoint& endpoint, uint64_t offset, bool damaged) override {
+    const std::lock_guard lock(mutex_);
+    std::set<uint64_t>& bytes = nodes_.at(node_of(endpoint.address)).damaged;
+    damaged ? (void)bytes.insert(offset) : (void)bytes.erase(offset);
+  }
+  LoopbackCounts counts() const override {
+    const std::lock_guard lock(mutex_);
+    return counts_;
   }
 
   // --- for the transports, by node id ---
@@ -123,14 +140,20 @@ class Hub final : public LoopbackHub {
   void deliver(Node& node, TransportEvent event);
   void later(Duration delay, Delayed what);
   void happen(Delayed what);
-  void send(uint32_t from, uint32_t to, std::vector<std::byte> payload);
+  void send(const Node& from, uint32_t from_id, uint32_t to, std::vector<std::byte> payload);
   void copy(const Node& remote, const PendingGet& get);
+  bool lives(const Link& link) const {
+    const Node& remote = nodes_.at(link.remote);
+    return remote.alive && remote.life() == link.life;
+  }
 
   mutable std::mutex mutex_;
   std::mt19937_64 random_;
   LoopbackFaults faults_;
   TimePoint now_{};
   std::map<uint32_t, Node> nodes_;
+  std::vector<HostBuffer> graves_;  // memory of the dead whose place was taken
+  LoopbackCounts counts_;
   uint32_t next_node_ = 1;
   uint64_t next_peer_ = 1, next_delayed_ = 1;
   std::map<std::pair<TimePoint, uint64_t>, Delayed> delayed_;
@@ -176,11 +199,27 @@ std::unique_ptr<Transport> Hub::make_transport(std::string host) {
   return std::make_unique<LoopbackTransport>(*this, id);
 }
 
+std::unique_ptr<Transport> Hub::make_transport_at(const Endpoint& former) {
+  const std::lock_guard lock(mutex_);
+  const uint32_t id = node_of(former.address);
+  Node& node = nodes_.at(id);
+  assert(!node.alive);
+  graves_.push_back(std::move(node.memory));
+  node.alive = true;
+  ++node.lives;
+  node.damaged.clear();
+  node.links.clear();
+  node.inbox.clear();
+  std::erase_if(delayed_, [id](const auto& entry) { return entry.second.node == id; });
+  return std::make_unique<LoopbackTransport>(*this, id);
+}
+
 result<std::span<std::byte>> Hub::allocate(uint32_t id, size_t bytes) {
   const std::lock_guard lock(mutex_);
   Node& node = nodes_.at(id);
   BATON_TRY(node.memory, allocate_host_buffer(bytes));
-  node.endpoint.region = {reinterpret_cast<uint64_t>(node.memory.get()), bytes, "loopback"};
+  node.endpoint.region = {reinterpret_cast<uint64_t>(node.memory.get()), bytes,
+                          fmt::format("loopback life {}", node.lives)};
   return std::span(node.memory.get(), bytes);
 }
 
@@ -191,13 +230,20 @@ result<PeerId> Hub::connect(uint32_t id, const Endpoint& remote) {
     return error(Errc::kInvalidArgument, fmt::format("no loopback node '{}'", remote.address));
   }
   const PeerId peer{next_peer_++};
-  nodes_.at(id).links[peer] = {to};
+  nodes_.at(id).links[peer] = {to, remote.region.key};
   return peer;
 }
 
 void Hub::copy(const Node& remote, const PendingGet& get) {
-  for (const GetOp& op : get.ops) {
-    std::memcpy(op.local, remote.memory.get() + op.remote_offset, op.bytes);
+  const size_t whole = get.torn ? get.ops.size() / 2 : get.ops.size();
+  for (size_t i = 0; i < get.ops.size(); ++i) {
+    const GetOp& op = get.ops[i];
+    const uint64_t bytes = i < whole ? op.bytes : op.bytes / 2;
+    std::memcpy(op.local, remote.memory.get() + op.remote_offset, get.torn ? bytes : op.bytes);
+    for (auto it = remote.damaged.lower_bound(op.remote_offset);
+         it != remote.damaged.end() && *it < op.remote_offset + op.bytes; ++it) {
+      op.local[*it - op.remote_offset] ^= std::byte{0x10};
+    }
   }
   if (get.corrupts) {
     const GetOp& op = get.ops[random_() % get.ops.size()];
@@ -217,13 +263,20 @@ result<bool> Hub::get(uint32_t id, PeerId peer, std::span<const GetOp> ops, uint
       return error(Errc::kInvalidArgument, "get: outside the peer's region");
     }
   }
-  PendingGet get{{ops.begin(), ops.end()}, chance(faults_.fail_get), chance(faults_.corrupt_get)};
-  get.fails |= !remote.alive;
+  PendingGet get{{ops.begin(), ops.end()},
+                 chance(faults_.fail_get),
+                 chance(faults_.corrupt_get),
+                 chance(faults_.torn_get)};
+  counts_.failed_gets += get.fails;
+  counts_.corrupted_gets += get.corrupts;
+  counts_.torn_gets += get.torn;
+  get.fails |= !lives(link->second);
   if (faults_.get_delay == Duration::zero() && !get.fails && !is_cut(id, link->second.remote)) {
     copy(remote, get);
     return true;
   }
-  later(up_to(faults_.get_delay), {id, {Kind::kGetDone, peer, cookie}, std::move(get)});
+  ++counts_.late_gets;
+  later(up_to(faults_.get_delay), {id, {Kind::kGetDone, peer, cookie}, std::move(get), {}});
   return false;
 }
 
@@ -245,17 +298,25 @@ status Hub::notify(uint32_t id, PeerId peer, std::span<const std::byte> payload)
   const auto link = node.links.find(peer);
   if (link == node.links.end()) return error(Errc::kInvalidArgument, "notify: unknown peer");
   const uint32_t to = link->second.remote;
-  if (!node.alive || is_cut(id, to) || chance(faults_.drop_message)) return {};
-  const int copies = chance(faults_.duplicate_message) ? 2 : 1;
-  for (int i = 0; i < copies; ++i) send(id, to, {payload.begin(), payload.end()});
+  if (!node.alive || is_cut(id, to) || !lives(link->second)) return {};
+  if (chance(faults_.drop_message)) {
+    ++counts_.dropped;
+    return {};
+  }
+  const bool doubled = chance(faults_.duplicate_message);
+  counts_.doubled += doubled;
+  for (int i = 0; i < (doubled ? 2 : 1); ++i) {
+    send(node, id, to, {payload.begin(), payload.end()});
+  }
   return {};
 }
 
 // The sender is named by its node until it arrives: only then is it known how the receiver calls
 // it.
-void Hub::send(uint32_t from, uint32_t to, std::vector<std::byte> payload) {
-  later(up_to(faults_.message_delay),
-        {to, {Kind::kMessage, PeerId{from}, 0, std::move(payload), {}}, {}});
+void Hub::send(const Node& from, uint32_t from_id, uint32_t to, std::vector<std::byte> payload) {
+  const Duration delay = up_to(faults_.message_delay);
+  counts_.delayed += delay > Duration::zero();
+  later(delay, {to, {Kind::kMessage, PeerId{from_id}, 0, std::move(payload), {}}, {}, from.life()});
 }
 
 void Hub::close(uint32_t id, PeerId peer) {
@@ -311,12 +372,13 @@ void Hub::later(Duration delay, Delayed what) {
 void Hub::happen(Delayed what) {
   Node& node = nodes_.at(what.node);
   if (what.get) {
-    const Node& remote = nodes_.at(node.links.at(what.event.peer).remote);
-    if (is_cut(what.node, node.links.at(what.event.peer).remote)) {
+    const Link& link = node.links.at(what.event.peer);
+    const Node& remote = nodes_.at(link.remote);
+    if (is_cut(what.node, link.remote)) {
       delayed_.emplace(std::pair(TimePoint::max(), next_delayed_++), std::move(what));
       return;  // until close()
     }
-    if (!what.get->fails && remote.alive) {
+    if (!what.get->fails && lives(link)) {
       copy(remote, *what.get);
     } else {
       what.event.kind = Kind::kGetFailed;
@@ -327,7 +389,7 @@ void Hub::happen(Delayed what) {
   }
   const auto from = static_cast<uint32_t>(what.event.peer.value);
   for (const auto& [peer, link] : node.links) {
-    if (link.remote != from) continue;
+    if (link.remote != from || link.life != what.life) continue;
     what.event.peer = peer;
     deliver(node, std::move(what.event));
     return;

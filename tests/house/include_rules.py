@@ -28,7 +28,8 @@ BELOW = {
     "decode": [*COMMON, "kvtransfer"],
     "worker": [*COMMON, "kvtransfer", "prefill", "decode"],
     "router": ["base", "net", "proto", "text"],
-    "cli": [*COMMON, "kvtransfer", "prefill", "decode", "worker", "router"],
+    "sim": [*COMMON, "kvtransfer", "prefill", "decode", "worker", "router"],
+    "cli": [*COMMON, "kvtransfer", "prefill", "decode", "worker", "router", "sim"],
 }
 
 # Libraries that stay behind the folder that wraps them: a pattern of the include, and where it may
