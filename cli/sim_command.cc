@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <string>
@@ -16,7 +17,7 @@ namespace {
 struct SimSettings {
   bool faults = false;
   std::string seeds = "1..100";
-  uint32_t jobs = std::max(1u, std::thread::hardware_concurrency());
+  uint32_t jobs = 0;
   uint32_t requests = 16;
   bool trace = false;
 };
@@ -24,7 +25,7 @@ struct SimSettings {
 void add_options(Options& options, SimSettings& s) {
   options.add("faults", &s.faults, "Run a whole cluster in which things go wrong");
   options.add("seeds", &s.seeds, "Which runs: A..B, both included; a seed is always the same run");
-  options.add("jobs", &s.jobs, "Threads");
+  options.add("jobs", &s.jobs, "Threads; 0: one a processor");
   options.add("requests", &s.requests, "Requests in each run");
   options.add("trace", &s.trace, "Tell what happens, a line each; for one seed");
 }
@@ -47,7 +48,7 @@ result<sim::SeedRange> parse_seeds(const std::string& text) {
 result<sim::SeedRange> check(const SimSettings& s) {
   const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
   if (!s.faults) return bad("--faults is needed: it is all that can be simulated yet");
-  if (s.jobs == 0 || s.jobs > 1024) return bad("--jobs is not in [1, 1024]");
+  if (s.jobs > 1024) return bad("--jobs is not in [0, 1024]");
   if (s.requests == 0 || s.requests > 10'000) return bad("--requests is not in [1, 10000]");
   BATON_TRY(const sim::SeedRange range, parse_seeds(s.seeds));
   if (s.trace && range.first != range.last) return bad("--trace is for one seed: --seeds N..N");
@@ -99,9 +100,12 @@ int run_sim(const std::vector<std::string>& args) {
     std::fprintf(stderr, "baton sim: %s\n", range.error().message.c_str());
     return 2;
   }
-  spdlog::set_level(spdlog::level::off);  // what goes wrong there is the point
+  // What goes wrong there is the point; where it is traced, what the processes say is part of it.
+  spdlog::set_level(settings.trace ? spdlog::level::info : spdlog::level::off);
   if (settings.trace) return run_one(range->first, settings);
-  const sim::SeedsResult all = sim::run_seeds(*range, settings.requests, settings.jobs,
+  const uint32_t processors = std::max(1u, std::thread::hardware_concurrency());
+  const uint32_t jobs = settings.jobs == 0 ? processors : settings.jobs;
+  const sim::SeedsResult all = sim::run_seeds(*range, settings.requests, jobs,
                                               [&](uint64_t seed, const sim::RunResult& run) {
                                                 tell_failure(seed, run, settings.requests);
                                               });

@@ -32,6 +32,12 @@ status Source::begin(const SourceBegin& begin, TimePoint now, SourceActions& act
     return error(Errc::kInvalidArgument,
                  fmt::format("hand-off {} has ended already", to_string(begin.key)));
   }
+  const uint32_t blocks = config_.layout.blocks_for(begin.num_tokens);
+  if (!begin.granted && waiting_blocks_ > 0 &&
+      waiting_blocks_ + blocks > config_.max_parked_blocks) {
+    return error(Errc::kResourceExhausted,
+                 fmt::format("{} blocks wait for decode workers already", waiting_blocks_));
+  }
   const Request request{begin.key.router, begin.key.request};
   if (const auto it = newest_.find(request); it != newest_.end()) {
     if (it->second >= begin.key.generation) {
@@ -48,6 +54,7 @@ status Source::begin(const SourceBegin& begin, TimePoint now, SourceActions& act
   h.digests.resize(config_.layout.num_layers());
   h.timings.begun = now;
   ++stats_.begun;
+  count_waiting(h);
   set_timer(h);
   take_early_credit(h, now, actions);
   return {};
@@ -112,12 +119,6 @@ status Source::finished(const HandoffKey& key, std::span<const TokenId> first_to
   if (h.state == State::kStreaming) {
     h.state = State::kCommitted;
     commit(h, actions);
-  } else if (!may_park(h)) {
-    fail_and_tell(key,
-                  error(Errc::kResourceExhausted,
-                        fmt::format("no decode worker has room and {} blocks are parked already",
-                                    parked_blocks_)),
-                  AbortReason::kFailed, actions);
   } else {
     park(h, now);
   }
@@ -399,6 +400,7 @@ void Source::accept(Handoff& h, const Credit& credit, TimePoint now, SourceActio
   const bool parked = h.state == State::kParked;
   if (parked) unpark(h);
   h.state = parked ? State::kCommitted : State::kStreaming;
+  count_waiting(h);
   announce_from_credit(h, actions);
   if (parked) commit(h, actions);
   set_timer(h);
@@ -408,6 +410,8 @@ void Source::accept(Handoff& h, const Credit& credit, TimePoint now, SourceActio
 // Back to waiting for a credit, with the KV kept; says so once.
 void Source::lose_sink(Handoff& h, Error why, TimePoint now, SourceActions& actions) {
   if (credited(h)) uncredit(h, now);
+  h.info.granted = false;
+  count_waiting(h);
   if (std::exchange(h.sink_lost, true)) return;
   ++stats_.sinks_lost;
   actions.emplace_back(SinkLost{h.info.key, std::move(why)});
@@ -420,6 +424,7 @@ void Source::uncredit(Handoff& h, TimePoint now) {
     h.state = State::kComputing;
     set_timer(h);
   }
+  count_waiting(h);
 }
 
 void Source::park(Handoff& h, TimePoint now) {
@@ -436,8 +441,12 @@ void Source::unpark(const Handoff& h) {
   parked_blocks_ -= num_blocks(h);
 }
 
-bool Source::may_park(const Handoff& h) const {
-  return num_parked_ == 0 || parked_blocks_ + num_blocks(h) <= config_.max_parked_blocks;
+// Its blocks count for the cap as long as no sink has room for them.
+void Source::count_waiting(Handoff& h) {
+  const bool waits = !credited(h) && !h.info.granted;
+  if (waits == h.waits) return;
+  h.waits = waits;
+  waiting_blocks_ += waits ? num_blocks(h) : -num_blocks(h);
 }
 
 void Source::fail_and_tell(const HandoffKey& key, Error why, AbortReason reason,
@@ -458,6 +467,7 @@ void Source::forget(const HandoffKey& key) {
   ended_.add(key);
   const auto it = handoffs_.find(key);
   if (it->second.state == State::kParked) unpark(it->second);
+  if (it->second.waits) waiting_blocks_ -= num_blocks(it->second);
   newest_.erase({key.router, key.request});
   timers_.erase(key);
   handoffs_.erase(it);

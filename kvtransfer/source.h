@@ -27,7 +27,7 @@ struct SourceConfig {
   uint32_t max_handoffs = 4096;
   uint32_t max_early_credits = 4096;
   uint32_t max_ended = 4096;                // remembered, to refuse what still comes for them
-  uint32_t max_parked_blocks = UINT32_MAX;  // a hand-off alone may park more
+  uint32_t max_parked_blocks = UINT32_MAX;  // that nobody has granted; one alone may be more
 };
 
 struct SourceBegin {
@@ -36,6 +36,7 @@ struct SourceBegin {
   uint32_t num_tokens = 0;  // of the prompt: so many positions of KV
   uint64_t token_hash = 0;  // kvcache::hash_tokens of the prompt
   TimePoint deadline;       // over at the latest then
+  bool granted = false;     // the sink has room, and its credit is on the way
 };
 
 // Layers of consecutive blocks that are final: just computed, or found in the prefix cache (then
@@ -127,6 +128,9 @@ class Source {
   size_t num_early_credits() const { return early_.size(); }
   uint32_t num_parked() const { return num_parked_; }  // finished, without credit
   uint32_t parked_blocks() const { return parked_blocks_; }
+  // Of hand-offs that no sink has room for yet, finished or not. Below the cap but for those whose
+  // sink was lost.
+  uint32_t waiting_blocks() const { return waiting_blocks_; }
   const SourceStats& stats() const { return stats_; }
 
  private:
@@ -135,6 +139,7 @@ class Source {
     SourceBegin info;
     State state = State::kComputing;
     bool sink_lost = false;  // told the service so
+    bool waits = false;      // counted among waiting_blocks_
     std::vector<BlockId> blocks;
     std::vector<std::vector<uint64_t>> digests;  // [layer][block]; its size is what is done
     std::vector<uint32_t> announced;             // [layer] blocks announced to this sink
@@ -173,7 +178,7 @@ class Source {
   void uncredit(Handoff& h, TimePoint now);
   void park(Handoff& h, TimePoint now);
   void unpark(const Handoff& h);
-  bool may_park(const Handoff& h) const;
+  void count_waiting(Handoff& h);
   void fail(const HandoffKey& key, Error why, SourceActions& actions,
             std::optional<KvRange> suspect = {});
   void fail_and_tell(const HandoffKey& key, Error why, AbortReason reason, SourceActions& actions);
@@ -191,7 +196,7 @@ class Source {
   RecentKeys ended_;
   DeadlineQueue<HandoffKey> timers_;  // of handoffs_
   TimePoint next_renewal_ = TimePoint::max();
-  uint32_t num_parked_ = 0, parked_blocks_ = 0;
+  uint32_t num_parked_ = 0, parked_blocks_ = 0, waiting_blocks_ = 0;
   SourceStats stats_;
 };
 

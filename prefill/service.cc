@@ -44,9 +44,12 @@ void Service::submit(PrefillRequest prefill, WorkerId sink, TimePoint now) {
   request.output_tokens = request.num_tokens - prefill.request.prompt_tokens;
   request.sample = prefill.sample;
   prefill.hand_off = sink != WorkerId() && prefill.sample;
-  const kvtransfer::SourceBegin begin{key, sink, request.num_tokens,
+  const kvtransfer::SourceBegin begin{key,
+                                      sink,
+                                      request.num_tokens,
                                       kvcache::hash_tokens(prefill.request.tokens),
-                                      prefill.request.deadline};
+                                      prefill.request.deadline,
+                                      /*granted=*/true};  // the router has asked before
   const bool hand_off = prefill.hand_off;
 
   if (const status added = scheduler_.add(std::move(prefill)); !added) {

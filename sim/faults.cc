@@ -24,7 +24,10 @@ FaultPlan FaultPlan::draw(Random random) {
   p.network.get_delay = milliseconds(random.between(0, random.chance(0.2) ? 300 : 10));
   p.network.duplicate_message = sometimes(0.2);
   p.network.mapped = random.chance(0.3);
-  if (random.chance(0.15)) return p;  // slow, but nothing is lost
+  if (random.chance(0.15)) {  // slow, but nothing is lost
+    if (random.chance(0.5)) p.router_delay = milliseconds(random.between(100, 220));
+    return p;
+  }
   p.network.drop_message = sometimes(0.1);
   p.network.fail_get = sometimes(0.05);
   p.network.corrupt_get = sometimes(0.05);

@@ -10,10 +10,13 @@ namespace {
 
 constexpr Duration kActive = seconds(5);     // requests come and things go wrong
 constexpr Duration kDeadline = seconds(12);  // of requests, at most
-constexpr Duration kQuiet = seconds(10);     // at the end: whatever is left has to go by itself
+constexpr Duration kQuiet = seconds(10);     // leases, parking and peers have timed out
 constexpr Duration kMisfortuneEvery = milliseconds(100);
 constexpr Duration kCheckEvery = milliseconds(20);
 constexpr Duration kLongestPause = seconds(3);  // leases are of one
+constexpr Duration kRecovery = seconds(5);  // until the last pause has ended and all have met again
+constexpr uint32_t kCalmRequests = 4;
+constexpr Duration kCalmRequestsWithin = seconds(1);
 constexpr Duration kSilence = milliseconds(600);
 
 }  // namespace
@@ -42,7 +45,12 @@ RunResult World::run() {
   calm_ = true;
   hub_->set_faults({});
   network_.calm();
-  run_until(begun_ + kActive + kDeadline + kQuiet);
+  run_until(begun_ + kActive + kRecovery + kCalmRequestsWithin);
+  // Whatever is left has to go by itself.
+  const TimePoint end = timeline_.now() + kDeadline + kQuiet;
+  while (!over() && !at_rest() && timeline_.now() < end) {
+    run_until(timeline_.now() + milliseconds(500));
+  }
   check_end();
   result_.tally.add(router_->tally());
   const kvtransfer::LoopbackCounts n = hub_->counts();
@@ -179,6 +187,11 @@ void World::schedule_requests() {
     timeline_.after(milliseconds(300) + client_random_.up_to(kActive - milliseconds(300)),
                     [this, i] { submit(i); });
   }
+  // When all is well again, everybody must be served.
+  for (uint32_t i = 0; i < kCalmRequests; ++i) {
+    timeline_.after(kActive + kRecovery + client_random_.up_to(kCalmRequestsWithin),
+                    [this, i] { submit(options_.requests + i); });
+  }
 }
 
 Router::Request World::draw_request() {
@@ -193,12 +206,18 @@ Router::Request World::draw_request() {
   r.max_tokens = client_random_.between(1, client_random_.chance(0.2) ? 60 : 12);
   r.seed = client_random_.next();
   r.deadline = milliseconds(client_random_.between(4000, 12'000));
+  if (calm_ || plan_.loses_nothing()) {
+    r.deadline = kDeadline;
+    r.must_be_answered = !plan_.may_corrupt() || calm_;
+  }
   return r;
 }
 
 void World::submit(uint32_t index) {
   if (!router_->knows_model()) {
-    if (!calm_) timeline_.after(milliseconds(100), [this, index] { submit(index); });
+    if (timeline_.now() > begun_ + kActive + kRecovery)
+      return violation("nobody is there to serve");
+    timeline_.after(milliseconds(100), [this, index] { submit(index); });
     return;
   }
   Router::Request request = draw_request();

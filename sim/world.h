@@ -75,6 +75,9 @@ class World final : public Worker::Outside, public Router::Outside {
   void check_silent_blocks(Site& site);
   void check_bounds(const Worker& worker);
   void check_mismatches();
+  void check_peers(const Worker& worker);
+  static std::string held_by(const Worker& worker);
+  bool at_rest();
   void check_end();
 
   // Outside of workers and routers

@@ -69,6 +69,7 @@ class SourceTest : public ::testing::Test {
   void expect_empty() {
     EXPECT_EQ(source_.num_handoffs(), 0u);
     EXPECT_EQ(source_.parked_blocks(), 0u);
+    EXPECT_EQ(source_.waiting_blocks(), 0u);
   }
   template <class T>
   std::vector<T> took() const {
@@ -208,18 +209,35 @@ TEST_F(SourceTest, ParkingEnds) {
   expect_empty();
 }
 
-TEST_F(SourceTest, ParkedBlocksAreBounded) {
+TEST_F(SourceTest, WhatNobodyHasRoomForIsBoundedBeforeItIsComputed) {
   SourceConfig c = config();
   c.max_parked_blocks = 5;
   source_ = Source(c);
-  for (uint64_t request : {1, 2}) {
-    ASSERT_TRUE(begin(key(request)));
+  ASSERT_TRUE(begin(key(1)));
+  EXPECT_EQ(source_.waiting_blocks(), 3u);
+  EXPECT_EQ(begin(key(2)).error().code, Errc::kResourceExhausted);
+  credit(key(1));  // it waits no longer
+  EXPECT_EQ(source_.waiting_blocks(), 0u);
+  ASSERT_TRUE(begin(key(2)));
+  // Without its sink it waits again; it is kept, but nothing more may begin.
+  source_.peer_lost(kSink, at(0), actions_);
+  EXPECT_EQ(source_.waiting_blocks(), 6u);
+  EXPECT_EQ(begin(key(3)).error().code, Errc::kResourceExhausted);
+}
+
+TEST_F(SourceTest, WhatIsGrantedIsComputedAndParkedWhateverWaits) {
+  SourceConfig c = config();
+  c.max_parked_blocks = 3;
+  source_ = Source(c);
+  for (const uint64_t request : {1, 2, 3}) {
+    ASSERT_TRUE(
+        source_.begin({key(request), kSink, kTokens, kHash, at(100), true}, at(0), actions_));
     compute_all(key(request));
-    ASSERT_TRUE(finish(key(request)));
+    ASSERT_TRUE(finish(key(request)));  // the credits are late
   }
-  ASSERT_EQ(took<SourceFailed>().size(), 1u);
-  EXPECT_EQ(took<SourceFailed>()[0].error.code, Errc::kResourceExhausted);
-  EXPECT_EQ(source_.parked_blocks(), 3u);
+  EXPECT_TRUE(took<SourceFailed>().empty());
+  EXPECT_EQ(source_.num_parked(), 3u);
+  EXPECT_EQ(source_.waiting_blocks(), 0u);
 }
 
 TEST_F(SourceTest, APromptAloneMayParkWhateverItsSize) {

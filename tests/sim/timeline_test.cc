@@ -1,0 +1,60 @@
+#include "sim/timeline.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "sim/process.h"
+
+namespace baton::sim {
+namespace {
+
+TEST(Timeline, RunsWhatIsDueInOrderOfTimeThenOfArrival) {
+  Timeline timeline;
+  std::vector<int> ran;
+  timeline.after(seconds(2), [&] { ran.push_back(3); });
+  timeline.after(seconds(1), [&] { ran.push_back(1); });
+  timeline.after(seconds(1), [&] { ran.push_back(2); });
+  EXPECT_FALSE(timeline.run_one());
+  EXPECT_EQ(timeline.next(), TimePoint(seconds(1)));
+  timeline.advance(TimePoint(seconds(2)));
+  while (timeline.run_one()) {
+  }
+  EXPECT_EQ(ran, (std::vector<int>{1, 2, 3}));
+  EXPECT_EQ(timeline.next(), TimePoint::max());
+}
+
+TEST(ProcessClock, GoesAtItsOwnPaceAndBack) {
+  const ProcessClock clock(TimePoint(seconds(10)), seconds(1000), 0.01);
+  EXPECT_EQ(clock.local(TimePoint(seconds(10))), TimePoint(seconds(1010)));
+  EXPECT_EQ(clock.local(TimePoint(seconds(110))), TimePoint(seconds(1111)));
+  EXPECT_EQ(clock.local(TimePoint::max()), TimePoint::max());
+  for (int64_t ns = 1; ns < 4'000'000'000'000; ns = ns * 3 + 1) {
+    const TimePoint local = clock.local(TimePoint(seconds(10)) + Duration(ns));
+    EXPECT_GE(clock.local(clock.true_time(local)), local) << "a timer that comes too early";
+  }
+}
+
+TEST(Process, SleepsAndThenDoesWhatWaitedInOrder) {
+  Timeline timeline;
+  auto process = std::make_shared<Process>("p", timeline, ProcessClock());
+  std::vector<int> ran;
+  process->pause(seconds(1));
+  process->run([&] { ran.push_back(1); });
+  process->run([&] { ran.push_back(2); });
+  timeline.advance(TimePoint(milliseconds(999)));
+  EXPECT_FALSE(timeline.run_one());
+  timeline.advance(TimePoint(seconds(1)));
+  while (timeline.run_one()) {
+  }
+  EXPECT_EQ(ran, (std::vector<int>{1, 2}));
+  process->later(seconds(1), [&] { ran.push_back(3); });
+  process.reset();  // dead: nothing more happens in it
+  timeline.advance(TimePoint(seconds(9)));
+  while (timeline.run_one()) {
+  }
+  EXPECT_EQ(ran.size(), 2u);
+}
+
+}  // namespace
+}  // namespace baton::sim
