@@ -67,10 +67,11 @@ void tell_counts(const sim::SeedsResult& all) {
   const sim::Tally& t = all.tally;
   fmt::print(
       "{} seeds, {} failed, {} events, {} requests ({} answered, {} cancelled, {} errors, {} lost "
-      "with their router), {} retries, {} resumes, {} preemptions, {} digests that did not match; "
+      "with their router), {} retries ({} by another reader), {} resumes, {} preemptions, {} "
+      "digests that did not match; "
       "faults:",
       all.seeds, all.failed, all.events, t.requests, t.answered, t.cancelled, t.errors,
-      t.lost_with_router, t.retries, t.resumes, t.preemptions, all.mismatches);
+      t.lost_with_router, t.retries, t.retargets, t.resumes, t.preemptions, all.mismatches);
   for (size_t f = 0; f < sim::kNumFaults; ++f) {
     fmt::print("{} {} {}", f == 0 ? "" : ",", name(static_cast<sim::Fault>(f)), all.faults[f]);
   }

@@ -150,7 +150,9 @@ status Source::retarget(const HandoffKey& key, Generation generation, WorkerId s
   Handoff& h = handoffs_.insert(std::move(node)).position->second;
   h.info.key.generation = generation;
   h.info.sink = sink;
+  h.info.granted = true;
   h.sink_lost = false;
+  count_waiting(h);
   if (h.state == State::kParked) h.park_until = now + config_.park_timeout;
   set_timer(h);
   take_early_credit(h, now, actions);
@@ -263,10 +265,13 @@ void Source::on_lease(WorkerId from, const Lease& lease, TimePoint now, SourceAc
 
 void Source::peer_lost(WorkerId peer, TimePoint now, SourceActions& actions) {
   std::erase_if(early_, [peer](const auto& entry) { return entry.second.from == peer; });
-  for (auto& [key, h] : handoffs_) {
-    if (h.info.sink == peer) {
-      lose_sink(h, error(Errc::kUnavailable, "the decode worker is gone"), now, actions);
-    }
+  std::vector<HandoffKey> theirs;
+  for (const auto& [key, h] : handoffs_) {
+    if (h.info.sink == peer) theirs.push_back(key);
+  }
+  for (const HandoffKey& key : theirs) {
+    lose_sink(handoffs_.at(key), error(Errc::kUnavailable, "the decode worker is gone"), now,
+              actions);
   }
 }
 
@@ -407,12 +412,20 @@ void Source::accept(Handoff& h, const Credit& credit, TimePoint now, SourceActio
   schedule_renewal(now);
 }
 
-// Back to waiting for a credit, with the KV kept; says so once.
+// Back to waiting for a credit, with the KV kept; says so once. If too much waits already, it is
+// the end of `h`.
 void Source::lose_sink(Handoff& h, Error why, TimePoint now, SourceActions& actions) {
   if (credited(h)) uncredit(h, now);
   h.info.granted = false;
   count_waiting(h);
   if (std::exchange(h.sink_lost, true)) return;
+  if (waiting_blocks_ > config_.max_parked_blocks && waiting_blocks_ > num_blocks(h)) {
+    return fail(h.info.key,
+                error(Errc::kResourceExhausted,
+                      fmt::format("{}, and {} blocks wait for decode workers already", why.message,
+                                  waiting_blocks_ - num_blocks(h))),
+                actions);
+  }
   ++stats_.sinks_lost;
   actions.emplace_back(SinkLost{h.info.key, std::move(why)});
 }

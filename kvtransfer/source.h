@@ -128,8 +128,7 @@ class Source {
   size_t num_early_credits() const { return early_.size(); }
   uint32_t num_parked() const { return num_parked_; }  // finished, without credit
   uint32_t parked_blocks() const { return parked_blocks_; }
-  // Of hand-offs that no sink has room for yet, finished or not. Below the cap but for those whose
-  // sink was lost.
+  // Of hand-offs that no sink has room for yet, finished or not.
   uint32_t waiting_blocks() const { return waiting_blocks_; }
   const SourceStats& stats() const { return stats_; }
 

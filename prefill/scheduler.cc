@@ -288,6 +288,14 @@ status Scheduler::cancel(const RequestKey& key) {
   return {};
 }
 
+void Scheduler::rename(const RequestKey& from, const RequestKey& to) {
+  auto node = by_key_.extract(from);
+  if (node.empty()) return;
+  entries_[node.mapped()].request.request.key = to;
+  node.key() = to;
+  by_key_.insert(std::move(node));
+}
+
 result<engine::HandOver> Scheduler::take(const RequestKey& key) {
   const std::optional<uint32_t> index = find_held(key);
   if (!index || entries_[*index].slots.empty()) {

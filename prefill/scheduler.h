@@ -54,6 +54,8 @@ class Scheduler {
   // As cancel, and what its blocks hold from token `first_doubtful` on is forgotten: no other
   // request finds it in the prefix cache.
   status cancel_doubtful(const RequestKey& key, uint32_t first_doubtful);
+  // From now on it is known by this key. No such request: nothing.
+  void rename(const RequestKey& from, const RequestKey& to);
   // A held request leaves for the decode scheduler of this worker, with its blocks and slots.
   // kNotFound: no held request of this key, or it was computed for another worker.
   result<engine::HandOver> take(const RequestKey& key);

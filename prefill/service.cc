@@ -5,6 +5,7 @@
 
 #include "common/base/log.h"
 #include "common/kvcache/digest.h"
+#include "common/net/protocol.h"
 #include "common/serving/events.h"
 
 namespace baton::prefill {
@@ -64,6 +65,24 @@ void Service::submit(PrefillRequest prefill, WorkerId sink, TimePoint now) {
     host_.handoff_touched();
   }
   host_.work_added();
+}
+
+void Service::retarget(const RequestKey& key, Generation next, WorkerId sink, TimePoint now) {
+  const RequestKey renamed{key.router, key.request, next};
+  const auto found = requests_.find(key);
+  if (found == requests_.end() || found->second.sink == WorkerId()) {
+    return fail(renamed, error(Errc::kNotFound, "its KV is not here any more"), true);
+  }
+  if (const status moved = driver_.retarget(key, next, sink, now); !moved) {
+    return fail(renamed, moved.error(), true);
+  }
+  // Both keep the old name until here, so that nothing the driver says finds half of it.
+  scheduler_.rename(key, renamed);
+  auto node = requests_.extract(key);
+  node.key() = renamed;
+  node.mapped().sink = sink;
+  requests_.insert(std::move(node));
+  host_.handoff_touched();
 }
 
 void Service::cancel(const RequestKey& key, TimePoint now) {
@@ -264,8 +283,17 @@ void Service::source_failed(const kvtransfer::SourceFailed& failed) {
 
 void Service::source_sink_lost(const RequestKey& key, const Error& why, TimePoint now) {
   if (!requests_.contains(key)) return;
-  (void)driver_.abort(key, AbortReason::kFailed, now);  // source_failed() drops it
-  fail(key, why, true);
+  if (host_.protocol(key.router) < net::kProtocolRetarget) {
+    (void)driver_.abort(key, AbortReason::kFailed, now);  // source_failed() drops it
+    return fail(key, why, true);
+  }
+  proto::Frame frame;
+  proto::SinkLost& lost = *frame.mutable_sink_lost();
+  lost.set_request(key.request.value);
+  lost.set_generation(key.generation.value);
+  lost.set_code(static_cast<uint32_t>(why.code));
+  lost.set_message(why.message);
+  host_.send(key.router, frame);
 }
 
 void Service::drop(const RequestKey& key) {

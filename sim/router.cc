@@ -21,6 +21,7 @@ router::DispatchLimits limits() {
   l.queue_timeout = seconds(8);
   l.reserve_timeout = milliseconds(400);
   l.max_backoff = milliseconds(200);
+  l.keep_kv = seconds(1);
   return l;
 }
 
@@ -33,6 +34,7 @@ void Tally::add(const Tally& o) {
   errors += o.errors;
   lost_with_router += o.lost_with_router;
   retries += o.retries;
+  retargets += o.retargets;
   resumes += o.resumes;
   preemptions += o.preemptions;
   handed_off_bytes += o.handed_off_bytes;
@@ -185,6 +187,7 @@ void Router::hear_end(const router::RequestEnded& end) {
   const auto it = clients_.find(end.request);
   const Client& client = it->second;
   tally_.retries += end.trail.retries;
+  tally_.retargets += end.trail.retargets;
   tally_.resumes += end.trail.resumes;
   tally_.preemptions += end.trail.preemptions;
   if (end.error) {

@@ -16,7 +16,7 @@ namespace baton::sim {
 // How requests ended.
 struct Tally {
   uint64_t requests = 0, answered = 0, cancelled = 0, errors = 0, lost_with_router = 0;
-  uint64_t retries = 0, resumes = 0, preemptions = 0, handed_off_bytes = 0;
+  uint64_t retries = 0, retargets = 0, resumes = 0, preemptions = 0, handed_off_bytes = 0;
   void add(const Tally& other);
 };
 

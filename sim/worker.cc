@@ -95,7 +95,7 @@ const kvtransfer::Endpoint& Worker::endpoint() const {
 proto::WorkerHello Worker::hello(const std::string& address) const {
   proto::WorkerHello h;
   h.set_protocol_min(1);
-  h.set_protocol_max(1);
+  h.set_protocol_max(shape_.protocol);
   h.set_worker(shape_.id.value);
   h.set_name(name());
   h.set_role(shape_.role);

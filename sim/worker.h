@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/metrics.h"
+#include "common/net/protocol.h"
 #include "sim/engine.h"
 #include "sim/process.h"
 #include "worker/worker_core.h"
@@ -22,6 +23,7 @@ struct WorkerShape {
   uint32_t max_sequences = 8;
   uint32_t step_depth = 2;
   uint32_t preempt_every = 0;
+  uint32_t protocol = net::kProtocolMax;  // that it speaks with routers
   Duration layer_time = microseconds(200);
 };
 
@@ -65,6 +67,7 @@ class Worker final : public Process, private worker::CoreHost {
   engine::StepLimits limits() const;
 
   void send(RouterId router, const proto::Frame& frame) override;
+  uint32_t protocol(RouterId) const override { return shape_.protocol; }
   void work_added() override { work_added_ = true; }
   void handoff_touched() override { touched_ = true; }
   void load_changed() override { send_load(); }

@@ -142,6 +142,7 @@ WorkerShape World::draw_shape(proto::Role role) {
   s.max_sequences = random_.between(4, 8);
   s.step_depth = random_.between(1, 2);
   s.layer_time = microseconds(random_.between(50, 3000));
+  s.protocol = random_.chance(0.2) ? net::kProtocolMin : net::kProtocolMax;
   s.preempt_every = random_.chance(0.2) ? random_.between(5, 50) : 0;
   return s;
 }

@@ -54,6 +54,7 @@ class Node final : public Worker, private CoreHost {
 
   // CoreHost
   void send(RouterId router, const proto::Frame& frame) override;
+  uint32_t protocol(RouterId router) const override { return sessions_.protocol(router); }
   void work_added() override;
   void handoff_touched() override;
   void load_changed() override { send_load(); }

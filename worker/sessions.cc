@@ -1,5 +1,6 @@
 #include "worker/sessions.h"
 
+#include <algorithm>
 #include <boost/asio/steady_timer.hpp>
 #include <utility>
 
@@ -23,6 +24,7 @@ struct Sessions::Guest {
   boost::asio::steady_timer timer;
   Kind kind = Kind::kUnknown;
   RouterId router;
+  uint32_t protocol = 0;  // a router's, as far as this side speaks it
   WorkerId peer;
 };
 
@@ -88,6 +90,7 @@ void Sessions::welcome_router(const std::shared_ptr<Guest>& guest,
   }
   guest->kind = Guest::Kind::kRouter;
   guest->router = RouterId(hello.router());
+  guest->protocol = std::min(hello.protocol_max(), net::kProtocolMax);
   if (const auto old = routers_.find(guest->router); old != routers_.end()) {
     const Connection replaced = std::exchange(old->second, guest->connection);
     replaced->close();
@@ -156,6 +159,11 @@ void Sessions::drop_peer(WorkerId peer) {
 void Sessions::send(RouterId router, const proto::Frame& frame) {
   const auto found = routers_.find(router);
   if (found != routers_.end()) send(router, *found->second, frame);
+}
+
+uint32_t Sessions::protocol(RouterId router) const {
+  const auto found = routers_.find(router);
+  return found == routers_.end() ? 0 : guests_.at(found->second.get())->protocol;
 }
 
 void Sessions::broadcast(const proto::Frame& frame) {

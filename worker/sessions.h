@@ -39,6 +39,8 @@ class Sessions {
   // connection: a router that waits for it must hear that it will not come.
   void send(RouterId router, const proto::Frame& frame);
   void broadcast(const proto::Frame& frame);
+  // That both sides speak; 0 if that router is away.
+  uint32_t protocol(RouterId router) const;
   // This side has given the peer up: its connections are closed, so that it pairs again.
   // on_peer_lost is not called.
   void drop_peer(WorkerId peer);

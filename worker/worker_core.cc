@@ -52,6 +52,8 @@ void WorkerCore::on_frame(RouterId router, const proto::Frame& frame, TimePoint 
       return reserve(router, frame.reserve(), now);
     case proto::Frame::kCancel:
       return cancel(router, frame.cancel(), now);
+    case proto::Frame::kRetarget:
+      return retarget(router, frame.retarget(), now);
     default:
       LOG_WARN("router {} sent a message that is not for workers", router.value);
   }
@@ -106,6 +108,12 @@ void WorkerCore::cancel(RouterId router, const proto::Cancel& cancel, TimePoint 
   if (cancel.one_choice()) return decode_->cancel_choice(key, cancel.choice());
   prefill_->cancel(key, now);
   decode_->cancel(key, now);
+}
+
+void WorkerCore::retarget(RouterId router, const proto::Retarget& retarget, TimePoint now) {
+  const RequestId request(retarget.request());
+  prefill_->retarget({router, request, Generation(retarget.generation())},
+                     Generation(retarget.next_generation()), WorkerId(retarget.sink()), now);
 }
 
 void WorkerCore::router_lost(RouterId router, TimePoint now) {

@@ -50,7 +50,7 @@ class WorkerCore final : private kvtransfer::HandoffListener {
       Metrics& metrics);
 
   // --- routers ---
-  // A Submit, Reserve or Cancel.
+  // A Submit, Reserve, Retarget or Cancel.
   void on_frame(RouterId router, const proto::Frame& frame, TimePoint now);
   void router_lost(RouterId router, TimePoint now);
 
@@ -86,6 +86,7 @@ class WorkerCore final : private kvtransfer::HandoffListener {
   void submit(RouterId router, const proto::Submit& submit, TimePoint now);
   void reserve(RouterId router, const proto::Reserve& reserve, TimePoint now);
   void cancel(RouterId router, const proto::Cancel& cancel, TimePoint now);
+  void retarget(RouterId router, const proto::Retarget& retarget, TimePoint now);
 
   void joined(const kvtransfer::Joined& joined, TimePoint now) override;
   void sink_failed(const RequestKey& key, const Error& why) override;

@@ -45,8 +45,9 @@ struct RequestTrail {
   uint64_t prefill_queue_us = 0;
   uint64_t prefill_compute_us = 0;
   uint64_t exposed_transfer_us = 0;
-  uint32_t retries = 0;  // legs served anew after a failure
-  uint32_t resumes = 0;  // of these and of the preempted, those that went on in mid-answer
+  uint32_t retries = 0;    // legs served anew after a failure
+  uint32_t retargets = 0;  // of these, those whose KV another decode worker read
+  uint32_t resumes = 0;    // of these and of the preempted, those that went on in mid-answer
   uint32_t preemptions = 0;
   std::string_view stage;  // of one that was cancelled, where it was: see stage_of()
 };

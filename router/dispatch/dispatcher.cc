@@ -28,7 +28,7 @@ void Dispatcher::worker_lost(WorkerId worker, TimePoint now, Actions& actions) {
   std::vector<RequestId> served;
   for (const auto& [id, leg] : legs_) {
     const bool there = leg.placement.prefill == worker || leg.placement.decode == worker;
-    if (there && leg.state != Leg::State::kQueued) served.push_back(id);
+    if (there && is_placed(leg)) served.push_back(id);
   }
   std::ranges::sort(served);
   pool_.remove(worker);
@@ -39,7 +39,7 @@ void Dispatcher::worker_lost(WorkerId worker, TimePoint now, Actions& actions) {
     Leg& leg = it->second;
     if (leg.placement.decode != worker && prefill_is_over(leg)) {
       leg.placement.prefill = WorkerId{};
-    } else {
+    } else if (leg.placement.decode != worker || !seek_sink(leg, worker, now, actions)) {
       fail_leg(leg, worker, why, now, actions);
     }
   }
@@ -185,7 +185,8 @@ void Dispatcher::tick(TimePoint now, Actions& actions) {
   }
   std::vector<RequestId> unplaced;
   for (const auto& [id, leg] : legs_) {
-    const bool waits = leg.state == Leg::State::kQueued && leg.queue_deadline <= now;
+    const TimePoint until = leg.seeking ? leg.kv_until : leg.queue_deadline;
+    const bool waits = leg.state == Leg::State::kQueued && until <= now;
     const bool reserves = leg.state == Leg::State::kReserving && leg.reserve_deadline <= now;
     if (waits || reserves) unplaced.push_back(id);
   }
@@ -197,6 +198,7 @@ void Dispatcher::tick(TimePoint now, Actions& actions) {
 }
 
 void Dispatcher::time_out(Leg& leg, TimePoint now, Actions& actions) {
+  if (leg.state == Leg::State::kQueued && leg.seeking) return give_up_kv(leg, now, actions);
   if (leg.state == Leg::State::kQueued) {
     const double waited = to_seconds(limits_.queue_timeout);
     end_request(
@@ -206,6 +208,7 @@ void Dispatcher::time_out(Leg& leg, TimePoint now, Actions& actions) {
     return;
   }
   const WorkerId silent = leg.placement.decode;
+  if (seek_sink(leg, silent, now, actions)) return;
   fail_leg(leg, silent, error(Errc::kDeadlineExceeded, "a worker did not answer a reservation"),
            now, actions);
 }

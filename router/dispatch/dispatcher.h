@@ -21,10 +21,13 @@ struct DispatchLimits {
   size_t max_queued = 1024;              // requests that wait for a worker
   Duration queue_timeout = seconds(60);  // of a request's first placement
   Duration reserve_timeout = seconds(2);
-  uint32_t max_retries = 2;                // of a leg, after failures
-  uint32_t max_preemptions = 32;           // of a leg
+  uint32_t max_retries = 2;       // of a leg, after failures; and as often another may read its KV
+  uint32_t max_preemptions = 32;  // of a leg
   Duration min_backoff = milliseconds(5);  // of a worker that is full
   Duration max_backoff = seconds(1);
+  // How long KV that lost its decode worker waits for another; then it is computed anew. Below the
+  // workers' park_timeout.
+  Duration keep_kv = seconds(5);
 };
 
 // Requests of one model.
@@ -86,16 +89,24 @@ class Dispatcher {
   void enqueue(const Leg& leg);
   void unqueue(const Leg& leg);
   void pump(TimePoint now, Actions& actions);
+  bool try_to_place(Leg& leg, TimePoint now, Actions& actions);
+  void pump_queues(TimePoint now, Actions& actions);
   void start_leg(Leg& leg, Placement placement, TimePoint now, Actions& actions);
   void submit_leg(Leg& leg, TimePoint now, Actions& actions);
+  void retarget_leg(Leg& leg, Actions& actions);
   void settle_prompt(Leg& leg);
   void release(Leg& leg);
   void cancel_on_workers(const Leg& leg, std::optional<uint32_t> choice, Actions& actions);
+  void cancel_on(WorkerId worker, const Leg& leg, Generation generation,
+                 std::optional<uint32_t> choice, Actions& actions);
   bool leg_ended(const Leg& leg) const;
 
   // dispatcher_recovery.cc
   void refuse_leg(Leg& leg, WorkerId by, Duration retry_after, TimePoint now, Actions& actions);
   void fail_leg(Leg& leg, WorkerId by, const Error& why, TimePoint now, Actions& actions);
+  bool seek_sink(Leg& leg, WorkerId lost, TimePoint now, Actions& actions);
+  void leave_decode(Leg& leg, Actions& actions);
+  void give_up_kv(Leg& leg, TimePoint now, Actions& actions);
   void restart_leg(Leg& leg, TimePoint now, Actions& actions);
   void split_leg(Leg& leg, TimePoint now, Actions& actions);
   void preempt_choice(Leg& leg, uint32_t choice, TimePoint now, Actions& actions);
@@ -113,6 +124,7 @@ class Dispatcher {
   void on_handed_off(WorkerId from, const proto::HandedOff& done);
   void on_finished(WorkerId from, const proto::Finished& finished, Actions& actions);
   void on_failed(WorkerId from, const proto::Failed& failed, TimePoint now, Actions& actions);
+  void on_sink_lost(WorkerId from, const proto::SinkLost& lost, TimePoint now, Actions& actions);
   void on_preempted(WorkerId from, const proto::Preempted& preempted, TimePoint now,
                     Actions& actions);
   void on_load(WorkerId from, proto::Load&& load, Actions& actions);
@@ -128,6 +140,7 @@ class Dispatcher {
   std::unordered_map<RequestId, Leg> legs_;
   // Legs that wait for room, by model, oldest request first.
   std::map<std::string, std::set<std::pair<uint64_t, RequestId>>> queues_;
+  std::set<RequestId> seeking_;           // legs whose KV waits for a decode worker
   std::vector<proto::TokenEvent> ready_;  // scratch
   uint64_t refusals_ = 0;
   uint64_t stale_events_ = 0;

@@ -39,6 +39,9 @@ void Dispatcher::on_frame(WorkerId from, proto::Frame&& frame, TimePoint now, Ac
     case proto::Frame::kFailed:
       on_failed(from, frame.failed(), now, actions);
       break;
+    case proto::Frame::kSinkLost:
+      on_sink_lost(from, frame.sink_lost(), now, actions);
+      break;
     case proto::Frame::kPreempted:
       on_preempted(from, frame.preempted(), now, actions);
       break;
@@ -51,13 +54,18 @@ void Dispatcher::on_frame(WorkerId from, proto::Frame&& frame, TimePoint now, Ac
   pump(now, actions);
 }
 
+// What a prefill worker says before it hears of a new generation is as good as what it says later:
+// the KV is the same. A decode worker is believed about the current one only.
 Leg* Dispatcher::find_leg(WorkerId from, uint64_t id, uint64_t generation) {
   const auto it = legs_.find(RequestId(id));
-  const bool current =
-      it != legs_.end() && it->second.state != Leg::State::kQueued &&
-      it->second.generation.value == generation &&
-      (it->second.placement.prefill == from || it->second.placement.decode == from);
-  if (current) return &it->second;
+  if (it != legs_.end() && is_placed(it->second)) {
+    Leg& leg = it->second;
+    const bool newest = generation == leg.generation.value;
+    if (from == leg.placement.decode && newest) return &leg;
+    const bool known = leg.submitted.value <= generation && generation <= leg.generation.value;
+    const bool told = leg.seeking || leg.state == Leg::State::kRunning;
+    if (from == leg.placement.prefill && told && known) return &leg;
+  }
   ++stale_events_;
   return nullptr;
 }
@@ -167,8 +175,30 @@ void Dispatcher::on_failed(WorkerId from, const proto::Failed& failed, TimePoint
   } else if (code == Errc::kResourceExhausted && !leg->progressed) {
     refuse_leg(*leg, from, limits_.min_backoff, now, actions);
   } else {
+    // The decode worker's trouble, not the KV's.
+    const bool kv_lives = code == Errc::kUnavailable || code == Errc::kDeadlineExceeded;
+    if (!prefill_only && kv_lives && seek_sink(*leg, from, now, actions)) return;
+    // The KV that another was to read is gone; that its reader was lost has been counted.
+    if (prefill_only && code == Errc::kNotFound) return give_up_kv(*leg, now, actions);
     fail_leg(*leg, from, error(code, failed.message()), now, actions);
   }
+}
+
+void Dispatcher::on_sink_lost(WorkerId from, const proto::SinkLost& lost, TimePoint now,
+                              Actions& actions) {
+  Leg* leg = find_leg(from, lost.request(), lost.generation());
+  const bool served = leg != nullptr && from == leg->placement.prefill;
+  // Another sink is being sought already, or has been told of.
+  if (served && (leg->seeking || lost.generation() < leg->at_prefill.value)) return;
+  if (!served || leg->handed_off) {  // nobody needs that KV: it must not wait for its time-out
+    Leg gone;
+    gone.id = RequestId(lost.request());
+    return cancel_on(from, gone, Generation(lost.generation()), std::nullopt, actions);
+  }
+  const WorkerId decode = leg->placement.decode;
+  if (seek_sink(*leg, decode, now, actions)) return;
+  const Errc code = is_known(lost.code()) ? static_cast<Errc>(lost.code()) : Errc::kInternal;
+  fail_leg(*leg, decode, error(code, lost.message()), now, actions);
 }
 
 void Dispatcher::on_preempted(WorkerId from, const proto::Preempted& preempted, TimePoint now,

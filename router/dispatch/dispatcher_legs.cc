@@ -10,10 +10,15 @@ namespace baton::router {
 
 void Dispatcher::enqueue(const Leg& leg) {
   const RequestState& request = request_of(leg);
-  queues_[request.input.model].emplace(request.arrival, leg.id);
+  if (leg.seeking) {
+    seeking_.insert(leg.id);
+  } else {
+    queues_[request.input.model].emplace(request.arrival, leg.id);
+  }
 }
 
 void Dispatcher::unqueue(const Leg& leg) {
+  seeking_.erase(leg.id);
   const RequestState& request = request_of(leg);
   const auto it = queues_.find(request.input.model);
   if (it == queues_.end()) return;
@@ -21,24 +26,38 @@ void Dispatcher::unqueue(const Leg& leg) {
   if (it->second.empty()) queues_.erase(it);
 }
 
-// The oldest first, and nobody before it: a request of many choices is not starved by small ones.
+// KV that waits holds a prefill worker's blocks: it goes first.
 void Dispatcher::pump(TimePoint now, Actions& actions) {
+  for (auto it = seeking_.begin(); it != seeking_.end();) {
+    const auto here = it++;
+    Leg& leg = legs_.at(*here);
+    if (try_to_place(leg, now, actions)) seeking_.erase(here);
+  }
+  pump_queues(now, actions);
+}
+
+// The oldest first, and nobody before it: a request of many choices is not starved by small ones.
+void Dispatcher::pump_queues(TimePoint now, Actions& actions) {
   for (auto it = queues_.begin(); it != queues_.end();) {
     auto& [model, queue] = *it;
-    while (!queue.empty()) {
-      Leg& leg = legs_.at(queue.begin()->second);
-      const auto placement = place(pool_, {.model = model,
-                                           .choices = leg.num_choices,
-                                           .avoid = leg.avoid,
-                                           .now = now,
-                                           .turn = turn_});
-      if (!placement) break;
-      ++turn_;
+    while (!queue.empty() && try_to_place(legs_.at(queue.begin()->second), now, actions)) {
       queue.erase(queue.begin());
-      start_leg(leg, *placement, now, actions);
     }
     it = queue.empty() ? queues_.erase(it) : std::next(it);
   }
+}
+
+bool Dispatcher::try_to_place(Leg& leg, TimePoint now, Actions& actions) {
+  const auto placement = place(pool_, {.model = request_of(leg).input.model,
+                                       .choices = leg.num_choices,
+                                       .prefill = leg.seeking ? leg.placement.prefill : WorkerId{},
+                                       .avoid = leg.avoid,
+                                       .now = now,
+                                       .turn = turn_});
+  if (!placement) return false;
+  ++turn_;
+  start_leg(leg, *placement, now, actions);
+  return true;
 }
 
 // --- on workers ---------------------------------------------------------------------------------
@@ -48,9 +67,11 @@ void Dispatcher::start_leg(Leg& leg, Placement placement, TimePoint now, Actions
   Worker& prefill = *pool_.find(placement.prefill);
   Worker& decode = *pool_.find(placement.decode);
   leg.placement = placement;
-  leg.handed_off = leg.progressed = false;
-  leg.counted_prompt_tokens = request.input.prompt.size() + leg.tokens.size();
-  prefill.placed_prompt_tokens += leg.counted_prompt_tokens;
+  if (!leg.seeking) {
+    leg.handed_off = leg.progressed = false;
+    leg.counted_prompt_tokens = request.input.prompt.size() + leg.tokens.size();
+    prefill.placed_prompt_tokens += leg.counted_prompt_tokens;
+  }
   decode.placed_sequences += leg.num_choices;
   RequestTrail& trail = request.trail;
   if (!trail.placed) trail.placed = now;
@@ -74,12 +95,28 @@ void Dispatcher::submit_leg(Leg& leg, TimePoint now, Actions& actions) {
   if (leg.state == Leg::State::kReserving) --pool_.find(leg.placement.decode)->reserving;
   leg.state = Leg::State::kRunning;
   if (!request.trail.granted) request.trail.granted = now;
+  if (leg.seeking) return retarget_leg(leg, actions);
+  leg.submitted = leg.at_prefill = leg.generation;
   proto::Frame frame;
   proto::Submit& submit = *frame.mutable_submit();
   *submit.mutable_spec() = make_spec(request, leg, now);
   submit.set_sink(leg.placement.mixed() ? 0 : leg.placement.decode.value);
   submit.set_prompt_logprobs(request.wants_scores() ? request.input.prompt_logprobs : -1);
   actions.sends.push_back({leg.placement.prefill, std::move(frame)});
+}
+
+// The decode worker that has reserved reads what prefill has, under the leg's new generation.
+void Dispatcher::retarget_leg(Leg& leg, Actions& actions) {
+  proto::Frame frame;
+  proto::Retarget& retarget = *frame.mutable_retarget();
+  retarget.set_request(leg.id.value);
+  retarget.set_generation(leg.at_prefill.value);
+  retarget.set_next_generation(leg.generation.value);
+  retarget.set_sink(leg.placement.decode.value);
+  actions.sends.push_back({leg.placement.prefill, std::move(frame)});
+  leg.at_prefill = leg.generation;
+  leg.seeking = false;
+  ++request_of(leg).trail.retargets;
 }
 
 // The prompt is computed, or will not be: it no longer counts as queued.
@@ -90,9 +127,9 @@ void Dispatcher::settle_prompt(Leg& leg) {
   leg.counted_prompt_tokens = 0;
 }
 
-// Takes the leg off its workers' counts. A lost worker has none.
+// Takes the leg off its workers' counts (a lost worker has none) and from what seeks a sink.
 void Dispatcher::release(Leg& leg) {
-  if (leg.state == Leg::State::kQueued) return;
+  if (!is_placed(leg)) return;
   settle_prompt(leg);
   if (Worker* decode = pool_.find(leg.placement.decode)) {
     decode->placed_sequences -= leg.num_choices;
@@ -100,25 +137,30 @@ void Dispatcher::release(Leg& leg) {
   }
   leg.state = Leg::State::kQueued;
   leg.placement = {};
+  leg.seeking = false;
+  seeking_.erase(leg.id);
 }
 
 // `choice`: only that one; nothing: the whole leg.
 void Dispatcher::cancel_on_workers(const Leg& leg, std::optional<uint32_t> choice,
                                    Actions& actions) {
-  if (leg.state == Leg::State::kQueued) return;
-  const auto cancel_on = [&](WorkerId worker) {
-    if (!pool_.find(worker)) return;
-    proto::Frame frame;
-    proto::Cancel& cancel = *frame.mutable_cancel();
-    cancel.set_request(leg.id.value);
-    cancel.set_generation(leg.generation.value);
-    cancel.set_one_choice(choice.has_value());
-    cancel.set_choice(choice.value_or(0));
-    actions.sends.push_back({worker, std::move(frame)});
-  };
-  cancel_on(leg.placement.decode);
-  const bool at_prefill = leg.state == Leg::State::kRunning && !leg.handed_off;
-  if (at_prefill && !leg.placement.mixed()) cancel_on(leg.placement.prefill);
+  if (!is_placed(leg)) return;
+  cancel_on(leg.placement.decode, leg, leg.generation, choice, actions);
+  const bool at_prefill = leg.seeking || (leg.state == Leg::State::kRunning && !leg.handed_off);
+  if (!at_prefill || leg.placement.mixed()) return;
+  cancel_on(leg.placement.prefill, leg, leg.at_prefill, choice, actions);
+}
+
+void Dispatcher::cancel_on(WorkerId worker, const Leg& leg, Generation generation,
+                           std::optional<uint32_t> choice, Actions& actions) {
+  if (!pool_.find(worker)) return;
+  proto::Frame frame;
+  proto::Cancel& cancel = *frame.mutable_cancel();
+  cancel.set_request(leg.id.value);
+  cancel.set_generation(generation.value);
+  cancel.set_one_choice(choice.has_value());
+  cancel.set_choice(choice.value_or(0));
+  actions.sends.push_back({worker, std::move(frame)});
 }
 
 bool Dispatcher::leg_ended(const Leg& leg) const {

@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
+#include "common/net/protocol.h"
 #include "router/dispatch/dispatcher.h"
 
 namespace baton::router {
@@ -14,10 +16,52 @@ void Dispatcher::refuse_leg(Leg& leg, WorkerId by, Duration retry_after, TimePoi
   if (Worker* worker = pool_.find(by)) {
     worker->full_until = now + std::clamp(retry_after, limits_.min_backoff, limits_.max_backoff);
   }
+  if (leg.seeking && by == leg.placement.decode) {  // its KV waits on
+    leave_decode(leg, actions);
+  } else {
+    cancel_on_workers(leg, std::nullopt, actions);
+    release(leg);
+    ++leg.generation.value;
+  }
+  enqueue(leg);
+}
+
+// The decode worker is out of it, but another can read what prefill has, or still computes. False:
+// there is nothing to read, or it was tried often enough.
+bool Dispatcher::seek_sink(Leg& leg, WorkerId lost, TimePoint now, Actions& actions) {
+  const Worker* prefill = pool_.find(leg.placement.prefill);
+  const bool kept = (leg.seeking || leg.state == Leg::State::kRunning) && !leg.handed_off &&
+                    !leg.placement.mixed() && lost != leg.placement.prefill;
+  if (!kept || prefill == nullptr || leg.sinks_lost >= limits_.max_retries ||
+      prefill->hello.protocol_max() < net::kProtocolRetarget) {
+    return false;
+  }
+  leave_decode(leg, actions);
+  if (!std::exchange(leg.seeking, true)) leg.kv_until = now + limits_.keep_kv;
+  ++leg.sinks_lost;
+  ++request_of(leg).trail.retries;
+  leg.avoid = lost;
+  enqueue(leg);
+  return true;
+}
+
+// Off its decode worker, but not off the prefill worker that holds its KV.
+void Dispatcher::leave_decode(Leg& leg, Actions& actions) {
+  cancel_on(leg.placement.decode, leg, leg.generation, std::nullopt, actions);
+  if (Worker* decode = pool_.find(leg.placement.decode)) {
+    decode->placed_sequences -= leg.num_choices;
+    if (leg.state == Leg::State::kReserving) --decode->reserving;
+  }
+  leg.placement.decode = {};
+  leg.state = Leg::State::kQueued;
+  ++leg.generation.value;
+}
+
+// Nobody had room to read it in time: its blocks are better used otherwise.
+void Dispatcher::give_up_kv(Leg& leg, TimePoint now, Actions& actions) {
   cancel_on_workers(leg, std::nullopt, actions);
   release(leg);
-  ++leg.generation.value;
-  enqueue(leg);
+  restart_leg(leg, now, actions);
 }
 
 void Dispatcher::fail_leg(Leg& leg, WorkerId by, const Error& why, TimePoint now,
@@ -88,11 +132,13 @@ void Dispatcher::preempt_choice(Leg& leg, uint32_t choice, TimePoint now, Action
 // A leg of its own for a choice that `from` no longer serves.
 void Dispatcher::move_choice(const Leg& from, uint32_t choice, TimePoint now, Actions& actions) {
   if (end_unspoken(from.request, choice, actions)) return;
-  const uint32_t retries = from.retries, preemptions = from.preemptions;
+  const uint32_t retries = from.retries, sinks_lost = from.sinks_lost,
+                 preemptions = from.preemptions;
   const WorkerId avoid = from.avoid;
   Leg& leg = new_leg(request_of(from), from.request, RequestId(next_id_++));
   leg.first_choice = choice;
   leg.retries = retries;
+  leg.sinks_lost = sinks_lost;
   leg.preemptions = preemptions;
   leg.avoid = avoid;
   aim_leg(leg, now);

@@ -36,7 +36,10 @@ double penalty(const Worker& worker, const PlacementQuery& query) {
 void add_pairs(const WorkerPool& pool, const Worker& decode, const PlacementQuery& query,
                std::vector<Candidate>& candidates) {
   for (const auto& [id, prefill] : pool.workers()) {
-    if (!may_serve(prefill, proto::ROLE_PREFILL, query) || !is_paired(decode, prefill)) continue;
+    const bool holds_kv = id == query.prefill;
+    if (query.prefill != WorkerId{} && !holds_kv) continue;
+    if (!holds_kv && !may_serve(prefill, proto::ROLE_PREFILL, query)) continue;
+    if (!is_paired(decode, prefill)) continue;
     candidates.push_back({{prefill.id, decode.id},
                           prefill_load(prefill) + decode_load(decode) + penalty(prefill, query) +
                               penalty(decode, query)});
@@ -63,7 +66,7 @@ std::optional<Placement> place(const WorkerPool& pool, const PlacementQuery& que
   std::vector<Candidate> candidates;
   for (const auto& [id, worker] : pool.workers()) {
     if (!has_room(worker, query)) continue;
-    if (may_serve(worker, proto::ROLE_MIXED, query)) {
+    if (query.prefill == WorkerId{} && may_serve(worker, proto::ROLE_MIXED, query)) {
       candidates.push_back(
           {{id, id}, prefill_load(worker) + decode_load(worker) + penalty(worker, query)});
     } else if (may_serve(worker, proto::ROLE_DECODE, query)) {

@@ -18,7 +18,8 @@ struct Placement {
 struct PlacementQuery {
   std::string_view model;
   uint32_t choices = 1;
-  WorkerId avoid;  // taken only if nothing else can serve (it failed this request before)
+  WorkerId prefill;  // if set: pairs with this one only, whatever else it is doing
+  WorkerId avoid;    // taken only if nothing else can serve (it failed this request before)
   TimePoint now;
   uint64_t turn = 0;  // equals among the least loaded take turns by it
 };

@@ -11,6 +11,7 @@ bool Leg::has(uint32_t choice) const {
 }
 
 std::string_view stage_of(const Leg& leg) {
+  if (leg.seeking) return "transfer";
   if (leg.state == Leg::State::kQueued) return "queue";
   if (leg.state == Leg::State::kReserving) return "reserve";
   if (leg.handed_off) return "decode";

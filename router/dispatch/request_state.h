@@ -31,7 +31,13 @@ struct Leg {
   uint64_t counted_prompt_tokens = 0;  // as queued on the prefill worker
   bool handed_off = false;             // decode has all it needs of prefill
   bool progressed = false;             // a token of this generation arrived
+  // Its decode worker was lost, and the KV that prefill has, or still computes, waits for another:
+  // queued, or reserving one. placement.prefill is where, until kv_until.
+  bool seeking = false;
+  TimePoint kv_until;
+  Generation submitted, at_prefill;  // when prefill got it, and by which it knows the leg now
   uint32_t retries = 0;
+  uint32_t sinks_lost = 0;  // as often as it may be retried, it may lose its decode worker
   uint32_t preemptions = 0;
   WorkerId avoid;               // failed it last
   std::vector<uint32_t> moved;  // choices that were preempted and are served by other legs
@@ -39,6 +45,9 @@ struct Leg {
   uint32_t end_choice() const { return first_choice + num_choices; }
   bool has(uint32_t choice) const;
 };
+
+// Whether workers have something of it.
+inline bool is_placed(const Leg& leg) { return leg.state != Leg::State::kQueued || leg.seeking; }
 
 // How far it has come: queue, reserve, prefill, transfer (a token is there, decode still reads) or
 // decode.

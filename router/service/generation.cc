@@ -311,10 +311,11 @@ void Generation::note(std::string_view finish) {
   const double ttft = clock.first ? to_ms(*clock.first - exchange_->head().received) : 0.0;
   std::string text = fmt::format(
       "model={} finish={} prompt_tokens={} output_tokens={} ttft_ms={:.1f} prefill={} decode={} "
-      "retries={} resumes={}",
+      "retries={} retargets={} resumes={}",
       context_.model.name(), finish, job_.prompt_tokens(), completion_tokens_, ttft,
       trail_.prefill_worker.empty() ? "-" : trail_.prefill_worker,
-      trail_.decode_worker.empty() ? "-" : trail_.decode_worker, trail_.retries, trail_.resumes);
+      trail_.decode_worker.empty() ? "-" : trail_.decode_worker, trail_.retries, trail_.retargets,
+      trail_.resumes);
   if (!trail_.stage.empty()) text += fmt::format(" stage={}", trail_.stage);
   if (!job_.unknown.empty()) text += fmt::format(" ignored={}", fmt::join(job_.unknown, ","));
   exchange_->note(std::move(text));

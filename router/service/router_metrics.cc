@@ -108,6 +108,8 @@ void RouterMetrics::observe(ModelMetrics& model, const RequestTrail& trail) {
     metrics_.counter(name, help).Increment(n);
   };
   count("baton_router_retries_total", "Placements repeated after a failure.", trail.retries);
+  count("baton_router_retargets_total", "Retries in which another decode worker read the KV.",
+        trail.retargets);
   count("baton_router_resumes_total", "Choices that went on in mid-answer.", trail.resumes);
   count("baton_router_preemptions_total", "Choices that a decode worker gave up.",
         trail.preemptions);

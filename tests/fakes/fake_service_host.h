@@ -10,11 +10,13 @@ namespace baton::fakes {
 // Keeps what a service says to routers, and counts what it asks for.
 struct FakeServiceHost final : serving::ServiceHost {
   void send(RouterId, const proto::Frame& frame) override { frames.push_back(frame); }
+  uint32_t protocol(RouterId) const override { return router_protocol; }
   void work_added() override { ++works_added; }
   void handoff_touched() override {}
 
   std::vector<proto::Frame> frames;
   int works_added = 0;
+  uint32_t router_protocol = 1;
 };
 
 // Hears of hand-offs and does nothing; tests override what they care for.

@@ -219,10 +219,11 @@ TEST_F(SourceTest, WhatNobodyHasRoomForIsBoundedBeforeItIsComputed) {
   credit(key(1));  // it waits no longer
   EXPECT_EQ(source_.waiting_blocks(), 0u);
   ASSERT_TRUE(begin(key(2)));
-  // Without its sink it waits again; it is kept, but nothing more may begin.
+  // Without its sink it would wait again, and that is too much.
   source_.peer_lost(kSink, at(0), actions_);
-  EXPECT_EQ(source_.waiting_blocks(), 6u);
-  EXPECT_EQ(begin(key(3)).error().code, Errc::kResourceExhausted);
+  EXPECT_EQ(source_.waiting_blocks(), 3u);
+  ASSERT_EQ(took<SourceFailed>().size(), 1u);
+  EXPECT_EQ(took<SourceFailed>()[0].error.code, Errc::kResourceExhausted);
 }
 
 TEST_F(SourceTest, WhatIsGrantedIsComputedAndParkedWhateverWaits) {

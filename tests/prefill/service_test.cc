@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "common/kvcache/digest.h"
+#include "common/net/protocol.h"
 #include "kvtransfer/loopback_transport.h"
 #include "tests/fakes/fake_engine.h"
 #include "tests/fakes/fake_service_host.h"
@@ -149,6 +150,53 @@ TEST_F(ServiceTest, CachedBlocksThatDoNotMatchAreForgottenWhileTheRestIsComputed
   finish(batch);
   EXPECT_EQ(blocks_found(second), 0u);
   EXPECT_EQ(pool_.counts().active, 0u);
+  EXPECT_TRUE(service_->idle());
+}
+
+TEST_F(ServiceTest, KvOutlivesItsSinkAndIsReadByAnother) {
+  host_.router_protocol = net::kProtocolRetarget;
+  const PrefillRequest r = request(1, 10);
+  reserve(r);
+  settle();
+  service_->submit(r, kSink, kNow);
+  engine::StepBatch batch = plan();
+  source_->remove_peer(kSink, kNow);
+  ASSERT_EQ(host_.frames.size(), 1u);
+  EXPECT_EQ(host_.frames[0].sink_lost().request(), 1u);
+  EXPECT_EQ(host_.frames[0].sink_lost().generation(), r.request.key.generation.value);
+  EXPECT_EQ(service_->snapshot().running, 1u) << "it computes on";
+
+  RequestKey renamed = r.request.key;
+  ++renamed.generation.value;
+  service_->retarget(r.request.key, renamed.generation, kSink, kNow);
+  EXPECT_FALSE(service_->has(r.request.key));
+  ASSERT_TRUE(service_->has(renamed));
+  host_.frames.clear();
+  finish(batch);  // what was in flight belongs to the new name
+  ASSERT_EQ(host_.frames.size(), 2u);
+  EXPECT_EQ(host_.frames[0].tokens().tokens(0).generation(), renamed.generation.value);
+  EXPECT_EQ(service_->snapshot().held, 1u);
+  service_->cancel(renamed, kNow);
+  EXPECT_TRUE(service_->idle());
+  EXPECT_EQ(pool_.counts().active, 0u);
+}
+
+TEST_F(ServiceTest, RetargetOfWhatIsGoneIsAnsweredUnderItsNewName) {
+  const PrefillRequest r = request(1, 10);
+  service_->retarget(r.request.key, Generation{7}, kSink, kNow);
+  ASSERT_EQ(host_.frames.size(), 1u);
+  EXPECT_EQ(host_.frames[0].failed().generation(), 7u);
+  EXPECT_TRUE(host_.frames[0].failed().retryable());
+}
+
+TEST_F(ServiceTest, ARouterOfTheOldProtocolIsToldOfAFailure) {
+  const PrefillRequest r = request(1, 10);
+  reserve(r);
+  settle();
+  service_->submit(r, kSink, kNow);
+  source_->remove_peer(kSink, kNow);
+  ASSERT_EQ(host_.frames.size(), 1u);
+  EXPECT_TRUE(host_.frames[0].failed().retryable());
   EXPECT_TRUE(service_->idle());
 }
 

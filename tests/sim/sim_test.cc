@@ -26,6 +26,7 @@ TEST_F(Sim, NothingIsWrongInAnySeedAndEveryFaultHappens) {
   // The worlds are harsh, but not so harsh that nothing is tested.
   EXPECT_GT(all.tally.answered, all.tally.requests * 8 / 10);
   EXPECT_GT(all.tally.retries, 0u);
+  EXPECT_GT(all.tally.retargets, 0u);
   EXPECT_GT(all.tally.resumes, 0u);
   EXPECT_GT(all.tally.preemptions, 0u);
   EXPECT_GT(all.tally.handed_off_bytes, 0u);

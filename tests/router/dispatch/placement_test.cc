@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "common/net/protocol.h"
 #include "tests/router/dispatch/dispatcher_fixture.h"
 
 namespace baton::router {
@@ -144,7 +145,8 @@ TEST_F(PlacementTest, HellosThatCannotBeAreRefused) {
     change(hello);
     return !pool_.add(hello, "");
   };
-  EXPECT_TRUE(refused([](auto& h) { h.set_protocol_min(2), h.set_protocol_max(3); }));
+  EXPECT_TRUE(
+      refused([](auto& h) { h.set_protocol_min(net::kProtocolMax + 1), h.set_protocol_max(99); }));
   EXPECT_TRUE(refused([](auto& h) { h.set_protocol_max(0); }));
   EXPECT_TRUE(refused([](auto& h) { h.set_worker(0); }));
   EXPECT_TRUE(refused([](auto& h) { h.set_name("a\nb"); }));
