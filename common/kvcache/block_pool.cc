@@ -4,9 +4,8 @@
 
 namespace baton::kvcache {
 
-BlockPool::BlockPool(uint32_t num_blocks) : blocks_(num_blocks), index_(num_blocks) {
-  free_.reserve(num_blocks);
-  for (uint32_t i = num_blocks; i-- > 0;) free_.push_back(BlockId{i});
+BlockPool::BlockPool(uint32_t num_blocks)
+    : blocks_(num_blocks), free_(num_blocks), index_(num_blocks) {
   counts_.free = num_blocks;
 }
 
@@ -32,14 +31,13 @@ void BlockPool::move_to(Block& block, BlockState state) {
 
 bool BlockPool::allocate(uint32_t n, std::vector<BlockId>& out) {
   if (n > available()) return false;
+  while (counts_.free < n) evict_oldest();
   for (; n > 0; --n) out.push_back(take_free());
   return true;
 }
 
 BlockId BlockPool::take_free() {
-  if (free_.empty()) evict_oldest();
-  const BlockId id = free_.back();
-  free_.pop_back();
+  const BlockId id = free_.take_lowest();
   Block& block = at(id);
   move_to(block, BlockState::kActive);
   block.references = 1;
@@ -58,7 +56,7 @@ void BlockPool::make_free(BlockId id) {
   if (block.found) index_.erase(block.hash);
   block.hashed = block.found = false;
   move_to(block, BlockState::kFree);
-  free_.push_back(id);
+  free_.insert(id);
 }
 
 void BlockPool::make_cached(BlockId id) {
@@ -200,6 +198,7 @@ bool BlockPool::consistent() const {
     if (block.state == BlockState::kCached && !block.found) return false;
     if (block.hashed && !active && block.state != BlockState::kCached) return false;
     if (block.found && (!block.hashed || index_.find(block.hash) != BlockId{i})) return false;
+    if (free_.contains(BlockId{i}) != (block.state == BlockState::kFree)) return false;
     found += block.found;
   }
   uint32_t linked = 0;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/base/ids.h"
+#include "common/kvcache/free_blocks.h"
 #include "common/kvcache/prefix.h"
 #include "common/kvcache/prefix_index.h"
 
@@ -32,7 +33,8 @@ class BlockPool {
   explicit BlockPool(uint32_t num_blocks);
 
   // Appends n blocks to `out`, each active with one reference and a new generation; or changes
-  // nothing and returns false. Takes free blocks first, then the least recently used cached ones.
+  // nothing and returns false. Takes free blocks first, then the least recently used cached ones;
+  // of the free ones the lowest ids, in ascending order, so that tables are made of few runs.
   bool allocate(uint32_t n, std::vector<BlockId>& out);
   void ref(BlockId block);  // active
   // Gives back one reference. The last one leaves a block with a hash cached, any other free.
@@ -92,7 +94,7 @@ class BlockPool {
   void unlink(BlockId block);
 
   std::vector<Block> blocks_;  // [BlockId]
-  std::vector<BlockId> free_;  // a stack; the lowest ids of a fresh pool come first
+  FreeBlocks free_;
   PrefixIndex index_;
   BlockCounts counts_;
   uint32_t oldest_ = kNone, newest_ = kNone;  // ends of the cached, by last use

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <random>
+
 namespace baton::kvcache {
 namespace {
 
@@ -37,6 +40,32 @@ TEST(BlockPool, AllocatesAllOrNothing) {
   pool.release(table);
   EXPECT_EQ(pool.counts(), (BlockCounts{.free = 4}));
   EXPECT_TRUE(pool.consistent());
+}
+
+// After any churn: the lowest free ids, in order, so that tables are made of few runs.
+TEST(BlockPool, HandsOutTheLowestIdsInOrder) {
+  BlockPool pool(5000);
+  std::vector<BlockId> table, again;
+  ASSERT_TRUE(pool.allocate(5000, table));
+  EXPECT_TRUE(std::ranges::is_sorted(table));
+  EXPECT_EQ(table.back(), BlockId{4999});
+  std::vector<BlockId> given;
+  for (size_t i = 0; i < table.size(); i += 1 + i % 7) given.push_back(table[i]);
+  std::vector<BlockId> shuffled = given;
+  std::ranges::shuffle(shuffled, std::mt19937(1));
+  pool.release(shuffled);
+  ASSERT_TRUE(pool.allocate(static_cast<uint32_t>(given.size()), again));
+  EXPECT_EQ(again, given);
+}
+
+// A chain is evicted from its leaf, and yet comes back in order.
+TEST(BlockPool, EvictedBlocksAreHandedOutInOrderToo) {
+  BlockPool pool(8);
+  const auto chained = hold(pool, chain(1, 6));
+  pool.release(chained);
+  std::vector<BlockId> table;
+  ASSERT_TRUE(pool.allocate(8, table));
+  EXPECT_TRUE(std::ranges::is_sorted(table));
 }
 
 TEST(BlockPool, LastReferenceDecides) {
