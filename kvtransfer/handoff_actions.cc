@@ -72,7 +72,10 @@ void Driver::execute(SinkLost& action, TimePoint now) {
   listener_.source_sink_lost(action.key, action.error, now);
 }
 
-void Driver::execute(StartRead& action, TimePoint) { pending_reads_.push_back(std::move(action)); }
+void Driver::execute(StartRead& action, TimePoint) {
+  const uint32_t begin = action.range.token_begin;
+  pending_reads_.push_back({std::move(action), begin, 0});
+}
 
 void Driver::execute(Joined& action, TimePoint now) {
   metrics_.joined(action.timings);

@@ -60,6 +60,7 @@ bool Driver::poll(TimePoint now) {
       run(now);
     }
   }
+  source_.announce_ready(source_actions_);
   source_.tick(now, source_actions_);
   sink_.tick(now, sink_actions_);
   if (next_heartbeat_ <= now) heartbeat(now);

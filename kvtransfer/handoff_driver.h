@@ -62,7 +62,7 @@ struct HandoffConfig {
   // Bounds.
   uint32_t max_handoffs = 4096;  // each way
   uint32_t max_parked_blocks = UINT32_MAX;
-  uint64_t read_bytes = 256u << 10;
+  uint64_t read_bytes = 1u << 20;    // of one read, or of one turn of a copy; about
   uint64_t window_bytes = 4u << 20;  // also the bytes that one poll() reads at most, about
   uint32_t window_reads = 64;
 
@@ -104,6 +104,7 @@ class HandoffDriver {
 
   // --- as the source; see Source ---
   virtual status begin(const SourceBegin& begin, TimePoint now) = 0;
+  // What becomes ready between two poll()s is announced together.
   virtual status layers_done(const HandoffKey& key, const LayersDone& done, TimePoint now) = 0;
   virtual status finished(const HandoffKey& key, std::span<const TokenId> first_tokens,
                           TimePoint now) = 0;

@@ -74,7 +74,8 @@ class Driver final : public HandoffDriver {
   bool poll(TimePoint now) override;
   int event_fd() const override { return transport_->event_fd(); }
   result<bool> arm() override {
-    return pending_reads_.empty() ? transport_->arm() : result<bool>(false);
+    if (!pending_reads_.empty() || source_.anything_ready()) return false;
+    return transport_->arm();
   }
   TimePoint next_deadline() const override {
     return std::min({source_.next_deadline(), sink_.next_deadline(), next_heartbeat_});
@@ -135,8 +136,15 @@ class Driver final : public HandoffDriver {
   void execute(DigestMismatch& action, TimePoint now);
   void send_now(WorkerId to, const std::string& payload, TimePoint now);
 
+  // A read that waits for its turn; of a direct peer's (peer_table.h), how far it is copied.
+  struct PendingRead {
+    StartRead read;
+    uint32_t copied_to = 0;   // position in the sequence
+    uint64_t digest_sum = 0;  // of what is copied
+  };
   void start_reads(TimePoint now);
-  void start_read(StartRead read, TimePoint now);
+  uint64_t start_read(PendingRead pending, TimePoint now);
+  uint64_t copy_some(PendingRead pending, const Peer& peer, TimePoint now);
   void check_read(const StartRead& read, TimePoint now);
   void end_read(const StartRead& read, uint64_t digest, TimePoint now);
 
@@ -155,8 +163,9 @@ class Driver final : public HandoffDriver {
   bool running_ = false;
   SourceActions source_actions_;
   SinkActions sink_actions_;
-  std::deque<StartRead> pending_reads_;
+  std::deque<PendingRead> pending_reads_;
   std::unordered_map<uint64_t, StartRead> reads_;  // by cookie, under way
+  std::vector<Segment> segments_;                  // scratch
   std::vector<GetOp> ops_;                         // scratch
   std::vector<TransportEvent> events_;             // scratch
 };

@@ -20,7 +20,8 @@ HandoffMetrics::HandoffMetrics(Metrics& m)
                                   "Reads whose digest was not the announced one")),
       metrics_(m),
       bytes_(m.counter("baton_kv_read_bytes_total", "Bytes of KV read from other workers")),
-      segments_(m.counter("baton_kv_read_segments_total", "Contiguous pieces that were read")),
+      segments_(m.counter("baton_kv_read_segments_total",
+                          "Descriptors of reads: runs, or pieces at equal distances")),
       reads_(m.counter("baton_kv_reads_total", "Reads, each checked as a whole")),
       rereads_(m.counter("baton_kv_rereads_total", "Reads that were done a second time")),
       ignored_(m.counter("baton_kv_ignored_messages_total",
@@ -48,7 +49,7 @@ HandoffMetrics::HandoffMetrics(Metrics& m)
 
 void HandoffMetrics::read(const StartRead& read, Duration since_announce) {
   uint64_t bytes = 0;
-  for (const Segment& segment : read.segments) bytes += segment.bytes;
+  for (const Segment& segment : read.segments) bytes += segment.total_bytes();
   reads_.Increment();
   segments_.Increment(static_cast<double>(read.segments.size()));
   bytes_.Increment(static_cast<double>(bytes));

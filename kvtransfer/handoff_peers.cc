@@ -19,13 +19,16 @@ status Driver::add_peer(const Hello& theirs, TimePoint now) {
   const Rank& rank = theirs.ranks[0];
   const std::string who = fmt::format("worker {:x}", theirs.worker.value);
   BATON_TRY(const PeerId connection, transport_->connect(rank.endpoint, who));
+  // What is the same bytes on both sides, and lies in memory that is mapped here, is copied here.
+  const bool direct =
+      lie_alike(theirs.layout, config_.layout) && !transport_->mapped(connection).empty();
   peers_.add({.worker = theirs.worker,
               .connection = connection,
-              .alike = lie_alike(theirs.layout, config_.layout),
+              .direct = direct,
               .pairing = pairing,
               .transport = transport_->in_force(connection),
               .last_heard = now});
-  sink_.add_source(theirs.worker, theirs.layout, rank.num_blocks);
+  sink_.add_source(theirs.worker, theirs.layout, rank.num_blocks, direct);
   next_heartbeat_ = std::min(next_heartbeat_, now + config_.heartbeat_every);
   send_now(theirs.worker, encode(Lease{}), now);
   run(now);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 
 #include "kvtransfer/copy_digest.h"
@@ -6,38 +7,40 @@
 
 // The driver's reads: started in turn, checked when they are here.
 namespace baton::kvtransfer {
+namespace {
+
+GetOp op_of(const Segment& s, std::byte* cache) {
+  return {s.source_offset, cache + s.sink_offset, s.bytes, s.count, s.source_stride, s.sink_stride};
+}
+
+}  // namespace
 
 // Starts what waits, as far as one poll() may go.
 void Driver::start_reads(TimePoint now) {
   uint64_t bytes = 0;
   while (!pending_reads_.empty() && bytes < config_.window_bytes) {
-    StartRead read = std::move(pending_reads_.front());
+    PendingRead next = std::move(pending_reads_.front());
     pending_reads_.pop_front();
-    for (const Segment& s : read.segments) bytes += s.bytes;
-    start_read(std::move(read), now);
+    bytes += start_read(std::move(next), now);
     run(now);
   }
 }
 
-void Driver::start_read(StartRead read, TimePoint now) {
+// Returns the bytes that were read or asked for.
+uint64_t Driver::start_read(PendingRead pending, TimePoint now) {
+  StartRead& read = pending.read;
   const Peer* peer = peers_.find(read.source);
   if (peer == nullptr) {
     sink_.read_failed(read.cookie, error(Errc::kUnavailable, "the prefill worker is gone"), now,
                       sink_actions_);
-    return;
+    return 0;
   }
-  if (peer->alike && config_.verify_digests) {
-    if (const auto mapped = transport_->mapped(peer->connection); !mapped.empty()) {
-      const uint64_t digest =
-          copy_digest(config_.layout, mapped.data(), {read.source_blocks, read.range.token_begin},
-                      cache_.data(), {read.blocks, read.first_token}, read.range);
-      end_read(read, digest, now);
-      return;
-    }
-  }
+  if (peer->direct) return copy_some(std::move(pending), *peer, now);
   ops_.clear();
+  uint64_t bytes = 0;
   for (const Segment& s : read.segments) {
-    ops_.push_back({s.source_offset, cache_.data() + s.sink_offset, s.bytes});
+    ops_.push_back(op_of(s, cache_.data()));
+    bytes += s.total_bytes();
   }
   const result<bool> done = transport_->get(peer->connection, ops_, read.cookie);
   if (!done) {
@@ -47,6 +50,39 @@ void Driver::start_read(StartRead read, TimePoint now) {
   } else {
     reads_.emplace(read.cookie, std::move(read));
   }
+  return bytes;
+}
+
+// Copies about read_bytes of a read, and puts the rest behind what else waits.
+uint64_t Driver::copy_some(PendingRead pending, const Peer& peer, TimePoint now) {
+  const StartRead& read = pending.read;
+  const kvcache::KvLayout& layout = config_.layout;
+  const uint64_t column_bytes =
+      (read.range.layer_end - read.range.layer_begin) * layout.layer_bytes();
+  const uint64_t columns =
+      std::min<uint64_t>(std::max<uint64_t>(config_.read_bytes / column_bytes, 1),
+                         layout.blocks_for(read.range.token_end - pending.copied_to));
+  KvRange part = read.range;
+  part.token_begin = pending.copied_to;
+  part.token_end = static_cast<uint32_t>(
+      std::min<uint64_t>(read.range.token_end, pending.copied_to + columns * layout.block_tokens));
+  const std::byte* source_cache = transport_->mapped(peer.connection).data();
+  const BlockRun source{read.source_blocks, read.range.token_begin};
+  const BlockRun sink{read.blocks, read.first_token};
+  if (config_.verify_digests) {
+    pending.digest_sum += copy_digest(layout, source_cache, source, cache_.data(), sink, part);
+  } else {
+    segments_.clear();
+    plan_transfer(layout, source, layout, sink, part, segments_);
+    for (const Segment& s : segments_) copy_pieces(op_of(s, cache_.data()), source_cache);
+  }
+  pending.copied_to = part.token_end;
+  if (pending.copied_to < read.range.token_end) {
+    pending_reads_.push_back(std::move(pending));
+  } else {
+    end_read(read, config_.verify_digests ? pending.digest_sum : read.announced_digest, now);
+  }
+  return columns * column_bytes;
 }
 
 void Driver::on_get_end(const TransportEvent& event, TimePoint now) {

@@ -235,19 +235,24 @@ result<PeerId> Hub::connect(uint32_t id, const Endpoint& remote) {
 }
 
 void Hub::copy(const Node& remote, const PendingGet& get) {
-  const size_t whole = get.torn ? get.ops.size() / 2 : get.ops.size();
-  for (size_t i = 0; i < get.ops.size(); ++i) {
-    const GetOp& op = get.ops[i];
-    const uint64_t bytes = i < whole ? op.bytes : op.bytes / 2;
-    std::memcpy(op.local, remote.memory.get() + op.remote_offset, get.torn ? bytes : op.bytes);
-    for (auto it = remote.damaged.lower_bound(op.remote_offset);
-         it != remote.damaged.end() && *it < op.remote_offset + op.bytes; ++it) {
-      op.local[*it - op.remote_offset] ^= std::byte{0x10};
+  uint64_t pieces = 0, piece = 0;
+  for (const GetOp& op : get.ops) pieces += op.count;
+  const uint64_t whole = get.torn ? pieces / 2 : pieces;
+  for (const GetOp& op : get.ops) {
+    for (uint64_t i = 0; i < op.count; ++i, ++piece) {
+      const uint64_t from = op.remote_offset + i * op.remote_stride;
+      std::byte* to = op.local + i * op.local_stride;
+      std::memcpy(to, remote.memory.get() + from, piece < whole ? op.bytes : op.bytes / 2);
+      for (auto it = remote.damaged.lower_bound(from);
+           it != remote.damaged.end() && *it < from + op.bytes; ++it) {
+        to[*it - from] ^= std::byte{0x10};
+      }
     }
   }
   if (get.corrupts) {
     const GetOp& op = get.ops[random_() % get.ops.size()];
-    op.local[random_() % op.bytes] ^= std::byte{1} << (random_() % 8);
+    const uint64_t piece = random_() % op.count;
+    op.local[piece * op.local_stride + random_() % op.bytes] ^= std::byte{1} << (random_() % 8);
   }
 }
 
@@ -258,8 +263,8 @@ result<bool> Hub::get(uint32_t id, PeerId peer, std::span<const GetOp> ops, uint
   if (link == node.links.end()) return error(Errc::kInvalidArgument, "get: unknown peer");
   const Node& remote = nodes_.at(link->second.remote);
   for (const GetOp& op : ops) {
-    const uint64_t bytes = remote.endpoint.region.bytes;
-    if (op.bytes == 0 || op.remote_offset > bytes || op.bytes > bytes - op.remote_offset) {
+    if (!lies_within(op.remote_offset, op.bytes, op.count, op.remote_stride,
+                     remote.endpoint.region.bytes)) {
       return error(Errc::kInvalidArgument, "get: outside the peer's region");
     }
   }

@@ -18,8 +18,10 @@
 // prompt and holds its KV; the sink reads it and decodes. docs/handoff.md tells the whole story.
 namespace baton::kvtransfer {
 
-inline constexpr uint32_t kProtocolMin = 1;
-inline constexpr uint32_t kProtocolMax = 1;
+// 2: a read over the network asks for strided ranges (wire_read.h). Nothing of 1 is spoken any
+// more.
+inline constexpr uint32_t kProtocolMin = 2;
+inline constexpr uint32_t kProtocolMax = 2;
 
 // Caps on what a peer may send; the codec refuses more.
 inline constexpr size_t kMaxMessageBytes = 192u << 10;

@@ -16,7 +16,7 @@ namespace baton::kvtransfer {
 struct Peer {
   WorkerId worker;
   PeerId connection;
-  bool alike = false;  // its layout lies as ours
+  bool direct = false;  // its memory is mapped and its layout lies as ours: it is copied here
   Pairing pairing;
   std::string transport;           // in force
   bool up = false;                 // it has sent something: it knows us, and may be sent to

@@ -9,11 +9,17 @@
 
 namespace baton::kvtransfer {
 
-// One contiguous copy, in bytes from the start of each side's cache.
+// `count` copies of `bytes` each, in bytes from the start of each side's cache. One piece is one
+// run, with strides of zero; between pieces each side steps by its stride, which is at least
+// `bytes`.
 struct Segment {
   uint64_t source_offset = 0;
   uint64_t sink_offset = 0;
   uint64_t bytes = 0;
+  uint64_t count = 1;
+  uint64_t source_stride = 0, sink_stride = 0;
+
+  uint64_t total_bytes() const { return count * bytes; }
   friend bool operator==(const Segment&, const Segment&) = default;
 };
 
@@ -34,7 +40,9 @@ struct KvRange {
 bool lie_alike(const kvcache::KvLayout& a, const kvcache::KvLayout& b);
 
 // Appends to `segments` the copies that bring `range` from the source's blocks into the sink's:
-// every vector of a head that both hold, once, each at its place. Neighbours are merged. The
+// every vector of a head that both hold, once, each at its place. Neighbours are merged: where
+// blocks that follow each other in the sequence do so on both sides, or stand apart by equal steps
+// upwards, all layers of them are one run and some layers of them one strided segment. The
 // layouts agree in layers, planes, vector_bytes and total_heads (compat.h); block_tokens and head
 // ranges may differ. Where the range ends within a block, the rest of the smaller block is copied
 // too: one run instead of one a head, and nobody reads beyond the sequence's end.

@@ -57,11 +57,14 @@ class Raw final : public RawUcx {
     param.user_data = this;
     param.memh = worker_->memory();
     for (const GetOp& op : ops) {
-      while (under_way_ >= window) BATON_CHECK_OK(wait(-1));
-      const ucs_status_ptr_t request =
-          ucp_get_nbx(ep_, op.local, op.bytes, base_ + op.remote_offset, rkey_, &param);
-      if (UCS_PTR_IS_ERR(request)) return error(Errc::kUnavailable, "raw UCX: get");
-      if (request != nullptr) ++under_way_;
+      for (uint64_t i = 0; i < op.count; ++i) {  // UCX knows no strides
+        while (under_way_ >= window) BATON_CHECK_OK(wait(-1));
+        const ucs_status_ptr_t request =
+            ucp_get_nbx(ep_, op.local + i * op.local_stride, op.bytes,
+                        base_ + op.remote_offset + i * op.remote_stride, rkey_, &param);
+        if (UCS_PTR_IS_ERR(request)) return error(Errc::kUnavailable, "raw UCX: get");
+        if (request != nullptr) ++under_way_;
+      }
     }
     while (under_way_ > 0) BATON_CHECK_OK(wait(-1));
     return {};

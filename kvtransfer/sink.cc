@@ -9,8 +9,10 @@ namespace baton::kvtransfer {
 
 Sink::Sink(SinkConfig config) : config_(std::move(config)), joined_(config_.max_joined) {}
 
-void Sink::add_source(WorkerId worker, const kvcache::KvLayout& layout, uint32_t num_blocks) {
-  peers_[worker] = Peer{.layout = layout, .num_blocks = num_blocks, .epoch = next_epoch_++};
+void Sink::add_source(WorkerId worker, const kvcache::KvLayout& layout, uint32_t num_blocks,
+                      bool direct) {
+  peers_[worker] =
+      Peer{.layout = layout, .num_blocks = num_blocks, .direct = direct, .epoch = next_epoch_++};
 }
 
 // --- from the service ---------------------------------------------------------------------------

@@ -27,8 +27,8 @@ struct SinkConfig {
   Duration renew_every = seconds(1);  // between leases and resent credits
   uint32_t max_handoffs = 4096;
   uint32_t max_joined = 4096;        // remembered, to answer a repeated commit
-  uint64_t read_bytes = 256u << 10;  // one read at most, if a layer of a block is not more
-  uint64_t window_bytes = 4u << 20;  // in flight from one peer, at least one read
+  uint64_t read_bytes = 1u << 20;    // one read at most, if an announced block is not more
+  uint64_t window_bytes = 4u << 20;  // in flight from one peer, at least two reads
   uint32_t window_reads = 64;        // in flight from one peer
 };
 
@@ -114,8 +114,12 @@ class Sink {
  public:
   explicit Sink(SinkConfig config);
 
-  // A worker that may be read from, with its own layout (compatible: compat.h).
-  void add_source(WorkerId worker, const kvcache::KvLayout& layout, uint32_t num_blocks);
+  // A worker that may be read from, with its own layout (compatible: compat.h). `direct`: whoever
+  // reads copies out of its memory bit by bit, a bit of each read in turn. Then nothing is in
+  // flight that read_bytes and window_bytes would have to bound: a read is as large as what was
+  // announced at once, and each hand-off has one at a time.
+  void add_source(WorkerId worker, const kvcache::KvLayout& layout, uint32_t num_blocks,
+                  bool direct = false);
 
   // From the service. kInvalidArgument (also: generation not new, blocks in use by a hand-off),
   // kNotFound, kUnavailable (source not connected), kResourceExhausted.
@@ -163,6 +167,7 @@ class Sink {
   struct Peer {
     kvcache::KvLayout layout;
     uint32_t num_blocks = 0;
+    bool direct = false;
     std::deque<HandoffKey> ready;  // with something to read; each gets one read in turn
     uint64_t bytes_in_flight = 0;
     uint32_t reads_in_flight = 0;

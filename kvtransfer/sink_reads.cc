@@ -9,13 +9,15 @@
 namespace baton::kvtransfer {
 
 void Sink::make_ready(Handoff& h) {
-  if (h.reads.empty() || std::exchange(h.queued, true)) return;
-  peers_.at(h.info.source).ready.push_back(h.info.key);
+  Peer& peer = peers_.at(h.info.source);
+  if (h.reads.empty() || (peer.direct && h.reads_in_flight > 0)) return;
+  if (!std::exchange(h.queued, true)) peer.ready.push_back(h.info.key);
 }
 
 bool Sink::window_open(const Peer& peer) const {
-  return peer.reads_in_flight == 0 || (peer.reads_in_flight < config_.window_reads &&
-                                       peer.bytes_in_flight < config_.window_bytes);
+  return peer.direct || peer.reads_in_flight < 2 ||
+         (peer.reads_in_flight < config_.window_reads &&
+          peer.bytes_in_flight < config_.window_bytes);
 }
 
 // Starts reads from `source`, one of each hand-off in turn, so that a long one delays a short one
@@ -24,7 +26,8 @@ void Sink::pump(WorkerId source, SinkActions& actions) {
   const auto it = peers_.find(source);
   if (it == peers_.end()) return;
   Peer& peer = it->second;
-  const uint64_t most_cells = config_.read_bytes / peer.layout.layer_bytes();
+  const uint64_t most_cells =
+      peer.direct ? UINT64_MAX : config_.read_bytes / peer.layout.layer_bytes();
   while (!peer.ready.empty() && window_open(peer)) {
     const HandoffKey key = peer.ready.front();
     peer.ready.pop_front();
@@ -34,8 +37,8 @@ void Sink::pump(WorkerId source, SinkActions& actions) {
     h.queued = false;
     const std::optional<Read> read = h.reads.next(most_cells);
     if (!read) continue;
-    make_ready(h);
     start(h, peer, *read, actions);
+    make_ready(h);
   }
 }
 
@@ -63,7 +66,7 @@ void Sink::start(Handoff& h, Peer& peer, const Read& read, SinkActions& actions)
   plan_transfer(peer.layout, {source_blocks, action.range.token_begin}, config_.layout,
                 {action.blocks, action.first_token}, action.range, action.segments);
   uint64_t bytes = 0;
-  for (const Segment& segment : action.segments) bytes += segment.bytes;
+  for (const Segment& segment : action.segments) bytes += segment.total_bytes();
 
   in_flight_.emplace(action.cookie, InFlight{h.info.key, h.info.source, peer.epoch, read, bytes});
   ++h.reads_in_flight;
@@ -104,6 +107,7 @@ void Sink::read_done(uint64_t cookie, uint64_t digest, TimePoint now, SinkAction
   } else {
     h.timings.longest_read = std::max(h.timings.longest_read, now - flight.read.announced);
     h.reads.checked(flight.read);
+    make_ready(h);
     join_if_complete(h, now, actions);
   }
   pump(flight.source, actions);

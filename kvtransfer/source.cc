@@ -97,8 +97,26 @@ status Source::layers_done(const HandoffKey& key, const LayersDone& done, TimePo
         done.digests.subspan((layer - done.layer_begin) * done.blocks.size(), done.blocks.size());
     h.digests[layer].insert(h.digests[layer].end(), row.begin(), row.end());
   }
-  if (h.state == State::kStreaming) announce_new(h, actions);
+  if (h.state != State::kStreaming) return {};
+  if (all_done(h)) {
+    announce_new(h, actions);
+  } else {
+    ready_.insert(key);
+  }
   return {};
+}
+
+void Source::announce_ready(SourceActions& actions) {
+  for (const HandoffKey& key : std::exchange(ready_, {})) {
+    const auto it = handoffs_.find(key);
+    if (it == handoffs_.end() || it->second.state != State::kStreaming) continue;
+    announce_new(it->second, actions);
+  }
+}
+
+bool Source::all_done(const Handoff& h) const {
+  return std::ranges::all_of(h.digests,
+                             [&](const auto& column) { return column.size() == num_blocks(h); });
 }
 
 status Source::finished(const HandoffKey& key, std::span<const TokenId> first_tokens, TimePoint now,
@@ -106,9 +124,7 @@ status Source::finished(const HandoffKey& key, std::span<const TokenId> first_to
   const auto it = handoffs_.find(key);
   if (it == handoffs_.end()) return unknown(key);
   Handoff& h = it->second;
-  const bool all_done = std::ranges::all_of(
-      h.digests, [&](const auto& column) { return column.size() == num_blocks(h); });
-  if (!all_done || h.timings.finished != TimePoint{} || first_tokens.empty() ||
+  if (!all_done(h) || h.timings.finished != TimePoint{} || first_tokens.empty() ||
       first_tokens.size() > kMaxFirstTokens) {
     return error(Errc::kInvalidArgument,
                  fmt::format("hand-off {}: finished twice, too early, or with {} first tokens",

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <utility>
 #include <variant>
@@ -99,8 +100,13 @@ class Source {
   // From the service. Errors are the caller's: kInvalidArgument (also: generation not new),
   // kNotFound (unknown or already ended: not a bug, the end is on its way), kResourceExhausted.
   status begin(const SourceBegin& begin, TimePoint now, SourceActions& actions);
+  // Noted, and announced with what else becomes ready before announce_ready(); all that was the
+  // last is announced at once.
   status layers_done(const HandoffKey& key, const LayersDone& done, TimePoint now,
                      SourceActions& actions);
+  // Call when no more layers are about to be told.
+  void announce_ready(SourceActions& actions);
+  bool anything_ready() const { return !ready_.empty(); }
   // All blocks of all layers are done and the first token of each choice is sampled.
   status finished(const HandoffKey& key, std::span<const TokenId> first_tokens, TimePoint now,
                   SourceActions& actions);
@@ -155,6 +161,7 @@ class Source {
   using Request = std::pair<RouterId, RequestId>;
   using Handoffs = std::map<HandoffKey, Handoff>;
 
+  bool all_done(const Handoff& h) const;
   bool credited(const Handoff& h) const {
     return h.state == State::kStreaming || h.state == State::kCommitted;
   }
@@ -192,6 +199,7 @@ class Source {
   Handoffs handoffs_;
   std::map<Request, Generation> newest_;     // of each live request
   std::map<HandoffKey, EarlyCredit> early_;  // credits that came before begin()
+  std::set<HandoffKey> ready_;               // with layers to announce; some may have ended
   RecentKeys ended_;
   DeadlineQueue<HandoffKey> timers_;  // of handoffs_
   TimePoint next_renewal_ = TimePoint::max();

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,12 +17,32 @@ namespace baton::kvtransfer {
 // A connected peer, as this transport numbers it; never used twice.
 using PeerId = StrongId<struct PeerIdTag, uint64_t>;
 
-// One contiguous read.
+// One descriptor of a read: `count` pieces of `bytes` each, a stride from each other on both sides.
 struct GetOp {
   uint64_t remote_offset = 0;  // bytes from the start of the peer's region
   std::byte* local = nullptr;  // within memory of allocate()
   uint64_t bytes = 0;
+  uint64_t count = 1;
+  uint64_t remote_stride = 0, local_stride = 0;  // bytes; no matter where there is one piece
 };
+
+// Whether all of [offset + i * stride, + bytes), i < count, lie within a region of `region_bytes`.
+// False also if the pieces overlap, or nothing is asked for. For any values: nothing overflows.
+inline bool lies_within(uint64_t offset, uint64_t bytes, uint64_t count, uint64_t stride,
+                        uint64_t region_bytes) {
+  if (bytes == 0 || count == 0) return false;
+  if (offset > region_bytes || bytes > region_bytes - offset) return false;
+  if (count == 1) return true;
+  return stride >= bytes && count - 1 <= (region_bytes - offset - bytes) / stride;
+}
+
+// Copies all of `op` out of the peer's region, which lies at `region` here.
+inline void copy_pieces(const GetOp& op, const std::byte* region) {
+  for (uint64_t i = 0; i < op.count; ++i) {
+    std::memcpy(op.local + i * op.local_stride, region + op.remote_offset + i * op.remote_stride,
+                op.bytes);
+  }
+}
 
 struct TransportEvent {
   enum class Kind : uint8_t {

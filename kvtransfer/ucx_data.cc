@@ -88,10 +88,9 @@ void drop_reply_type(uint64_t type) { ucp_dt_destroy(type); }
 // --- reads --------------------------------------------------------------------------------------
 
 bool UcxTransport::within(const Peer& peer, const GetOp& op) const {
-  const uint64_t there = peer.region.bytes, here = memory_.size();
   const uint64_t at = reinterpret_cast<uint64_t>(op.local) - endpoint_.region.base;
-  return op.bytes > 0 && op.remote_offset <= there && op.bytes <= there - op.remote_offset &&
-         at <= here && op.bytes <= here - at;
+  return lies_within(op.remote_offset, op.bytes, op.count, op.remote_stride, peer.region.bytes) &&
+         lies_within(at, op.bytes, op.count, op.local_stride, memory_.size());
 }
 
 result<bool> UcxTransport::get(PeerId id, std::span<const GetOp> ops, uint64_t cookie) {
@@ -103,12 +102,13 @@ result<bool> UcxTransport::get(PeerId id, std::span<const GetOp> ops, uint64_t c
   for (const GetOp& op : ops) {
     if (!within(*peer, op)) {
       return error(Errc::kInvalidArgument,
-                   fmt::format("get: {} bytes at {} are outside the memory of {} or ours", op.bytes,
-                               op.remote_offset, peer->name));
+                   fmt::format("get: {} times {} bytes from {} on are outside the memory of {} or "
+                               "ours",
+                               op.count, op.bytes, op.remote_offset, peer->name));
     }
   }
   if (peer->mapped == nullptr) return ask(*peer, ops, cookie);
-  for (const GetOp& op : ops) std::memcpy(op.local, peer->mapped + op.remote_offset, op.bytes);
+  for (const GetOp& op : ops) copy_pieces(op, peer->mapped);
   return true;
 }
 

@@ -7,12 +7,14 @@
 
 namespace baton::kvtransfer {
 
-static_assert(sizeof(ReadRange) == 16, "the wire format, little-endian as all hosts we run on");
+static_assert(sizeof(ReadRange) == 32, "the wire format, little-endian as all hosts we run on");
 
 std::string encode_read_request(std::span<const GetOp> ops) {
   std::string bytes(ops.size() * sizeof(ReadRange), '\0');
   for (size_t i = 0; i < ops.size(); ++i) {
-    const ReadRange range{ops[i].remote_offset, ops[i].bytes};
+    const GetOp& op = ops[i];
+    const ReadRange range{op.remote_offset, op.bytes, op.count,
+                          op.count > 1 ? op.remote_stride : 0};
     std::memcpy(bytes.data() + i * sizeof range, &range, sizeof range);
   }
   return bytes;
@@ -28,39 +30,41 @@ result<std::vector<ReadRange>> decode_read_request(std::span<const std::byte> by
   std::memcpy(ranges.data(), bytes.data(), bytes.size());
   uint64_t total = 0;
   for (const ReadRange& r : ranges) {
-    if (r.bytes == 0 || r.bytes > kMaxReadBytes - total || r.offset > region_bytes ||
-        r.bytes > region_bytes - r.offset) {
-      return error(Errc::kDataCorrupt, fmt::format("read request: {} bytes at {} of {}", r.bytes,
-                                                   r.offset, region_bytes));
+    if (!lies_within(r.offset, r.bytes, r.count, r.stride, region_bytes) ||
+        r.count > (kMaxReadBytes - total) / r.bytes) {
+      return error(Errc::kDataCorrupt,
+                   fmt::format("read request: {} pieces of {} bytes, {} apart, at {} of {}",
+                               r.count, r.bytes, r.stride, r.offset, region_bytes));
     }
-    total += r.bytes;
+    total += r.total_bytes();
   }
   return ranges;
 }
 
 uint64_t total_bytes(std::span<const ReadRange> ranges) {
   uint64_t total = 0;
-  for (const ReadRange& r : ranges) total += r.bytes;
+  for (const ReadRange& r : ranges) total += r.total_bytes();
   return total;
 }
 uint64_t total_bytes(std::span<const GetOp> ops) {
   uint64_t total = 0;
-  for (const GetOp& op : ops) total += op.bytes;
+  for (const GetOp& op : ops) total += op.count * op.bytes;
   return total;
 }
 
 void gather(std::span<const ReadRange> ranges, const std::byte* region, uint64_t at,
             std::span<std::byte> out) {
   for (const ReadRange& r : ranges) {
-    if (out.empty()) return;
-    if (at >= r.bytes) {
-      at -= r.bytes;
-      continue;
+    const uint64_t end = r.total_bytes();
+    while (at < end && !out.empty()) {
+      const uint64_t within = at % r.bytes;
+      const size_t n = std::min<uint64_t>(r.bytes - within, out.size());
+      std::memcpy(out.data(), region + r.offset + at / r.bytes * r.stride + within, n);
+      out = out.subspan(n);
+      at += n;
     }
-    const size_t n = std::min<uint64_t>(r.bytes - at, out.size());
-    std::memcpy(out.data(), region + r.offset + at, n);
-    out = out.subspan(n);
-    at = 0;
+    if (out.empty()) return;
+    at -= end;
   }
 }
 
@@ -68,15 +72,16 @@ bool scatter(std::span<const GetOp> ops, uint64_t at, std::span<const std::byte>
   const uint64_t total = total_bytes(ops);
   if (at > total || in.size() > total - at) return false;
   for (const GetOp& op : ops) {
-    if (in.empty()) break;
-    if (at >= op.bytes) {
-      at -= op.bytes;
-      continue;
+    const uint64_t end = op.count * op.bytes;
+    while (at < end && !in.empty()) {
+      const uint64_t within = at % op.bytes;
+      const size_t n = std::min<uint64_t>(op.bytes - within, in.size());
+      std::memcpy(op.local + at / op.bytes * op.local_stride + within, in.data(), n);
+      in = in.subspan(n);
+      at += n;
     }
-    const size_t n = std::min<uint64_t>(op.bytes - at, in.size());
-    std::memcpy(op.local + at, in.data(), n);
-    in = in.subspan(n);
-    at = 0;
+    if (in.empty()) break;
+    at -= end;
   }
   return true;
 }

@@ -48,7 +48,7 @@ struct Unfit {
   const char* theirs;
 };
 const Unfit kUnfit[] = {
-    {[](Hello& h) { h.protocol_min = 4, h.protocol_max = 6; }, "1..1", "4..6"},
+    {[](Hello& h) { h.protocol_min = 4, h.protocol_max = 6; }, "2..2", "4..6"},
     {[](Hello& h) { h.model_key = "model-b"; }, "model-a", "model-b"},
     {[](Hello& h) { h.numerics = "num-b"; }, "num-a", "num-b"},
     {[](Hello& h) { h.layout.rope = "scaled"; }, "''", "scaled"},
@@ -78,6 +78,16 @@ TEST(Pair, WhatDoesNotFitIsRefusedWithBothValues) {
     EXPECT_THAT(pairing.error().message, HasSubstr(unfit.theirs));
     EXPECT_FALSE(pair(theirs, hello(1))) << "not symmetric";
   }
+}
+
+// A worker of the protocol before asks for reads in another form: it would be refused each of them.
+TEST(Pair, OlderProtocolsAreRefused) {
+  Hello theirs = hello(2);
+  theirs.protocol_min = theirs.protocol_max = 1;
+  const result<Pairing> pairing = pair(hello(1), theirs);
+  ASSERT_FALSE(pairing);
+  EXPECT_EQ(pairing.error().code, Errc::kUnsupported);
+  EXPECT_THAT(pairing.error().message, HasSubstr("protocol here is '2..2', there '1..1'"));
 }
 
 TEST(Pair, NotWithItself) { EXPECT_FALSE(pair(hello(1), hello(1))); }

@@ -1,10 +1,14 @@
 #include "kvtransfer/handoff_driver.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <spdlog/spdlog.h>
 
 #include <functional>
+#include <map>
+#include <sstream>
+#include <string>
 
 #include "kvtransfer/loopback_transport.h"
 #include "kvtransfer/range_digest.h"
@@ -43,11 +47,34 @@ struct Worker final : HandoffListener {
   std::vector<BlockId> blocks(uint32_t first_token, uint32_t tokens) const {
     std::vector<BlockId> ids;
     const uint32_t n = driver->hello().layout.blocks_for(tokens - first_token);
-    for (uint32_t i = n; i > 0; --i) ids.emplace_back(i);
+    for (uint32_t i = n; i > 0; --i) ids.emplace_back(ascending ? n - i : i);
     return ids;
   }
   // The whole prompt at once: begun, computed, finished.
   void hand_over(const HandoffKey& k, WorkerId sink, TimePoint now) {
+    const std::vector<uint64_t> digests = write_prompt();
+    const TokenId first = 9;
+    ASSERT_TRUE(driver->begin({k, sink, kTokens, kHash, now + seconds(10)}, now));
+    ASSERT_TRUE(
+        driver->layers_done(k, {0, layout().num_layers(), 0, blocks(0, kTokens), digests}, now));
+    ASSERT_TRUE(driver->finished(k, {&first, 1}, now));
+  }
+  // Layer by layer, with `after_layer` in between.
+  void compute(const HandoffKey& k, WorkerId sink, TimePoint now,
+               const std::function<void()>& after_layer) {
+    const std::vector<uint64_t> digests = write_prompt();
+    const std::vector<BlockId> ids = blocks(0, kTokens);
+    const TokenId first = 9;
+    ASSERT_TRUE(driver->begin({k, sink, kTokens, kHash, now + seconds(10)}, now));
+    for (uint32_t layer = 0; layer < layout().num_layers(); ++layer) {
+      const auto row = std::span(digests).subspan(layer * ids.size(), ids.size());
+      ASSERT_TRUE(driver->layers_done(k, {layer, layer + 1, 0, ids, row}, now));
+      after_layer();
+    }
+    ASSERT_TRUE(driver->finished(k, {&first, 1}, now));
+  }
+  // Returns the digests, [num_layers, num_blocks].
+  std::vector<uint64_t> write_prompt() {
     const kvcache::KvLayout& l = driver->hello().layout;
     const std::vector<BlockId> ids = blocks(0, kTokens);
     std::vector<uint64_t> digests;
@@ -59,10 +86,7 @@ struct Worker final : HandoffListener {
         digests.push_back(digest_range(l, driver->cache().data(), {ids, 0}, cell));
       }
     }
-    const TokenId first = 9;
-    ASSERT_TRUE(driver->begin({k, sink, kTokens, kHash, now + seconds(10)}, now));
-    ASSERT_TRUE(driver->layers_done(k, {0, l.num_layers(), 0, ids, digests}, now));
-    ASSERT_TRUE(driver->finished(k, {&first, 1}, now));
+    return digests;
   }
   status reserve(const HandoffKey& k, WorkerId source, TimePoint now, uint32_t first_token = 0) {
     return driver->reserve(
@@ -92,6 +116,7 @@ struct Worker final : HandoffListener {
     lost_why = e.message;
   }
 
+  bool ascending = false;  // blocks() in this order: neighbours, and one run
   Metrics metrics;
   std::vector<Joined> joins;
   std::vector<Error> sink_failures;
@@ -122,6 +147,21 @@ class HandoffDriverTest : public ::testing::Test {
       for (Worker* w : workers) more |= w->driver->poll(now_) || !*w->driver->arm();
       quiet = more ? 0 : quiet + 1;
     }
+  }
+  // By sender and kind, of all that both have sent.
+  std::map<std::string, int> messages_sent() {
+    std::map<std::string, int> sent;
+    for (const auto& [name, worker] : {std::pair("source", &source_), std::pair("sink", &sink_)}) {
+      std::istringstream lines(worker->metrics.serialize());
+      const std::string series = "baton_kv_messages_sent_total{kind=\"";
+      for (std::string line; std::getline(lines, line);) {
+        if (!line.starts_with(series)) continue;
+        const size_t end = line.find('"', series.size());
+        sent[fmt::format("{} {}", name, line.substr(series.size(), end - series.size()))] =
+            std::stoi(line.substr(line.find(' ')));
+      }
+    }
+    return sent;
   }
   void pass(Duration d, std::initializer_list<Worker*> workers) {
     const TimePoint end = now_ + d;
@@ -173,6 +213,83 @@ TEST_F(HandoffDriverTest, MappedMemoryIsCopiedAndCheckedInOnePass) {
   settle({&source_, &sink_});
   ASSERT_EQ(sink_.joins.size(), 1u);
   EXPECT_EQ(sink_.wrong(32), 0u);
+}
+
+// A long read leaves a short one its turn: each poll() copies a bit of both.
+TEST_F(HandoffDriverTest, MappedReadsTakeTurns) {
+  hub_->set_faults({.mapped = true});
+  Worker slow(*hub_, 3, 16, [](HandoffConfig& c) {
+    c.read_bytes = c.layout.block_bytes();
+    c.window_bytes = 2 * c.layout.block_bytes();
+  });
+  pair(source_, slow);
+  source_.hand_over(key(1), WorkerId{3}, now_);
+  source_.hand_over(key(2), WorkerId{3}, now_);
+  ASSERT_TRUE(slow.reserve(key(1), WorkerId{1}, now_));
+  std::vector<BlockId> last = {BlockId{20}};  // the source's last, in other blocks here
+  ASSERT_TRUE(slow.driver->reserve(
+      {key(2), WorkerId{1}, last, 96, kTokens, kHash, now_ + seconds(10)}, now_));
+  (void)source_.driver->poll(now_);
+  EXPECT_TRUE(slow.driver->poll(now_));
+  ASSERT_EQ(slow.joins.size(), 1u);
+  EXPECT_EQ(slow.joins[0].key, key(2));
+  settle({&source_, &slow});
+  ASSERT_EQ(slow.joins.size(), 2u);
+  EXPECT_EQ(slow.wrong(), 0u);
+}
+
+// One descriptor for each layer of a run of blocks, and one for a run that was parked.
+TEST_F(HandoffDriverTest, DescriptorsAreAsFewAsRunsOfBlocks) {
+  hub_->set_faults({.mapped = true});
+  pair(source_, sink_);
+  source_.ascending = sink_.ascending = true;
+  ASSERT_TRUE(sink_.reserve(key(1), WorkerId{1}, now_));
+  settle({&source_, &sink_});
+  source_.compute(key(1), WorkerId{2}, now_, [&] { settle({&source_, &sink_}); });
+  settle({&source_, &sink_});
+  ASSERT_EQ(sink_.joins.size(), 1u);
+  EXPECT_EQ(sink_.joins[0].timings.segments, layout().num_layers());
+  source_.hand_over(key(2), WorkerId{2}, now_);
+  ASSERT_TRUE(sink_.reserve(key(2), WorkerId{1}, now_));
+  settle({&source_, &sink_});
+  ASSERT_EQ(sink_.joins.size(), 2u);
+  EXPECT_EQ(sink_.joins[1].timings.segments, 1u);
+  EXPECT_EQ(sink_.wrong(), 0u);
+}
+
+// Between the last layer and the join nothing is asked and answered.
+TEST_F(HandoffDriverTest, GoodWeatherNeedsNoOtherMessages) {
+  pair(source_, sink_);
+  const auto before = messages_sent();
+  ASSERT_TRUE(sink_.reserve(key(1), WorkerId{1}, now_));
+  settle({&source_, &sink_});
+  source_.compute(key(1), WorkerId{2}, now_, [&] { settle({&source_, &sink_}); });
+  (void)source_.driver->poll(now_);
+  // The sink needs nothing more of the source than what it has been sent by now.
+  while (sink_.driver->poll(now_)) {
+  }
+  ASSERT_EQ(sink_.joins.size(), 1u);
+  settle({&source_, &sink_});
+  EXPECT_EQ(source_.source_releases, 1);
+  auto sent = messages_sent();
+  for (auto& [kind, count] : sent) count -= before.at(kind);
+  std::erase_if(sent, [](const auto& entry) { return entry.second == 0; });
+  EXPECT_EQ(sent, (std::map<std::string, int>{{"source announce", layout().num_layers()},
+                                              {"source commit", 1},
+                                              {"sink credit", 1},
+                                              {"sink ack", 1}}));
+}
+
+// A source whose control thread is late says in one word what has become ready meanwhile.
+TEST_F(HandoffDriverTest, ALateSourceGathersItsAnnounces) {
+  pair(source_, sink_);
+  ASSERT_TRUE(sink_.reserve(key(1), WorkerId{1}, now_));
+  settle({&source_, &sink_});
+  const int before = messages_sent().at("source announce");
+  source_.compute(key(1), WorkerId{2}, now_, [] {});
+  settle({&source_, &sink_});
+  EXPECT_EQ(sink_.joins.size(), 1u);
+  EXPECT_EQ(messages_sent().at("source announce") - before, 1);
 }
 
 TEST_F(HandoffDriverTest, DamagedMappedMemoryIsNotBelieved) {

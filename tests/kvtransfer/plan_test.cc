@@ -3,9 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-
 #include <map>
 #include <random>
+#include <span>
 #include <vector>
 
 namespace baton::kvtransfer {
@@ -36,13 +36,32 @@ TEST(PlanTransfer, NeighbouringWholeBlocksAreOneSegment) {
             (std::vector<Segment>{{4 * block, block, 3 * block}, {9 * block, 4 * block, block}}));
 }
 
-TEST(PlanTransfer, LayersOfABlockAreOneSegment) {
+TEST(PlanTransfer, LayersOfNeighbouringBlocksAreOneStridedSegment) {
   const KvLayout l = layout(16, 0, 2, 2);
   std::vector<Segment> plan;
-  plan_transfer(l, {ids({4, 5}), 0}, l, {ids({1, 2}), 0}, {1, 3, 0, 32}, plan);
+  plan_transfer(l, {ids({4, 5, 6, 9}), 0}, l, {ids({1, 2, 3, 4}), 0}, {1, 3, 0, 64}, plan);
   const uint64_t block = l.block_bytes(), layer = l.layer_bytes();
-  EXPECT_EQ(plan, (std::vector<Segment>{{4 * block + layer, block + layer, 2 * layer},
-                                        {5 * block + layer, 2 * block + layer, 2 * layer}}));
+  EXPECT_EQ(plan,
+            (std::vector<Segment>{{4 * block + layer, block + layer, 2 * layer, 3, block, block},
+                                  {9 * block + layer, 4 * block + layer, 2 * layer}}));
+}
+
+TEST(PlanTransfer, EqualStepsUpwardsAreOneStridedSegment) {
+  const KvLayout l = layout(16, 0, 2, 2);
+  std::vector<Segment> plan;
+  plan_transfer(l, {ids({0, 2, 4}), 0}, l, {ids({7, 8, 9}), 0}, {0, 1, 0, 48}, plan);
+  const uint64_t block = l.block_bytes();
+  EXPECT_EQ(plan, (std::vector<Segment>{{0, 7 * block, l.layer_bytes(), 3, 2 * block, block}}));
+}
+
+TEST(PlanTransfer, NeighboursDownwardsOrOnOneSideOnlyAreNotOne) {
+  const KvLayout l = layout(16, 0, 2, 2);
+  std::vector<Segment> plan;
+  plan_transfer(l, {ids({6, 5, 4}), 0}, l, {ids({1, 2, 3}), 0}, {0, 1, 0, 48}, plan);
+  EXPECT_EQ(plan.size(), 3u);
+  plan.clear();
+  plan_transfer(l, {ids({4, 5, 6}), 0}, l, {ids({3, 2, 1}), 0}, {0, 3, 0, 48}, plan);
+  EXPECT_EQ(plan.size(), 3u);
 }
 
 TEST(PlanTransfer, APartlyFilledLastBlockIsReadWhole) {
@@ -58,16 +77,19 @@ TEST(PlanTransfer, WhatTheCallerHadIsNotMerged) {
   std::vector<Segment> plan = {{0, 0, 4 * l.block_bytes()}};
   plan_transfer(l, {ids({4}), 0}, l, {ids({4}), 0}, {0, 3, 0, 16}, plan);
   ASSERT_EQ(plan.size(), 2u);
+  EXPECT_EQ(plan[0].bytes, 4 * l.block_bytes());
   EXPECT_EQ(plan[1].bytes, l.block_bytes());
 }
 
-TEST(PlanTransfer, ARangeOfHeadsIsOneSegmentAPlane) {
+TEST(PlanTransfer, ARangeOfHeadsIsOneStridedSegmentAPlane) {
   const KvLayout whole = layout(16, 0, 4, 4), half = layout(16, 2, 2, 4);
   std::vector<Segment> plan;
-  plan_transfer(whole, {ids({0}), 0}, half, {ids({0}), 0}, {0, 1, 0, 16}, plan);
-  EXPECT_EQ(plan, (std::vector<Segment>{{2 * whole.head_bytes(), 0, half.plane_bytes()},
-                                        {whole.plane_bytes() + 2 * whole.head_bytes(),
-                                         half.plane_bytes(), half.plane_bytes()}}));
+  plan_transfer(whole, {ids({0, 1}), 0}, half, {ids({0, 1}), 0}, {0, 1, 0, 32}, plan);
+  const uint64_t plane = half.plane_bytes();
+  const uint64_t from = 2 * whole.head_bytes(), block = whole.block_bytes();
+  EXPECT_EQ(plan, (std::vector<Segment>{
+                      {from, 0, plane, 2, block, half.block_bytes()},
+                      {whole.plane_bytes() + from, plane, plane, 2, block, half.block_bytes()}}));
 }
 
 // --- the property: every vector of the range, once, at its place --------------------------------
@@ -97,6 +119,15 @@ std::vector<BlockId> random_blocks(size_t n, std::mt19937& random) {
   // Half the time in long runs, so that there is something to merge.
   if (random() % 2) std::shuffle(all.begin(), all.end(), random);
   return {all.begin() + 1, all.begin() + 1 + static_cast<long>(n)};
+}
+
+// Runs of blocks that neighbour on both sides.
+size_t runs(std::span<const BlockId> source, std::span<const BlockId> sink, size_t n) {
+  size_t runs = 1;
+  for (size_t i = 1; i < n; ++i) {
+    runs += source[i].value != source[i - 1].value + 1 || sink[i].value != sink[i - 1].value + 1;
+  }
+  return runs;
 }
 
 void check_plan(uint32_t seed) {
@@ -131,19 +162,31 @@ void check_plan(uint32_t seed) {
   for (size_t i = 0; i < plan.size(); ++i) {
     const Segment& s = plan[i];
     ASSERT_EQ(s.bytes % vector_bytes, 0u);
-    for (uint64_t at = 0; at < s.bytes; at += vector_bytes) {
-      const auto a = source_places.find(s.source_offset + at);
-      const auto b = sink_places.find(s.sink_offset + at);
-      ASSERT_TRUE(a != source_places.end() && b != sink_places.end()) << "seed " << seed;
-      ASSERT_EQ(a->second, b->second) << "a vector at another's place, seed " << seed;
-      ++seen[a->second];
+    ASSERT_GE(s.count, 1u);
+    ASSERT_EQ(s.count == 1, s.source_stride == 0 && s.sink_stride == 0);
+    ASSERT_TRUE(s.count == 1 || (s.source_stride >= s.bytes && s.sink_stride >= s.bytes));
+    for (uint64_t piece = 0; piece < s.count; ++piece) {
+      for (uint64_t at = 0; at < s.bytes; at += vector_bytes) {
+        const auto a = source_places.find(s.source_offset + piece * s.source_stride + at);
+        const auto b = sink_places.find(s.sink_offset + piece * s.sink_stride + at);
+        ASSERT_TRUE(a != source_places.end() && b != sink_places.end()) << "seed " << seed;
+        ASSERT_EQ(a->second, b->second) << "a vector at another's place, seed " << seed;
+        ++seen[a->second];
+      }
     }
-    if (i > 0) {
+    if (i > 0 && plan[i - 1].count == 1 && s.count == 1) {
       const Segment& before = plan[i - 1];
       ASSERT_FALSE(before.source_offset + before.bytes == s.source_offset &&
                    before.sink_offset + before.bytes == s.sink_offset)
           << "neighbours not merged, seed " << seed;
     }
+  }
+  if (lie_alike(source, sink)) {
+    const uint32_t offset = first / source.block_tokens;  // the sink's blocks begin there
+    ASSERT_LE(plan.size(), runs(std::span(source_ids).subspan(begin / source.block_tokens),
+                                std::span(sink_ids).subspan(begin / source.block_tokens - offset),
+                                source.blocks_for(end - begin)))
+        << "more than one descriptor a run, seed " << seed;
   }
   const uint32_t head_begin = std::max(source_head, sink_head);
   const uint32_t head_end =

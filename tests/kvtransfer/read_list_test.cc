@@ -32,21 +32,15 @@ TEST(ReadList, WholeColumnsWhereTheyFit) {
   EXPECT_EQ(read->digest, 0u + 1 + 1000 + 1001);
 }
 
-TEST(ReadList, OneColumnIsCutWhereItDoesNotFit) {
-  ReadList list(5, 0, 1);
-  EXPECT_TRUE(list.add(announce(0, 5, 0, 1), {}));
-  const std::optional<Read> first = list.next(2), second = list.next(2), third = list.next(2);
-  EXPECT_EQ(first->layer_end, 2u);
-  EXPECT_EQ(second->layer_begin, 2u);
-  EXPECT_EQ(third->layer_begin, 4u);
-  EXPECT_EQ(third->layer_end, 5u);
+TEST(ReadList, AColumnIsNeverCut) {
+  ReadList list(5, 0, 2);
+  EXPECT_TRUE(list.add(announce(0, 5, 0, 2), {}));
+  for (const uint32_t block : {0u, 1u}) {
+    const std::optional<Read> read = list.next(block);
+    EXPECT_EQ(read->cells(), 5u);
+    EXPECT_EQ(read->block_begin, block);
+  }
   EXPECT_TRUE(list.empty());
-}
-
-TEST(ReadList, ZeroBudgetStillReadsACell) {
-  ReadList list(2, 0, 1);
-  EXPECT_TRUE(list.add(announce(0, 2, 0, 1), {}));
-  EXPECT_EQ(list.next(0)->cells(), 1u);
 }
 
 TEST(ReadList, AnotherBlockForTheSamePlaceIsCorrupt) {

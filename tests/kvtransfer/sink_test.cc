@@ -98,10 +98,10 @@ TEST_F(SinkTest, ReadsWhatIsAnnouncedAndJoinsAfterTheCommit) {
   EXPECT_EQ(read.range, (KvRange{0, 1, 0, 32}));
   EXPECT_EQ(read.blocks, (std::vector{BlockId{10}, BlockId{11}}));
   EXPECT_EQ(read.announced_digest, 1u);
-  ASSERT_EQ(read.segments.size(), 2u);
   const auto layout = config().layout;
-  EXPECT_EQ(read.segments[0],
-            (Segment{70 * layout.block_bytes(), 10 * layout.block_bytes(), layout.layer_bytes()}));
+  const uint64_t block = layout.block_bytes();
+  EXPECT_EQ(read.segments,
+            (std::vector{Segment{70 * block, 10 * block, layout.layer_bytes(), 2, block, block}}));
   announce(1, 3, 0, 2);
   announce(0, 3, 2, 3);
   read_all();
@@ -222,16 +222,55 @@ TEST_F(SinkTest, BlocksStayInQuarantineWhileAReadIsInFlight) {
 
 TEST_F(SinkTest, TheWindowBoundsWhatIsInFlight) {
   ASSERT_TRUE(reserve());
-  announce(0, 3, 0, 3);
+  for (uint32_t layer = 0; layer < kLayers; ++layer) announce(layer, layer + 1, 0, 3);
   EXPECT_EQ(took<StartRead>().size(), 3u);  // window_reads
   sink_.read_done(1, took<StartRead>()[0].announced_digest, at(0), actions_);
   EXPECT_EQ(took<StartRead>().size(), 4u);
 }
 
+// What the reader copies itself is not cut, and no hand-off has two reads.
+TEST_F(SinkTest, ADirectReadIsAsLargeAsTheAnnounce) {
+  sink_.add_source(kSource, config().layout, 100, true);
+  ASSERT_TRUE(reserve(key(1)));
+  ASSERT_TRUE(reserve(key(2)));
+  announce(0, 3, 0, 3, key(1));
+  announce(0, 1, 0, 3, key(2));
+  announce(1, 2, 0, 3, key(2));
+  const std::vector<StartRead> reads = took<StartRead>();
+  ASSERT_EQ(reads.size(), 2u);
+  EXPECT_EQ(reads[0].range, (KvRange{0, 3, 0, kTokens}));
+  EXPECT_EQ(reads[0].segments.size(), 1u);
+  EXPECT_EQ(reads[1].range, (KvRange{0, 1, 0, kTokens}));
+  EXPECT_EQ(reads[1].segments.size(), 1u);
+  clear();
+  sink_.read_done(reads[1].cookie, reads[1].announced_digest, at(0), actions_);
+  ASSERT_EQ(took<StartRead>().size(), 1u);
+  EXPECT_EQ(took<StartRead>()[0].range, (KvRange{1, 2, 0, kTokens}));
+  read_all();
+  announce(2, 3, 0, 3, key(2));
+  read_all();
+  commit(key(2));
+  ASSERT_EQ(took<Joined>().size(), 1u);
+  EXPECT_EQ(took<Joined>()[0].timings.segments, kLayers);
+}
+
+TEST_F(SinkTest, ADirectReadThatDoesNotMatchIsReadAgainOnce) {
+  sink_.add_source(kSource, config().layout, 100, true);
+  ASSERT_TRUE(reserve());
+  announce(0, 3, 0, 3);
+  sink_.read_done(1, 1, at(0), actions_);
+  ASSERT_EQ(took<StartRead>().size(), 2u);
+  sink_.read_done(2, 1, at(0), actions_);
+  ASSERT_EQ(took<SinkFailed>().size(), 1u);
+  EXPECT_EQ(took<SinkFailed>()[0].error.code, Errc::kDataCorrupt);
+  expect_empty();
+}
+
 TEST_F(SinkTest, ALongTransferLeavesAShortOneItsTurn) {
   ASSERT_TRUE(reserve(key(1)));
   ASSERT_TRUE(reserve(key(2)));
-  announce(0, 3, 0, 3, key(1));  // fills the window, and five more reads wait
+  // Fills the window, and three more reads wait.
+  for (uint32_t layer = 0; layer < kLayers; ++layer) announce(layer, layer + 1, 0, 3, key(1));
   announce(0, 1, 0, 1, key(2));
   clear();
   sink_.read_done(1, 0, at(0), actions_);  // a mismatch: its repetition waits its turn too

@@ -1,105 +1,9 @@
-#include "kvtransfer/source.h"
-
-#include <gtest/gtest.h>
-
-#include <numeric>
-
-#include "tests/kvtransfer/actions.h"
+#include "tests/kvtransfer/source_fixture.h"
 
 namespace baton::kvtransfer {
 namespace {
 
-constexpr WorkerId kSink{7}, kOther{8};
-constexpr uint32_t kLayers = 3, kTokens = 40;  // two whole blocks of 16 and one of 8
-constexpr uint64_t kHash = 1234;
-
-HandoffKey key(uint64_t request = 1, uint64_t generation = 1) {
-  return {RouterId{9}, RequestId{request}, Generation{generation}};
-}
-
-class SourceTest : public ::testing::Test {
- protected:
-  static SourceConfig config() {
-    SourceConfig c;
-    c.layout = kvcache::KvLayout::full_kv(kLayers, 1, 4, DType::kBF16, 16);
-    c.max_handoffs = 4;
-    c.max_early_credits = 2;
-    return c;
-  }
-
-  status begin(HandoffKey k = key(), double t = 0, double deadline = 100) {
-    return source_.begin({k, kSink, kTokens, kHash, at(deadline)}, at(t), actions_);
-  }
-  // Layers [l0, l1) of blocks [b0, b1); digest = layer * 100 + block, block ids = block + 10.
-  status done(uint32_t l0, uint32_t l1, uint32_t b0, uint32_t b1, HandoffKey k = key(),
-              double t = 0) {
-    std::vector<BlockId> blocks;
-    std::vector<uint64_t> digests;
-    for (uint32_t b = b0; b < b1; ++b) blocks.emplace_back(b + 10);
-    for (uint32_t l = l0; l < l1; ++l)
-      for (uint32_t b = b0; b < b1; ++b) digests.push_back(l * 100 + b);
-    return source_.layers_done(k, {l0, l1, b0, blocks, digests}, at(t), actions_);
-  }
-  status finish(HandoffKey k = key(), double t = 0) {
-    const TokenId tokens[] = {5, 6};
-    return source_.finished(k, tokens, at(t), actions_);
-  }
-  void credit(HandoffKey k = key(), double t = 0, uint32_t first_token = 0) {
-    source_.on_credit(kSink, {k, seconds(5), first_token, kTokens, kHash}, at(t), actions_);
-  }
-  void compute_all(HandoffKey k = key()) { ASSERT_TRUE(done(0, kLayers, 0, 3, k)); }
-  // To the state of this name, with nothing left in actions_.
-  void to_streaming() {
-    ASSERT_TRUE(begin());
-    credit();
-    actions_.clear();
-  }
-  void to_committed() {
-    to_streaming();
-    compute_all();
-    ASSERT_TRUE(finish());
-    actions_.clear();
-  }
-  void to_parked() {
-    ASSERT_TRUE(begin());
-    compute_all();
-    ASSERT_TRUE(finish());
-    actions_.clear();
-  }
-  void expect_empty() {
-    EXPECT_EQ(source_.num_handoffs(), 0u);
-    EXPECT_EQ(source_.parked_blocks(), 0u);
-    EXPECT_EQ(source_.waiting_blocks(), 0u);
-  }
-  template <class T>
-  std::vector<T> took() const {
-    return all<T>(actions_);
-  }
-  template <class T>
-  std::vector<T> told(WorkerId to = kSink) const {
-    return sent<T>(actions_, to);
-  }
-
-  Source source_{config()};
-  SourceActions actions_;
-};
-
-TEST_F(SourceTest, AnnouncesEachLayerAsItIsDone) {
-  to_streaming();
-  ASSERT_TRUE(done(0, 1, 0, 2));
-  ASSERT_EQ(told<Announce>().size(), 1u);
-  const Announce a = told<Announce>()[0];
-  EXPECT_EQ(a, (Announce{key(), 0, 1, 0, 32, {RankPart{{BlockId{10}, BlockId{11}}, {0, 1}}}}));
-  actions_.clear();
-  ASSERT_TRUE(done(1, 3, 0, 2));
-  EXPECT_EQ(
-      told<Announce>(),
-      (std::vector{Announce{
-          key(), 1, 3, 0, 32, {RankPart{{BlockId{10}, BlockId{11}}, {100, 101, 200, 201}}}}}));
-  actions_.clear();
-  ASSERT_TRUE(done(0, 3, 2, 3));
-  EXPECT_EQ(told<Announce>()[0].token_end, kTokens);  // the last block is partly filled
-}
+using namespace source_fixture;
 
 TEST_F(SourceTest, CommitsAndIsReleasedByTheAck) {
   to_streaming();
@@ -119,6 +23,7 @@ TEST_F(SourceTest, ACreditBeforeBeginIsKept) {
   EXPECT_TRUE(actions_.empty());
   ASSERT_TRUE(begin());
   ASSERT_TRUE(done(0, 1, 0, 2));
+  source_.announce_ready(actions_);
   EXPECT_EQ(told<Announce>().size(), 1u);
   EXPECT_EQ(source_.num_early_credits(), 0u);
 }
@@ -146,32 +51,6 @@ TEST_F(SourceTest, EarlyCreditsKeepTheirSinkWaiting) {
   credit();
   source_.tick(at(1), actions_);
   EXPECT_EQ(told<Lease>(), (std::vector{Lease{true, seconds(5), {key()}}}));
-}
-
-TEST_F(SourceTest, ALateCreditGetsEverythingInOneAnnounce) {
-  ASSERT_TRUE(begin());
-  ASSERT_TRUE(done(0, 1, 0, 2));
-  ASSERT_TRUE(done(1, 3, 0, 2));
-  ASSERT_TRUE(done(0, 2, 2, 3));
-  EXPECT_TRUE(actions_.empty());
-  credit();
-  const std::vector<Announce> a = told<Announce>();
-  ASSERT_EQ(a.size(), 2u);  // first the blocks that are whole, then the layers that are ahead
-  EXPECT_EQ(std::tie(a[0].layer_begin, a[0].layer_end, a[0].first_block, a[0].token_end),
-            std::tuple(0u, 3u, 0u, 32u));
-  EXPECT_EQ(std::tie(a[1].layer_begin, a[1].layer_end, a[1].first_block, a[1].token_end),
-            std::tuple(0u, 2u, 2u, kTokens));
-  EXPECT_EQ(a[0].parts[0].digests, (std::vector<uint64_t>{0, 1, 100, 101, 200, 201}));
-}
-
-TEST_F(SourceTest, WhatTheSinkHasIsNotAnnounced) {
-  ASSERT_TRUE(begin());
-  credit(key(), 0, 32);
-  compute_all();
-  ASSERT_EQ(told<Announce>().size(), 1u);
-  EXPECT_EQ(told<Announce>()[0].first_block, 2u);
-  ASSERT_TRUE(finish());
-  EXPECT_EQ(told<Commit>().size(), 1u);
 }
 
 TEST_F(SourceTest, ASinkThatHasAllGetsOnlyTheCommit) {
@@ -350,13 +229,6 @@ TEST_F(SourceTest, RetargetNeedsANewerGeneration) {
   EXPECT_FALSE(source_.retarget(key(2), Generation{9}, kOther, at(1), actions_));
 }
 
-TEST_F(SourceTest, AMissingAnnounceIsRepeated) {
-  to_committed();
-  source_.on_nack(kSink, {.key = key(), .reason = NackReason::kMissing}, at(1), actions_);
-  EXPECT_EQ(told<Announce>().size(), 1u);
-  EXPECT_EQ(told<Commit>().size(), 1u);
-}
-
 TEST_F(SourceTest, ACreditSaidAgainMeansNothingWasHeard) {
   to_committed();
   credit(key(), 1);
@@ -397,18 +269,6 @@ TEST_F(SourceTest, AbortEndsEveryStateAndTellsTheSink) {
   credit();
   EXPECT_EQ(told<Abort>().size(), 1u);
   EXPECT_EQ(source_.num_early_credits(), 0u);
-}
-
-TEST_F(SourceTest, AnotherPromptIsNeverAnnounced) {
-  ASSERT_TRUE(begin());
-  compute_all();
-  source_.on_credit(kSink, {key(), seconds(5), 0, kTokens, kHash + 1}, at(0), actions_);
-  source_.on_credit(kSink, {key(), seconds(5), 0, kTokens - 1, kHash}, at(0), actions_);
-  EXPECT_TRUE(told<Announce>().empty());
-  ASSERT_EQ(told<Abort>().size(), 2u);
-  EXPECT_EQ(told<Abort>()[0].reason, AbortReason::kTokenMismatch);
-  EXPECT_EQ(took<SinkLost>().size(), 1u);
-  EXPECT_EQ(source_.stats().token_mismatches, 2u);
 }
 
 TEST_F(SourceTest, ACreditWithinABlockIsAProtocolError) {
@@ -472,27 +332,8 @@ TEST_F(SourceTest, WrongCallsChangeNothing) {
   const BlockId other[] = {BlockId{99}};
   const uint64_t digest[] = {1};
   EXPECT_FALSE(source_.layers_done(key(), {1, 2, 0, other, digest}, at(0), actions_));
+  source_.announce_ready(actions_);
   EXPECT_EQ(told<Announce>().size(), 1u);
-}
-
-TEST_F(SourceTest, LongPromptsAreAnnouncedInBoundedMessages) {
-  constexpr uint32_t kBlocks = 10000;
-  const HandoffKey k = key(2);
-  ASSERT_TRUE(source_.begin({k, kSink, kBlocks * 16, kHash, at(100)}, at(0), actions_));
-  std::vector<BlockId> blocks(kBlocks);
-  std::iota(reinterpret_cast<uint32_t*>(blocks.data()),
-            reinterpret_cast<uint32_t*>(blocks.data() + kBlocks), 0u);
-  const std::vector<uint64_t> digests(kBlocks * kLayers, 3);
-  ASSERT_TRUE(source_.layers_done(k, {0, kLayers, 0, blocks, digests}, at(0), actions_));
-  source_.on_credit(kSink, {k, seconds(5), 0, kBlocks * 16, kHash}, at(0), actions_);
-  uint32_t next = 0;
-  for (const Announce& a : told<Announce>()) {
-    EXPECT_EQ(a.first_block, next);
-    EXPECT_LE(a.parts[0].blocks.size(), kMaxAnnounceBlocks);
-    EXPECT_LE(a.parts[0].digests.size(), kMaxDigests);
-    next += static_cast<uint32_t>(a.parts[0].blocks.size());
-  }
-  EXPECT_EQ(next, kBlocks);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // Baton's hand-off against a raw UCX loop that reads the same segments, in one run, between two
 // processes. Rounds of all are interleaved; medians and spread are printed.
-//   transfer_bench shm|tcp [LAYERS KV_HEADS HEAD_DIM TOKENS ROUNDS]
+//   transfer_bench shm|tcp [LAYERS KV_HEADS HEAD_DIM TOKENS ROUNDS RUN_BLOCKS]
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -32,6 +32,7 @@ struct BenchConfig {
   std::string tls = "shm";
   uint32_t layers = 30, kv_heads = 3, head_dim = 64;  // SmolLM2-135M
   uint32_t tokens = 2048, rounds = 5;
+  uint32_t run_blocks = 1;  // that lie side by side on both sides
 
   kvcache::KvLayout layout() const {
     return kvcache::KvLayout::full_kv(layers, kv_heads, head_dim, DType::kBF16, 16);
@@ -43,13 +44,18 @@ struct BenchConfig {
             .tls = tls,
             .layout = layout(),
             .num_blocks = blocks(),
-            .verify_digests = verify};
+            .verify_digests = verify,
+            .read_bytes = HandoffConfig{}.read_bytes};
   }
-  // Both sides scatter the sequence over their cache, differently.
+  // Both sides scatter the sequence over their cache, differently, in runs.
   std::vector<BlockId> scattered(uint32_t seed) const {
+    std::vector<uint32_t> begins;
+    for (uint32_t b = 0; b < blocks(); b += run_blocks) begins.push_back(b);
+    std::shuffle(begins.begin(), begins.end(), std::mt19937(seed));
     std::vector<BlockId> ids;
-    for (uint32_t b = 0; b < blocks(); ++b) ids.emplace_back(b);
-    std::shuffle(ids.begin(), ids.end(), std::mt19937(seed));
+    for (const uint32_t begin : begins) {
+      for (uint32_t b = begin; b < std::min(begin + run_blocks, blocks()); ++b) ids.emplace_back(b);
+    }
     return ids;
   }
 };
@@ -138,6 +144,7 @@ class BenchSource {
                             std::span(digests_).subspan(size_t{layer} * config_.blocks(),
                                                         size_t{layers_at_once} * config_.blocks())};
       need(worker_.driver().layers_done(key, done, now));
+      (void)worker_.driver().poll(Clock::now());  // computing takes longer than an announce
     }
     const TokenId first = 1;
     need(worker_.driver().finished(key, {&first, 1}, now));
@@ -196,12 +203,12 @@ class BenchSink {
     for (RealWorker* worker : {&checking_, &believing_}) {
       worker->run_until([&] { return !worker->up_.empty(); }, seconds(5));
     }
-    std::printf("%s: %u tokens, %u layers of %zu KiB a block, %.1f MB, %u rounds\n",
+    std::printf("%s: %u tokens, %u layers of %zu KiB a block, %.1f MB, %lu runs, %u rounds\n",
                 checking_.transport_.c_str(), config_.tokens, config_.layers,
                 config_.layout().layer_bytes() >> 10, static_cast<double>(config_.bytes()) / 1e6,
-                config_.rounds);
-    measure("layers", "a layer of a block at a time", segments(1));
-    measure("parked", "whole blocks", segments(config_.layers));
+                runs(), config_.rounds);
+    measure("layers", "a layer of a block at a time", 1);
+    measure("parked", "whole blocks", config_.layers);
     line_.say("quit");
   }
 
@@ -216,12 +223,25 @@ class BenchSink {
     }
     std::vector<GetOp> ops;
     for (const Segment& s : plan) {
-      ops.push_back({s.source_offset, raw_->memory().data() + s.sink_offset, s.bytes});
+      ops.push_back({s.source_offset, raw_->memory().data() + s.sink_offset, s.bytes, s.count,
+                     s.source_stride, s.sink_stride});
     }
     return ops;
   }
 
-  void measure(const std::string& how, const char* title, const std::vector<GetOp>& ops) {
+  // Blocks that follow each other on both sides.
+  uint64_t runs() const {
+    const std::vector<BlockId> source_ids = config_.scattered(1);
+    uint64_t runs = 1;
+    for (size_t i = 1; i < ids_.size(); ++i) {
+      runs += source_ids[i].value != source_ids[i - 1].value + 1 ||
+              ids_[i].value != ids_[i - 1].value + 1;
+    }
+    return runs;
+  }
+
+  void measure(const std::string& how, const char* title, uint32_t layers_at_once) {
+    const std::vector<GetOp> ops = segments(layers_at_once);
     Series raw{"raw UCX gets", {}, {}}, checked{"hand-off, digests checked", {}, {}},
         believed{"hand-off, digests off", {}, {}};
     for (uint32_t round = 0; round <= config_.rounds; ++round) {
@@ -230,7 +250,11 @@ class BenchSink {
       time(checked, [&] { hand_over(checking_, kChecking, how); });
       time(believed, [&] { hand_over(believing_, kBelieving, how); });
     }
-    std::printf(" %s: %zu segments of %lu KiB or so\n", title, ops.size(), ops[0].bytes >> 10);
+    uint64_t gets = 0;
+    for (const GetOp& op : ops) gets += op.count;
+    std::printf(" %s: %lu gets of %lu KiB or so; %lu descriptors a hand-off, bound %lu\n", title,
+                gets, ops[0].bytes >> 10, checking_.joined_.at(requests_ - 1).timings.segments,
+                runs() * (config_.layers / layers_at_once));
     for (const Series& s : {raw, believed, checked}) s.print(median(raw.gbs));
   }
 
@@ -288,14 +312,15 @@ int run(const BenchConfig& config) {
 int main(int argc, char** argv) {
   baton::kvtransfer::BenchConfig config;
   if (argc > 1) config.tls = argv[1];
-  if ((argc != 2 && argc != 7) || (config.tls != "shm" && config.tls != "tcp")) {
-    std::fprintf(stderr, "transfer_bench shm|tcp [LAYERS KV_HEADS HEAD_DIM TOKENS ROUNDS]\n");
+  if ((argc != 2 && argc != 8) || (config.tls != "shm" && config.tls != "tcp")) {
+    std::fprintf(stderr,
+                 "transfer_bench shm|tcp [LAYERS KV_HEADS HEAD_DIM TOKENS ROUNDS RUN_BLOCKS]\n");
     return 1;
   }
-  if (argc == 7) {
-    uint32_t* const numbers[] = {&config.layers, &config.kv_heads, &config.head_dim, &config.tokens,
-                                 &config.rounds};
-    for (int i = 0; i < 5; ++i) *numbers[i] = static_cast<uint32_t>(std::atoi(argv[i + 2]));
+  if (argc == 8) {
+    uint32_t* const numbers[] = {&config.layers, &config.kv_heads, &config.head_dim,
+                                 &config.tokens, &config.rounds,   &config.run_blocks};
+    for (int i = 0; i < 6; ++i) *numbers[i] = static_cast<uint32_t>(std::atoi(argv[i + 2]));
   }
   return baton::kvtransfer::run(config);
 }

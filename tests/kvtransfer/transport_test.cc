@@ -144,6 +144,21 @@ TEST_P(TransportTest, ReadsBringTheBytes) {
   }
 }
 
+TEST_P(TransportTest, StridedReadsBringEachPiece) {
+  connect();
+  const std::vector<std::byte> pattern = bytes(kBytes, 3);
+  std::memcpy(b_.memory.data(), pattern.data(), kBytes);
+  const GetOp op{1000, a_.memory.data() + 77, 12000, 40, 90000, 13000};
+  result<bool> done = a_.transport->get(a_.peer, {&op, 1}, 77);
+  ASSERT_TRUE(done) << done.error().message;
+  ASSERT_TRUE(*done || run_until([&] { return !a_.events.empty(); }));
+  std::vector<std::byte> expected(a_.memory.size());
+  for (uint64_t i = 0; i < op.count; ++i) {
+    std::memcpy(expected.data() + 77 + i * 13000, pattern.data() + 1000 + i * 90000, 12000);
+  }
+  EXPECT_EQ(std::memcmp(a_.memory.data(), expected.data(), kBytes), 0);
+}
+
 TEST_P(TransportTest, ReadsOutsideTheRegionAreRefused) {
   connect();
   const auto refused = [&](uint64_t offset, uint64_t n) {
@@ -155,6 +170,10 @@ TEST_P(TransportTest, ReadsOutsideTheRegionAreRefused) {
   EXPECT_TRUE(refused(UINT64_MAX, 2));
   EXPECT_TRUE(refused(0, UINT64_MAX));
   EXPECT_TRUE(refused(0, 0));
+  const GetOp beyond{0, a_.memory.data(), 8, kBytes / 16 + 1, 16, 8};
+  EXPECT_FALSE(a_.transport->get(a_.peer, {&beyond, 1}, 1));
+  const GetOp overlapping{0, a_.memory.data(), 8, 2, 4, 8};
+  EXPECT_FALSE(a_.transport->get(a_.peer, {&overlapping, 1}, 1));
   const GetOp good{kBytes - 1, a_.memory.data(), 1};
   EXPECT_TRUE(a_.transport->get(a_.peer, {&good, 1}, 1));
   EXPECT_FALSE(a_.transport->get(PeerId{999}, {&good, 1}, 1));

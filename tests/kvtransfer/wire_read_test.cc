@@ -11,10 +11,13 @@ std::span<const std::byte> bytes_of(const std::string& s) { return std::as_bytes
 
 TEST(WireRead, RequestRoundTrip) {
   std::byte local[64];
-  const GetOp ops[] = {{100, local, 10}, {0, local + 10, 54}};
+  const GetOp ops[] = {
+      {100, local, 10}, {0, local + 10, 14, 1, 7, 7}, {3, local + 24, 4, 5, 20, 8}};
   const auto ranges = decode_read_request(bytes_of(encode_read_request(ops)), 110);
   ASSERT_TRUE(ranges);
-  EXPECT_EQ(*ranges, (std::vector<ReadRange>{{100, 10}, {0, 54}}));
+  EXPECT_EQ(*ranges, (std::vector<ReadRange>{{100, 10}, {0, 14}, {3, 4, 5, 20}}));
+  EXPECT_EQ(total_bytes(*ranges), 44u);
+  EXPECT_EQ(total_bytes(ops), 44u);
 }
 
 TEST(WireRead, ImpossibleRequestsAreRefused) {
@@ -31,8 +34,34 @@ TEST(WireRead, ImpossibleRequestsAreRefused) {
   EXPECT_TRUE(refused(std::vector<GetOp>(kMaxReadRanges + 1, GetOp{0, nullptr, 1})));
   // Each range is there, all of them are too much for one request.
   EXPECT_TRUE(refused(std::vector<GetOp>(5, GetOp{0, nullptr, kMaxReadBytes / 4}), UINT64_MAX));
-  EXPECT_FALSE(decode_read_request(bytes_of(std::string(15, 'x')), 1000));
-  EXPECT_FALSE(decode_read_request(bytes_of(std::string(17, 'x')), UINT64_MAX));
+  EXPECT_FALSE(decode_read_request(bytes_of(std::string(31, 'x')), 1000));
+  EXPECT_FALSE(decode_read_request(bytes_of(std::string(33, 'x')), UINT64_MAX));
+}
+
+TEST(WireRead, ImpossibleStridesAreRefused) {
+  const auto refused = [](ReadRange range, uint64_t region = 1000) {
+    const std::string bytes(reinterpret_cast<const char*>(&range), sizeof range);
+    return !decode_read_request(bytes_of(bytes), region);
+  };
+  EXPECT_FALSE(refused({0, 10, 100, 10}));  // ends where the region does
+  EXPECT_FALSE(refused({9, 1, 100, 10}));
+  EXPECT_TRUE(refused({10, 1, 100, 10}));
+  EXPECT_TRUE(refused({0, 10, 101, 10}));
+  EXPECT_TRUE(refused({0, 11, 90, 10}));  // pieces that overlap
+  EXPECT_TRUE(refused({0, 10, 2, 0}));
+  EXPECT_TRUE(refused({0, 10, 0, 10}));
+  EXPECT_TRUE(refused({0, 10, 2, 991}));
+  EXPECT_FALSE(refused({0, 10, 2, 990}));
+  EXPECT_FALSE(refused({0, 10, 1, UINT64_MAX}));
+  // What would wrap around to something small.
+  EXPECT_TRUE(refused({0, 1, UINT64_MAX, 1}));
+  EXPECT_TRUE(refused({0, 1, 2, UINT64_MAX}));
+  EXPECT_TRUE(refused({10, 8, (1ull << 32) + 1, 1ull << 32}));
+  EXPECT_TRUE(refused({0, 1ull << 33, 1ull << 31, 1ull << 33}, UINT64_MAX));
+  // There, but too much for one request.
+  EXPECT_FALSE(refused({0, kMaxReadBytes / 4, 4, kMaxReadBytes}, UINT64_MAX));
+  EXPECT_TRUE(refused({0, kMaxReadBytes / 4, 5, kMaxReadBytes}, UINT64_MAX));
+  EXPECT_TRUE(refused({0, 1, kMaxReadBytes + 1, 1}, UINT64_MAX));
 }
 
 // Any ranges, sent in any pieces, arrive where they belong.
@@ -45,10 +74,16 @@ TEST(WireRead, GatherThenScatterCopies) {
     std::vector<GetOp> ops;
     uint64_t at = 0;
     while (at < 4000 && ops.size() < 1 + random() % 30) {
-      const uint64_t bytes = 1 + random() % 900;
-      ops.push_back({random() % (5000 - bytes), local.data() + at, std::min(bytes, 5000 - at)});
-      at += ops.back().bytes;
+      GetOp op{random() % 4000, local.data() + at, 1 + random() % 900, 1 + random() % 4};
+      op.remote_stride = op.bytes + random() % 50;
+      op.local_stride = op.bytes + random() % 50;
+      const uint64_t there = op.remote_offset + (op.count - 1) * op.remote_stride + op.bytes;
+      const uint64_t here = at + (op.count - 1) * op.local_stride + op.bytes;
+      if (there > 5000 || here > 5000) continue;
+      ops.push_back(op);
+      at = here;
     }
+    if (ops.empty()) continue;
     const auto ranges = decode_read_request(bytes_of(encode_read_request(ops)), 5000);
     ASSERT_TRUE(ranges);
     const uint64_t total = total_bytes(*ranges);
@@ -59,9 +94,12 @@ TEST(WireRead, GatherThenScatterCopies) {
       gather(*ranges, remote.data(), p, wire);
       ASSERT_TRUE(scatter(ops, p, wire));
     }
-    for (const GetOp& op : ops) {
-      ASSERT_TRUE(std::equal(op.local, op.local + op.bytes, remote.data() + op.remote_offset));
+    std::vector<std::byte> expected(5000);
+    for (GetOp op : ops) {
+      op.local = expected.data() + (op.local - local.data());
+      copy_pieces(op, remote.data());
     }
+    ASSERT_EQ(local, expected);
   }
 }
 
