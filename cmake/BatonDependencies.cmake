@@ -10,6 +10,12 @@ find_package(CLI11 REQUIRED)
 find_package(OpenSSL REQUIRED)
 find_package(prometheus-cpp REQUIRED)
 find_package(hwy REQUIRED)
+# The oldest x86 that Baton runs on has AVX2 and FMA; AVX-512 is chosen at run time where it is
+# there. Newer variants of it would not change a bit of the results, only the build time.
+set(BATON_HWY_TARGETS)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(BATON_HWY_TARGETS "HWY_BASELINE_TARGETS=HWY_AVX2" "HWY_DISABLED_TARGETS=(HWY_AVX3-1)")
+endif()
 if(NOT TARGET ucx::ucp)
   find_package(ucx REQUIRED)
   # Ubuntu 24.04's package points its targets at a directory that is not there.
