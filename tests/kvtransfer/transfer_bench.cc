@@ -1,6 +1,7 @@
 // Baton's hand-off against a raw UCX loop that reads the same segments, in one run, between two
-// processes. Rounds of all are interleaved; medians and spread are printed.
-//   transfer_bench shm|tcp [LAYERS KV_HEADS HEAD_DIM TOKENS ROUNDS RUN_BLOCKS]
+// processes. Rounds of all are interleaved; medians and spread are printed. With `fit`, for sizes
+// from 16 tokens up to TOKENS, the line time = a + b * bytes of each, and how the slopes compare.
+//   transfer_bench [fit] shm|tcp [LAYERS KV_HEADS HEAD_DIM TOKENS ROUNDS RUN_BLOCKS]
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -13,12 +14,14 @@
 #include <cstdlib>
 #include <random>
 #include <sstream>
+#include <string_view>
 
 #include "common/base/log.h"
 #include "kvtransfer/codec.h"
 #include "kvtransfer/range_digest.h"
 #include "kvtransfer/raw_ucx.h"
 #include "tests/kvtransfer/kv_pattern.h"
+#include "tests/kvtransfer/line_fit.h"
 #include "tests/kvtransfer/peer_process.h"
 #include "tests/kvtransfer/real_worker.h"
 
@@ -29,6 +32,7 @@ constexpr WorkerId kSource{9}, kChecking{1}, kBelieving{2};
 constexpr uint64_t kSeed = 42, kHash = 7;
 
 struct BenchConfig {
+  bool fit = false;
   std::string tls = "shm";
   uint32_t layers = 30, kv_heads = 3, head_dim = 64;  // SmolLM2-135M
   uint32_t tokens = 2048, rounds = 5;
@@ -60,10 +64,15 @@ struct BenchConfig {
   }
 };
 
-// Lines over a socket pair.
-class Line {
+// What is handed over at once.
+struct Job {
+  uint32_t layers_at_once = 1, tokens = 0;
+};
+
+// Lines of text over a socket pair.
+class Wire {
  public:
-  explicit Line(int fd) : fd_(fd) {}
+  explicit Wire(int fd) : fd_(fd) {}
   int fd() const { return fd_; }
   void say(const std::string& text) const {
     const std::string line = text + "\n";
@@ -94,7 +103,7 @@ void need(const status& s) {
 // The prefill side: its KV and digests are there already, as they would be after computing.
 class BenchSource {
  public:
-  BenchSource(const BenchConfig& config, Line line)
+  BenchSource(const BenchConfig& config, Wire line)
       : config_(config),
         line_(line),
         raw_(need(RawUcx::create(config.tls, config.bytes()))),
@@ -122,12 +131,13 @@ class BenchSource {
       std::istringstream words(line_.hear());
       std::string what;
       uint64_t request = 0, sink = 0;
-      words >> what >> request >> sink;
+      Job job;
+      words >> what >> request >> sink >> job.layers_at_once >> job.tokens;
       if (what == "raw") {
         raw_->serve(line_.fd());
         line_.hear();
-      } else if (what == "layers" || what == "parked") {
-        hand_over(test_key(request), WorkerId{sink}, what == "layers" ? 1 : config_.layers);
+      } else if (what == "hand-over") {
+        hand_over(test_key(request), WorkerId{sink}, job);
       } else {
         quit = true;
       }
@@ -136,13 +146,19 @@ class BenchSource {
   }
 
  private:
-  void hand_over(const HandoffKey& key, WorkerId sink, uint32_t layers_at_once) {
+  void hand_over(const HandoffKey& key, WorkerId sink, const Job& job) {
     const TimePoint now = Clock::now();
-    need(worker_.driver().begin({key, sink, config_.tokens, kHash, now + seconds(30)}, now));
-    for (uint32_t layer = 0; layer < config_.layers; layer += layers_at_once) {
-      const LayersDone done{layer, layer + layers_at_once, 0, ids_,
-                            std::span(digests_).subspan(size_t{layer} * config_.blocks(),
-                                                        size_t{layers_at_once} * config_.blocks())};
+    const uint32_t blocks = config_.layout().blocks_for(job.tokens);
+    need(worker_.driver().begin({key, sink, job.tokens, kHash, now + seconds(30)}, now));
+    std::vector<uint64_t> digests;  // [layers_at_once, blocks]
+    for (uint32_t layer = 0; layer < config_.layers; layer += job.layers_at_once) {
+      digests.clear();
+      for (uint32_t l = layer; l < layer + job.layers_at_once; ++l) {
+        const auto row = digests_.begin() + l * config_.blocks();
+        digests.insert(digests.end(), row, row + blocks);
+      }
+      const LayersDone done{layer, layer + job.layers_at_once, 0, std::span(ids_).first(blocks),
+                            digests};
       need(worker_.driver().layers_done(key, done, now));
       (void)worker_.driver().poll(Clock::now());  // computing takes longer than an announce
     }
@@ -151,7 +167,7 @@ class BenchSource {
   }
 
   const BenchConfig config_;
-  const Line line_;
+  const Wire line_;
   std::unique_ptr<RawUcx> raw_;
   RealWorker worker_;
   const std::vector<BlockId> ids_;
@@ -185,7 +201,7 @@ struct Series {
 // The decode side, which measures.
 class BenchSink {
  public:
-  BenchSink(const BenchConfig& config, Line line)
+  BenchSink(const BenchConfig& config, Wire line)
       : config_(config),
         line_(line),
         raw_(need(RawUcx::create(config.tls, config.bytes()))),
@@ -207,19 +223,20 @@ class BenchSink {
                 checking_.transport_.c_str(), config_.tokens, config_.layers,
                 config_.layout().layer_bytes() >> 10, static_cast<double>(config_.bytes()) / 1e6,
                 runs(), config_.rounds);
-    measure("layers", "a layer of a block at a time", 1);
-    measure("parked", "whole blocks", config_.layers);
+    for (const uint32_t layers_at_once : {1u, config_.layers}) {
+      config_.fit ? fit(layers_at_once) : measure({layers_at_once, config_.tokens});
+    }
     line_.say("quit");
   }
 
  private:
-  std::vector<GetOp> segments(uint32_t layers_at_once) {
+  std::vector<GetOp> segments(const Job& job) {
     const std::vector<BlockId> source_ids = config_.scattered(1);
     const kvcache::KvLayout layout = config_.layout();
     std::vector<Segment> plan;
-    for (uint32_t layer = 0; layer < config_.layers; layer += layers_at_once) {
+    for (uint32_t layer = 0; layer < config_.layers; layer += job.layers_at_once) {
       plan_transfer(layout, {source_ids, 0}, layout, {ids_, 0},
-                    {layer, layer + layers_at_once, 0, config_.tokens}, plan);
+                    {layer, layer + job.layers_at_once, 0, job.tokens}, plan);
     }
     std::vector<GetOp> ops;
     for (const Segment& s : plan) {
@@ -240,50 +257,90 @@ class BenchSink {
     return runs;
   }
 
-  void measure(const std::string& how, const char* title, uint32_t layers_at_once) {
-    const std::vector<GetOp> ops = segments(layers_at_once);
+  static const char* title(const Job& job) {
+    return job.layers_at_once == 1 ? "a layer of a block at a time" : "whole blocks";
+  }
+
+  void measure(const Job& job) {
+    const std::vector<GetOp> ops = segments(job);
     Series raw{"raw UCX gets", {}, {}}, checked{"hand-off, digests checked", {}, {}},
         believed{"hand-off, digests off", {}, {}};
     for (uint32_t round = 0; round <= config_.rounds; ++round) {
       if (round == 1) raw = {raw.name}, checked = {checked.name}, believed = {believed.name};
       time(raw, [&] { read_raw(ops); });
-      time(checked, [&] { hand_over(checking_, kChecking, how); });
-      time(believed, [&] { hand_over(believing_, kBelieving, how); });
+      time(checked, [&] { hand_over(checking_, kChecking, job); });
+      time(believed, [&] { hand_over(believing_, kBelieving, job); });
     }
     uint64_t gets = 0;
     for (const GetOp& op : ops) gets += op.count;
-    std::printf(" %s: %lu gets of %lu KiB or so; %lu descriptors a hand-off, bound %lu\n", title,
-                gets, ops[0].bytes >> 10, checking_.joined_.at(requests_ - 1).timings.segments,
-                runs() * (config_.layers / layers_at_once));
+    std::printf(" %s: %lu gets of %lu KiB or so; %lu descriptors a hand-off, bound %lu\n",
+                title(job), gets, ops[0].bytes >> 10,
+                checking_.joined_.at(requests_ - 1).timings.segments,
+                runs() * (config_.layers / job.layers_at_once));
     for (const Series& s : {raw, believed, checked}) s.print(median(raw.gbs));
   }
 
   void time(Series& series, const std::function<void()>& what) const {
     const double gb = static_cast<double>(config_.bytes()) / 1e9;
     const double cpu = cpu_seconds();
-    const TimePoint begin = Clock::now();
-    what();
-    series.gbs.push_back(gb / to_seconds(Clock::now() - begin));
+    series.gbs.push_back(gb / seconds_of(what));
     series.cpu_ms_per_gb.push_back((cpu_seconds() - cpu) * 1e3 / gb);
   }
+  static double seconds_of(const std::function<void()>& what) {
+    const TimePoint begin = Clock::now();
+    what();
+    return to_seconds(Clock::now() - begin);
+  }
+
+  void fit(uint32_t layers_at_once) {
+    std::vector<double> bytes, raw, checked, believed;
+    for (uint32_t round = 0; round <= config_.rounds; ++round) {
+      for (uint32_t tokens = 16; tokens <= config_.tokens; tokens *= 2) {
+        const Job job{layers_at_once, tokens};
+        const std::vector<GetOp> ops = segments(job);
+        const double times[] = {seconds_of([&] { read_raw(ops); }),
+                                seconds_of([&] { hand_over(believing_, kBelieving, job); }),
+                                seconds_of([&] { hand_over(checking_, kChecking, job); })};
+        if (round == 0) continue;  // touches all memory
+        bytes.push_back(tokens / 16.0 * static_cast<double>(config_.layout().block_bytes()));
+        raw.push_back(times[0]);
+        believed.push_back(times[1]);
+        checked.push_back(times[2]);
+      }
+    }
+    const Line base = fit_line(bytes, raw);
+    std::printf(" %s: time = a + b * bytes, least absolute deviations, %zu of each\n",
+                title({layers_at_once}), bytes.size());
+    print("raw UCX gets", base, base);
+    print("hand-off, digests off", fit_line(bytes, believed), base);
+    print("hand-off, digests checked", fit_line(bytes, checked), base);
+  }
+  static void print(const char* name, const Line& line, const Line& raw) {
+    std::printf("  %-28s a %6.0f us, 1/b %6.2f GB/s, %6.1f %% of raw\n", name, line.offset * 1e6,
+                1e-9 / line.slope, 100 * raw.slope / line.slope);
+  }
+
   void read_raw(const std::vector<GetOp>& ops) {
     line_.say("raw");
     need(raw_->read(ops, 64));
     line_.say("end");
   }
   // From the word to the source until everything is joined: all messages are in it.
-  void hand_over(RealWorker& worker, WorkerId id, const std::string& how) {
+  void hand_over(RealWorker& worker, WorkerId id, const Job& job) {
     const uint64_t request = ++requests_;
     const TimePoint now = Clock::now();
+    const auto end = ids_.begin() + config_.layout().blocks_for(job.tokens);
     need(worker.driver().reserve(
-        {test_key(request), kSource, ids_, 0, config_.tokens, kHash, now + seconds(30)}, now));
-    line_.say(fmt::format("{} {} {}", how, request, id.value));
+        {test_key(request), kSource, {ids_.begin(), end}, 0, job.tokens, kHash, now + seconds(30)},
+        now));
+    line_.say(
+        fmt::format("hand-over {} {} {} {}", request, id.value, job.layers_at_once, job.tokens));
     worker.run_until([&] { return worker.joined_.contains(request); }, seconds(30));
     if (!worker.joined_.contains(request)) std::abort();
   }
 
   const BenchConfig config_;
-  const Line line_;
+  const Wire line_;
   std::unique_ptr<RawUcx> raw_;
   RealWorker checking_, believing_;
   const std::vector<BlockId> ids_;
@@ -297,10 +354,10 @@ int run(const BenchConfig& config) {
   const pid_t child = ::fork();
   ::close(pair[child == 0 ? 0 : 1]);
   if (child == 0) {
-    BenchSource(config, Line(pair[1])).run();
+    BenchSource(config, Wire(pair[1])).run();
     return 0;
   }
-  BenchSink(config, Line(pair[0])).run();
+  BenchSink(config, Wire(pair[0])).run();
   int status = 0;
   ::waitpid(child, &status, 0);
   return status;
@@ -311,10 +368,13 @@ int run(const BenchConfig& config) {
 
 int main(int argc, char** argv) {
   baton::kvtransfer::BenchConfig config;
+  config.fit = argc > 1 && std::string_view(argv[1]) == "fit";
+  if (config.fit) --argc, ++argv;
   if (argc > 1) config.tls = argv[1];
   if ((argc != 2 && argc != 8) || (config.tls != "shm" && config.tls != "tcp")) {
     std::fprintf(stderr,
-                 "transfer_bench shm|tcp [LAYERS KV_HEADS HEAD_DIM TOKENS ROUNDS RUN_BLOCKS]\n");
+                 "transfer_bench [fit] shm|tcp "
+                 "[LAYERS KV_HEADS HEAD_DIM TOKENS ROUNDS RUN_BLOCKS]\n");
     return 1;
   }
   if (argc == 8) {
