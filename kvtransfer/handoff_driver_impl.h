@@ -144,7 +144,7 @@ class Driver final : public HandoffDriver {
   };
   void start_reads(TimePoint now);
   uint64_t start_read(PendingRead pending, TimePoint now);
-  uint64_t copy_some(PendingRead pending, const Peer& peer, TimePoint now);
+  uint64_t copy_some(PendingRead pending, const std::byte* source_cache, TimePoint now);
   void check_read(const StartRead& read, TimePoint now);
   void end_read(const StartRead& read, uint64_t digest, TimePoint now);
 

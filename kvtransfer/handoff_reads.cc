@@ -35,7 +35,10 @@ uint64_t Driver::start_read(PendingRead pending, TimePoint now) {
                       sink_actions_);
     return 0;
   }
-  if (peer->direct) return copy_some(std::move(pending), *peer, now);
+  if (peer->direct) {
+    const auto mapped = transport_->mapped(peer->connection);
+    if (!mapped.empty()) return copy_some(std::move(pending), mapped.data(), now);
+  }
   ops_.clear();
   uint64_t bytes = 0;
   for (const Segment& s : read.segments) {
@@ -54,7 +57,7 @@ uint64_t Driver::start_read(PendingRead pending, TimePoint now) {
 }
 
 // Copies about read_bytes of a read, and puts the rest behind what else waits.
-uint64_t Driver::copy_some(PendingRead pending, const Peer& peer, TimePoint now) {
+uint64_t Driver::copy_some(PendingRead pending, const std::byte* source_cache, TimePoint now) {
   const StartRead& read = pending.read;
   const kvcache::KvLayout& layout = config_.layout;
   const uint64_t column_bytes =
@@ -66,7 +69,6 @@ uint64_t Driver::copy_some(PendingRead pending, const Peer& peer, TimePoint now)
   part.token_begin = pending.copied_to;
   part.token_end = static_cast<uint32_t>(
       std::min<uint64_t>(read.range.token_end, pending.copied_to + columns * layout.block_tokens));
-  const std::byte* source_cache = transport_->mapped(peer.connection).data();
   const BlockRun source{read.source_blocks, read.range.token_begin};
   const BlockRun sink{read.blocks, read.first_token};
   if (config_.verify_digests) {

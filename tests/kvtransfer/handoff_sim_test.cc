@@ -122,6 +122,23 @@ TEST_F(HandoffSim, FullDecodeWorkers) {
   EXPECT_GT(r.joined, 21u * 36);
 }
 
+// What is read is copied by its reader, in turns, while all but the reads goes wrong.
+TEST_F(HandoffSim, EverythingAtOnceWithMappedMemory) {
+  SimConfig c;
+  c.faults = {.network = {.drop_message = 0.02,
+                          .duplicate_message = 0.05,
+                          .message_delay = milliseconds(80),
+                          .mapped = true},
+              .damage_source = 0.003,
+              .cancel = 0.15,
+              .worker_dies = 0.1,
+              .worker_pauses = 0.1,
+              .refuse = 0.2};
+  const SimResult r = run_seeds(c, 1200, 1300);
+  EXPECT_GT(r.joined, 101u * 25);
+  EXPECT_GT(r.mismatches, 0u);
+}
+
 TEST_F(HandoffSim, EverythingAtOnce) {
   SimConfig c;
   c.faults = {.network = {.drop_message = 0.02,

@@ -37,6 +37,8 @@ class Sim {
       : config_(config), random_(config.seed), hub_(make_loopback_hub(config.seed)) {}
 
   SimResult run() {
+    const LoopbackFaults calm{.mapped = config_.faults.network.mapped};
+    hub_->set_faults(calm);
     for (uint32_t i = 0; i < config_.sources + config_.sinks; ++i)
       start_worker(i >= config_.sources);
     hub_->set_faults(config_.faults.network);
@@ -49,7 +51,7 @@ class Sim {
       violation(fmt::format("only {} of {} requests ended", finished_, config_.requests));
     }
     calm_ = true;
-    hub_->set_faults({});
+    hub_->set_faults(calm);
     run_until([] { return false; }, seconds(40));  // whatever is left has to go by itself
     check_nothing_is_held();
     return std::move(result_);
