@@ -33,8 +33,7 @@ status Source::begin(const SourceBegin& begin, TimePoint now, SourceActions& act
                  fmt::format("hand-off {} has ended already", to_string(begin.key)));
   }
   const uint32_t blocks = config_.layout.blocks_for(begin.num_tokens);
-  if (!begin.granted && waiting_blocks_ > 0 &&
-      waiting_blocks_ + blocks > config_.max_parked_blocks) {
+  if (!begin.granted && num_waiting_ > 0 && waiting_blocks_ + blocks > config_.max_parked_blocks) {
     return error(Errc::kResourceExhausted,
                  fmt::format("{} blocks wait for decode workers already", waiting_blocks_));
   }
@@ -435,7 +434,7 @@ void Source::lose_sink(Handoff& h, Error why, TimePoint now, SourceActions& acti
   h.info.granted = false;
   count_waiting(h);
   if (std::exchange(h.sink_lost, true)) return;
-  if (waiting_blocks_ > config_.max_parked_blocks && waiting_blocks_ > num_blocks(h)) {
+  if (waiting_blocks_ > config_.max_parked_blocks && num_waiting_ > 1) {
     return fail(h.info.key,
                 error(Errc::kResourceExhausted,
                       fmt::format("{}, and {} blocks wait for decode workers already", why.message,
@@ -475,6 +474,7 @@ void Source::count_waiting(Handoff& h) {
   const bool waits = !credited(h) && !h.info.granted;
   if (waits == h.waits) return;
   h.waits = waits;
+  num_waiting_ += waits ? 1 : -1;
   waiting_blocks_ += waits ? num_blocks(h) : -num_blocks(h);
 }
 
@@ -496,7 +496,8 @@ void Source::forget(const HandoffKey& key) {
   ended_.add(key);
   const auto it = handoffs_.find(key);
   if (it->second.state == State::kParked) unpark(it->second);
-  if (it->second.waits) waiting_blocks_ -= num_blocks(it->second);
+  it->second.info.granted = true;
+  count_waiting(it->second);
   newest_.erase({key.router, key.request});
   timers_.erase(key);
   handoffs_.erase(it);

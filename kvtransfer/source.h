@@ -135,6 +135,7 @@ class Source {
   uint32_t num_parked() const { return num_parked_; }  // finished, without credit
   uint32_t parked_blocks() const { return parked_blocks_; }
   // Of hand-offs that no sink has room for yet, finished or not.
+  uint32_t num_waiting() const { return num_waiting_; }
   uint32_t waiting_blocks() const { return waiting_blocks_; }
   const SourceStats& stats() const { return stats_; }
 
@@ -203,7 +204,8 @@ class Source {
   RecentKeys ended_;
   DeadlineQueue<HandoffKey> timers_;  // of handoffs_
   TimePoint next_renewal_ = TimePoint::max();
-  uint32_t num_parked_ = 0, parked_blocks_ = 0, waiting_blocks_ = 0;
+  uint32_t num_parked_ = 0, parked_blocks_ = 0;
+  uint32_t num_waiting_ = 0, waiting_blocks_ = 0;
   SourceStats stats_;
 };
 

@@ -22,7 +22,7 @@ void World::check_bounds(const Worker& worker) {
   const auto& sink = worker.core().driver().sink();
   const uint32_t blocks = worker.shape().num_blocks;
   // One prompt alone may be larger than that.
-  if (source.waiting_blocks() > blocks / 2 && source.num_handoffs() > 1) {
+  if (source.waiting_blocks() > blocks / 2 && source.num_waiting() > 1) {
     violation(fmt::format("{}: {} of {} blocks wait for a decode worker", worker.name(),
                           source.waiting_blocks(), blocks));
   }
