@@ -1,6 +1,7 @@
 """kill -9 of a worker, at every stage of a request: the others go on, and nothing hangs."""
 
 import concurrent.futures
+import os
 import signal
 import threading
 import time
@@ -13,6 +14,10 @@ import sse
 PROMPT = "the baton goes from hand to hand "
 LONG = PROMPT * 60  # some hundreds of milliseconds of prefill, in many chunks
 STREAMS = 6
+# Of those who take a crash over, the sanitizers are told not to, and UCX is told to try.
+UCX_ALONE_REPORTS = {"UCX_HANDLE_ERRORS": "bt"} | {
+    name: f"{os.environ.get(name, '')}:handle_segv=0" for name in ["ASAN_OPTIONS", "TSAN_OPTIONS"]
+}
 
 
 class Stream(threading.Thread):
@@ -275,7 +280,7 @@ def test_a_worker_may_start_after_the_router(start_cluster, tiny):
 def test_a_crash_is_left_to_the_system(start_cluster, tiny, role):
     """UCX would print a report of its own."""
     others = {} if role == "mixed" else {"decode": 1}
-    cluster = start_cluster(tiny, **{role: 1}, **others)
+    cluster = start_cluster(tiny, env=UCX_ALONE_REPORTS, **{role: 1}, **others)
     process = cluster.workers[f"{role}-0"].process
     process.popen.send_signal(signal.SIGSEGV)
     assert process.popen.wait(20 * harness.PATIENCE) == -signal.SIGSEGV
