@@ -7,6 +7,7 @@
 #include <cctype>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 
 namespace baton {
 namespace {
@@ -75,10 +76,14 @@ struct Options::Impl {
   }
 
   status load_file() {
+    std::error_code unknown;  // what cannot be asked cannot be read, either
+    if (std::filesystem::is_directory(config_path, unknown)) {  // yaml-cpp throws and leaks
+      return error(Errc::kInvalidArgument, "config file '" + config_path + "' is a directory");
+    }
     YAML::Node root;
     try {
       root = YAML::LoadFile(config_path);
-    } catch (const std::exception& e) {  // of YAML, or of the stream where it is a directory
+    } catch (const std::exception& e) {  // of YAML, or of the stream where reading fails
       return error(Errc::kInvalidArgument, "config file '" + config_path + "': " + e.what());
     }
     if (root.IsNull()) return {};
