@@ -129,6 +129,7 @@ def test_what_the_setups_claim_really_happens(start_cluster, tiny):
 
 SETUPS_OF_THE_REAL_MODEL = {
     "two threads": {"mixed": 1, "threads": 2, "chunk_tokens": 64},
+    "whole prompts": {"mixed": 1, "chunk_tokens": 0},
     "shared memory": {"prefill": 1, "decode": 1, "transport": "shm"},
     "tcp": {"prefill": 1, "decode": 1, "transport": "tcp", "chunk_tokens": 16},
     "preempted": {"mixed": 1, "preempt_every": 9},
