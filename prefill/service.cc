@@ -73,16 +73,26 @@ void Service::retarget(const RequestKey& key, Generation next, WorkerId sink, Ti
   if (found == requests_.end() || found->second.sink == WorkerId()) {
     return fail(renamed, error(Errc::kNotFound, "its KV is not here any more"), true);
   }
+  if (requests_.contains(renamed)) {
+    LOG_WARN("request {}: generation {} is here already", key.request.value, next.value);
+    return;
+  }
+  // First the name: the driver may speak of it while it is called.
+  const WorkerId before = std::exchange(found->second.sink, sink);
+  rename(key, renamed);
   if (const status moved = driver_.retarget(key, next, sink, now); !moved) {
+    rename(renamed, key);
+    requests_.at(key).sink = before;
     return fail(renamed, moved.error(), true);
   }
-  // Both keep the old name until here, so that nothing the driver says finds half of it.
-  scheduler_.rename(key, renamed);
-  auto node = requests_.extract(key);
-  node.key() = renamed;
-  node.mapped().sink = sink;
-  requests_.insert(std::move(node));
   host_.handoff_touched();
+}
+
+void Service::rename(const RequestKey& from, const RequestKey& to) {
+  scheduler_.rename(from, to);
+  auto node = requests_.extract(from);
+  node.key() = to;
+  requests_.insert(std::move(node));
 }
 
 void Service::cancel(const RequestKey& key, TimePoint now) {

@@ -66,6 +66,7 @@ class Service final : public serving::StepClient {
   bool send_first_tokens(const PromptDone& done, const Request& request);
   void finish_here(const PromptDone& done, const Request& request, TimePoint now);
   void pass_on(const PromptDone& done, const Request& request, TimePoint now);
+  void rename(const RequestKey& from, const RequestKey& to);
   void drop(const RequestKey& key);
   void fail(const RequestKey& key, const Error& why, bool retryable);
 

@@ -181,6 +181,22 @@ TEST_F(ServiceTest, KvOutlivesItsSinkAndIsReadByAnother) {
   EXPECT_EQ(pool_.counts().active, 0u);
 }
 
+TEST_F(ServiceTest, RetargetToAGenerationThatIsHereOrOlderChangesNothing) {
+  const PrefillRequest r = request(1, 10);
+  service_->submit(r, kSink, kNow);
+  const Generation current = r.request.key.generation;
+  service_->retarget(r.request.key, current, kSink, kNow);
+  ASSERT_TRUE(service_->has(r.request.key));
+  host_.frames.clear();
+  service_->retarget(r.request.key, Generation{current.value - 1}, kSink, kNow);
+  ASSERT_EQ(host_.frames.size(), 1u);
+  EXPECT_TRUE(host_.frames[0].has_failed());
+  EXPECT_TRUE(service_->has(r.request.key));
+  service_->cancel(r.request.key, kNow);
+  EXPECT_TRUE(service_->idle());
+  EXPECT_EQ(pool_.counts().active, 0u);
+}
+
 TEST_F(ServiceTest, RetargetOfWhatIsGoneIsAnsweredUnderItsNewName) {
   const PrefillRequest r = request(1, 10);
   service_->retarget(r.request.key, Generation{7}, kSink, kNow);
