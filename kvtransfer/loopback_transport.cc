@@ -89,7 +89,8 @@ class Hub final : public LoopbackHub {
   }
   void cut(const Endpoint& a, const Endpoint& b, bool cut) override {
     const std::lock_guard lock(mutex_);
-    const auto pair = std::minmax(node_of(a.address), node_of(b.address));
+    const std::pair<uint32_t, uint32_t> pair =
+        std::minmax({node_of(a.address), node_of(b.address)});
     cut ? (void)cuts_.insert(pair) : (void)cuts_.erase(pair);
   }
   void damage(const Endpoint& endpoint, uint64_t offset, bool damaged) override {
