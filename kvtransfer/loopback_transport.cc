@@ -92,6 +92,7 @@ class Hub final : public LoopbackHub {
     const std::pair<uint32_t, uint32_t> pair =
         std::minmax({node_of(a.address), node_of(b.address)});
     cut ? (void)cuts_.insert(pair) : (void)cuts_.erase(pair);
+    if (!cut) resume_reads();
   }
   void damage(const Endpoint& endpoint, uint64_t offset, bool damaged) override {
     const std::lock_guard lock(mutex_);
@@ -138,6 +139,7 @@ class Hub final : public LoopbackHub {
   bool is_cut(uint32_t a, uint32_t b) const { return cuts_.contains(std::minmax(a, b)); }
 
   void kill(uint32_t id, bool reported);
+  void resume_reads();
   void deliver(Node& node, TransportEvent event);
   void later(Duration delay, Delayed what);
   void happen(Delayed what);
@@ -358,6 +360,15 @@ void Hub::kill(uint32_t id, bool reported) {
         deliver(node, {Kind::kPeerLost, peer, 0, {}, "the connection broke"});
       }
     }
+  }
+}
+
+// Reads that a cut held up go on, as over TCP; those that are still cut off wait again.
+void Hub::resume_reads() {
+  while (!delayed_.empty() && delayed_.rbegin()->first.first == TimePoint::max()) {
+    auto node = delayed_.extract(std::prev(delayed_.end()));
+    node.key().first = now_;
+    delayed_.insert(std::move(node));
   }
 }
 

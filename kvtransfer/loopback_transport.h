@@ -48,7 +48,7 @@ class LoopbackHub {
   // The process of this endpoint is dead: it sends and receives nothing, reads of its memory fail.
   // With `reported`, its peers get kPeerLost, else they hear nothing.
   virtual void kill(const Endpoint& endpoint, bool reported) = 0;
-  // Nothing passes between the two: messages are lost, reads end only with close().
+  // Nothing passes between the two: messages are lost, reads wait until it is over, or for close().
   virtual void cut(const Endpoint& a, const Endpoint& b, bool cut) = 0;
   // Every get of this byte of its memory reads another one, until it is mended; its owner does not.
   virtual void damage(const Endpoint& endpoint, uint64_t offset, bool damaged) = 0;
