@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/kvcache/digest.h"
+#include "sim/random.h"
 
 namespace baton::sim {
 namespace {
@@ -13,13 +14,6 @@ namespace {
 using engine::StepBatch;
 using engine::StepSample;
 using engine::StepSequence;
-
-uint64_t mix(uint64_t x) {
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
 
 // Vectors are one word here. The first of a token stands for the whole sequence up to it.
 uint64_t first_word(uint64_t before, TokenId token, uint32_t position) {

@@ -6,16 +6,25 @@
 
 namespace baton::sim {
 
-// splitmix64 (Steele et al. 2014): small, and the same on every machine, so that a seed is a run.
+inline constexpr uint64_t kGolden = 0x9e3779b97f4a7c15u;
+
+// One step of splitmix64 (Steele et al. 2014).
+inline uint64_t mix(uint64_t x) {
+  x += kGolden;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+// splitmix64: small, and the same on every machine, so that a seed is a run.
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
 
   uint64_t next() {
-    uint64_t x = state_ += 0x9e3779b97f4a7c15u;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
+    const uint64_t drawn = mix(state_);
+    state_ += kGolden;
+    return drawn;
   }
   // In [0, n); n > 0.
   uint64_t pick(uint64_t n) { return next() % n; }

@@ -44,7 +44,6 @@ class Router final : public Process {
 
   RouterId id() const { return id_; }
   bool knows_model() const { return dispatcher_.pool().capacity("m").has_value(); }
-  const router::Dispatcher& dispatcher() const { return dispatcher_; }
   const Tally& tally() const { return tally_; }
   size_t num_open() const { return clients_.size(); }
 
