@@ -160,4 +160,11 @@ void Supervisor::stop(size_t index, Duration grace, std::function<void()> done) 
   });
 }
 
+// SIGINT, since a second SIGTERM would be lost while the first is pending.
+void Supervisor::hurry() {
+  for (const auto& entry : entries_) {
+    if (entry->stopping && entry->pid > 0) kill(entry->pid, SIGINT);
+  }
+}
+
 }  // namespace baton::cli

@@ -38,6 +38,8 @@ class Supervisor {
   // Sends SIGTERM to one child and waits for its end, `grace` at most, then SIGKILL. It is not
   // started again. `done` is called once it is gone.
   void stop(size_t index, Duration grace, std::function<void()> done);
+  // Children that are told to stop and have not: at once, please.
+  void hurry();
 
  private:
   struct Entry;

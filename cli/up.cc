@@ -167,8 +167,10 @@ class Cluster {
     stopping_ = true;
     exit_status_ = exit_status;
     ready_timer_.cancel();
-    signals_.async_wait([](error_code ec, int signal) {
-      if (!ec) std::_Exit(128 + signal);  // children get SIGTERM from the kernel
+    signals_.async_wait([this](error_code ec, int signal) {
+      if (ec) return;
+      supervisor_.hurry();
+      std::_Exit(128 + signal);  // the other children get SIGTERM from the kernel
     });
     if (has_router_) {
       if (is_serving() && exit_status == 0) say("\nStopping.");
