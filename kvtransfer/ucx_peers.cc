@@ -1,7 +1,8 @@
 #include <fmt/format.h>
+#include <signal.h>
 #include <ucp/api/ucp.h>
 
-#include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "common/base/log.h"
@@ -28,6 +29,9 @@ void on_closed(void* request, ucs_status_t, void* user_data) {
 
 void on_discarded(void* request, ucs_status_t, void*) { ucp_request_free(request); }
 
+// False: there is no such process. UCX 1.13 does not survive the posix key of one that is gone.
+bool is_alive(int64_t pid) { return ::kill(static_cast<pid_t>(pid), 0) == 0 || errno != ESRCH; }
+
 // UCX believes what it unpacks: an address or a key of another shape ends the process. So they must
 // begin as our own, of the same version of UCX, do.
 constexpr size_t kAddressHead = 1;  // version and flags
@@ -44,42 +48,39 @@ Error misshapen(const Peer& peer, std::string_view what) {
 
 }  // namespace
 
-status UcxTransport::open(Peer& peer, UcxWorker& worker, const std::string& address,
-                          bool shared_memory) {
-  peer.shared_memory = shared_memory;
-  const std::string& ours = worker.address();
-  // Of one host and over one transport they have one length, too.
-  if (!begins_alike(address, ours, kAddressHead) ||
-      (shared_memory && address.size() != ours.size())) {
-    return misshapen(peer, "address");
-  }
+status UcxTransport::open(Peer& peer, const std::string& address) {
+  if (!begins_alike(address, net_->address(), kAddressHead)) return misshapen(peer, "address");
   ucp_ep_params_t params{};
-  params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE;
+  params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
+                      UCP_EP_PARAM_FIELD_ERR_HANDLER;
   params.address = reinterpret_cast<const ucp_address_t*>(address.data());
-  params.err_mode = UCP_ERR_HANDLING_MODE_NONE;
-  if (!shared_memory) {
-    params.field_mask |= UCP_EP_PARAM_FIELD_ERR_HANDLER;
-    params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
-    params.err_handler = {on_error, &peer};
-  }
-  const ucs_status_t s = ucp_ep_create(worker.handle(), &params, &peer.ep);
-  if (s != UCS_OK) {
-    peer.ep = nullptr;
-    return error(Errc::kUnavailable,
-                 fmt::format("{} cannot be reached: {}", peer.name, ucs_status_string(s)));
-  }
-  if (!shared_memory || peer.region.bytes == 0) return {};
-  return map_region(peer);
+  params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
+  params.err_handler = {on_error, &peer};
+  const ucs_status_t s = ucp_ep_create(net_->handle(), &params, &peer.ep);
+  if (s == UCS_OK) return {};
+  peer.ep = nullptr;
+  return error(Errc::kUnavailable,
+               fmt::format("{} cannot be reached: {}", peer.name, ucs_status_string(s)));
 }
 
 // The peer says how long its region is; what is really mapped bounds what is read here, or a wrong
-// word would end this process.
-status UcxTransport::map_region(Peer& peer) {
-  const std::string &key = peer.region.key, &ours = shm_->memory_key();
-  if (key.size() != ours.size() || !begins_alike(key, ours, kKeyHead)) {
+// word would end this process. Nothing is ever sent on the endpoint that the mapping needs.
+status UcxTransport::map_region(Peer& peer, const std::string& address) {
+  const std::string& ours = shm_->address();
+  // Of one host and over one transport they have one length, too.
+  if (!begins_alike(address, ours, kAddressHead) || address.size() != ours.size()) {
+    return misshapen(peer, "address");
+  }
+  const std::string &key = peer.region.key, &our_key = shm_->memory_key();
+  if (key.size() != our_key.size() || !begins_alike(key, our_key, kKeyHead)) {
     return misshapen(peer, "memory key");
   }
-  ucs_status_t s = ucp_ep_rkey_unpack(peer.ep, peer.region.key.data(), &peer.rkey);
+  ucp_ep_params_t params{};
+  params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS;
+  params.address = reinterpret_cast<const ucp_address_t*>(address.data());
+  ucs_status_t s = ucp_ep_create(shm_->handle(), &params, &peer.map_ep);
+  if (s != UCS_OK) peer.map_ep = nullptr;
+  if (s == UCS_OK) s = ucp_ep_rkey_unpack(peer.map_ep, key.data(), &peer.rkey);
   if (s != UCS_OK) peer.rkey = nullptr;
   void* mapped = nullptr;
   if (s == UCS_OK) s = ucp_rkey_ptr(peer.rkey, peer.region.base, &mapped);
@@ -97,29 +98,44 @@ status UcxTransport::map_region(Peer& peer) {
   return {};
 }
 
-// UCX reports the death of a peer only in a mode that excludes shared memory. So: peers of this
-// host without it, watched by us; all others with it.
+void UcxTransport::unmap_region(Peer& peer) {
+  peer.mapped = nullptr;
+  if (peer.rkey != nullptr) ucp_rkey_destroy(std::exchange(peer.rkey, nullptr));
+  if (peer.map_ep == nullptr) return;
+  ucp_request_param_t param{};  // without force, which is not allowed where peers share memory
+  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK;
+  param.cb.send = on_discarded;
+  ucp_ep_close_nbx(std::exchange(peer.map_ep, nullptr), &param);
+}
+
+// Messages take the network also on one host. UCX's queue in shared memory is one for all senders:
+// a process that is killed while it puts something in leaves a hole that nothing behind it ever
+// passes, and a worker that stands there hears nobody any more.
 status UcxTransport::reach(Peer& peer, const Endpoint& remote) {
   BATON_TRY(const Address address, decode_address(remote.address));
   peer.token = address.token;
   const bool same_host = endpoint_.shared_memory && remote.shared_memory &&
                          remote.host == endpoint_.host && !address.shared_memory.empty();
   if (same_host) {
-    // First: UCX 1.13 does not survive the posix key of a process that is gone.
-    if (remote.pid != endpoint_.pid && !watch_.add(peer.id.value, remote.pid)) {
-      return error(Errc::kUnavailable, fmt::format("{}: its process is gone", peer.name));
-    }
-    const status opened = open(peer, *shm_, address.shared_memory, true);
-    if (opened) return {};
-    watch_.remove(peer.id.value);
-    LOG_WARN("{}; it is on this host, and is read over the network all the same",
-             opened.error().message);
-    discard_ep(peer);
+    BATON_CHECK_OK(share_memory(peer, remote, address.shared_memory));
+  } else if (!reads_network_) {
+    return error(Errc::kUnavailable,
+                 fmt::format("{} cannot be read: no shared memory in common", peer.name));
   }
-  if (net_ && !address.network.empty()) return open(peer, *net_, address.network, false);
-  return error(Errc::kUnavailable,
-               fmt::format("{} cannot be reached: {}", peer.name,
-                           same_host ? "its memory cannot be shared" : "no network in common"));
+  return open(peer, address.network);
+}
+
+status UcxTransport::share_memory(Peer& peer, const Endpoint& remote, const std::string& address) {
+  if (remote.pid != endpoint_.pid && !is_alive(remote.pid)) {
+    return error(Errc::kUnavailable, fmt::format("{}: its process is gone", peer.name));
+  }
+  if (peer.region.bytes == 0) return {};
+  const status mapped = map_region(peer, address);
+  if (mapped || !reads_network_) return mapped;
+  unmap_region(peer);
+  LOG_WARN("{}; it is on this host, and is read over the network all the same",
+           mapped.error().message);
+  return {};
 }
 
 result<PeerId> UcxTransport::connect(const Endpoint& remote, std::string_view name) {
@@ -133,7 +149,7 @@ result<PeerId> UcxTransport::connect(const Endpoint& remote, std::string_view na
   peer->name = name;
   peer->region = remote.region;
   if (const status reached = reach(*peer, remote); !reached) {
-    discard_ep(*peer);
+    unmap_region(*peer);
     return reached.error();
   }
   const PeerId id = peer->id;
@@ -172,22 +188,19 @@ void UcxTransport::close(PeerId id) {
   peer->closing = true;
   const auto named = by_token_.find(peer->token);
   if (named != by_token_.end() && named->second == id) by_token_.erase(named);
-  watch_.remove(id.value);
   end_reads_of(*peer);  // answers that still come find no read to belong to
+  unmap_region(*peer);
   close_ep(*peer);
-  if (peer->rkey != nullptr) ucp_rkey_destroy(std::exchange(peer->rkey, nullptr));
-  peer->mapped = nullptr;
   events_.push_back({Kind::kClosed, id, 0, {}, {}});
 }
 
 // UCX never writes to our memory: reads over shared memory are copies of our own, those over the
-// network were given up before. So nobody waits for UCX, which may wait for ever for a dead process
-// of this host to take our last messages; force would end that, but is not allowed there.
+// network were given up before. So nobody waits for UCX.
 void UcxTransport::close_ep(Peer& peer) {
   ucp_request_param_t param{};
   param.op_attr_mask =
       UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS;
-  param.flags = peer.shared_memory ? 0 : UCP_EP_CLOSE_FLAG_FORCE;
+  param.flags = UCP_EP_CLOSE_FLAG_FORCE;
   param.cb.send = on_closed;
   param.user_data = &peer;
   const ucs_status_ptr_t request = ucp_ep_close_nbx(std::exchange(peer.ep, nullptr), &param);
@@ -196,18 +209,6 @@ void UcxTransport::close_ep(Peer& peer) {
   } else {
     peer.ep_closed = true;
   }
-}
-
-// Of a peer that was never used.
-void UcxTransport::discard_ep(Peer& peer) {
-  peer.mapped = nullptr;
-  if (peer.rkey != nullptr) ucp_rkey_destroy(std::exchange(peer.rkey, nullptr));
-  if (peer.ep == nullptr) return;
-  ucp_request_param_t param{};
-  param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_FLAGS;
-  param.flags = peer.shared_memory ? 0 : UCP_EP_CLOSE_FLAG_FORCE;
-  param.cb.send = on_discarded;
-  ucp_ep_close_nbx(std::exchange(peer.ep, nullptr), &param);
 }
 
 // Not from within UCX's callbacks, which still look at the peer.

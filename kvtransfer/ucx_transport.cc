@@ -24,11 +24,11 @@ constexpr int kMaxClosingProgress = 100000;  // for the last goodbyes
 }  // namespace
 
 status UcxTransport::start() {
-  if (watch_.fd() < 0) return error(Errc::kIo, "the system gives no epoll descriptor");
   BATON_TRY(const SplitTls tls, split_tls(options_.tls));
   shared_memory_tls_ = tls.shared_memory;
   if (!shared_memory_tls_.empty()) BATON_CHECK_OK(start_shared_memory());
-  if (!tls.network.empty()) BATON_CHECK_OK(start_network(tls.network));
+  reads_network_ = !tls.network.empty();
+  BATON_CHECK_OK(start_network(reads_network_ ? tls.network : "tcp"));
   if (::getrandom(token_.data(), token_.size(), 0) != static_cast<ssize_t>(token_.size())) {
     return error(Errc::kIo, "the system gives no random bytes");
   }
@@ -54,16 +54,12 @@ status UcxTransport::start_shared_memory() {
       started = worker.error();
     }
   }
-  if (!shm_) return started;
-  BATON_CHECK_OK(add_handlers(*shm_, *this));
-  if (!watch_.add_descriptor(shm_->event_fd())) return error(Errc::kIo, "no wait for UCX");
-  return {};
+  return shm_ ? status() : started;
 }
 
 void UcxTransport::publish_address() {
-  endpoint_.address = encode({.token = token_,
-                              .shared_memory = shm_ ? shm_->address() : "",
-                              .network = net_ ? net_->address() : ""});
+  endpoint_.address = encode(
+      {.token = token_, .shared_memory = shm_ ? shm_->address() : "", .network = net_->address()});
 }
 
 status UcxTransport::start_network(const std::string& tls) {
@@ -75,7 +71,6 @@ status UcxTransport::start_network(const std::string& tls) {
   BATON_CHECK_OK(add_handlers(*net_, *this));
   reply_type_ = make_reply_type();
   if (reply_type_ == 0) return error(Errc::kUnavailable, "UCX: no data type for replies");
-  if (!watch_.add_descriptor(net_->event_fd())) return error(Errc::kIo, "no wait for UCX");
   return {};
 }
 
@@ -83,16 +78,13 @@ UcxTransport::~UcxTransport() {
   for (auto& [id, peer] : peers_) {
     if (!peer->closing) close(id);
   }
-  // Live peers take what is under way within microseconds; dead ones of this host never do.
   const auto busy = [this] {
     return std::ranges::any_of(peers_, [](const auto& p) { return !p.second->ep_closed; });
   };
   for (int i = 0; busy() && i < kMaxClosingProgress; ++i) {
-    if (shm_) shm_->progress(1);
-    if (net_) net_->progress(1);
+    net_->progress(1);
   }
   for (auto& [id, peer] : peers_) {
-    if (peer->rkey != nullptr) ucp_rkey_destroy(peer->rkey);
     // UCX 1.13 ends the process if a worker ends with a request that its owner still holds.
     if (peer->close_request != nullptr) ucp_request_free(peer->close_request);
   }
@@ -140,14 +132,7 @@ result<std::span<std::byte>> UcxTransport::allocate(size_t bytes) {
 }
 
 bool UcxTransport::poll(std::vector<TransportEvent>& events) {
-  bool more = false;
-  if (shm_) more |= shm_->progress(kMaxProgress);
-  if (net_) more |= net_->progress(kMaxProgress);
-  ended_.clear();
-  watch_.ended(ended_);
-  for (const uint64_t id : ended_) {
-    if (Peer* peer = find(PeerId{id})) lose(*peer, peer->name + ": its process has ended");
-  }
+  const bool more = net_->progress(kMaxProgress);
   forget_closed();
   std::ranges::move(events_, std::back_inserter(events));
   events_.clear();
@@ -156,12 +141,7 @@ bool UcxTransport::poll(std::vector<TransportEvent>& events) {
 
 result<bool> UcxTransport::arm() {
   if (!events_.empty()) return false;
-  for (UcxWorker* worker : {shm_.get(), net_.get()}) {
-    if (worker == nullptr) continue;
-    const result<bool> armed = worker->arm();
-    if (!armed || !*armed) return armed;
-  }
-  return true;
+  return net_->arm();
 }
 
 std::string encode(const Address& address) {

@@ -11,7 +11,7 @@ namespace baton::kvtransfer {
 
 struct UcxOptions {
   // UCX transports that may be used, as UCX_TLS, without '^'. "all"; "tcp": never shared memory;
-  // "shm": never the network, and no port is opened.
+  // "shm": KV never crosses the network, messages do, by TCP.
   std::string tls = "all";
   std::string net_devices = "all";  // as UCX_NET_DEVICES
   std::string tcp_port_range;       // "first-last", as UCX_TCP_PORT_RANGE; empty: any free port

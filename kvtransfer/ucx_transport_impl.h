@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "kvtransfer/host_buffer.h"
-#include "kvtransfer/process_watch.h"
 #include "kvtransfer/ucx_transport.h"
 #include "kvtransfer/ucx_worker.h"
 #include "kvtransfer/wire_read.h"
@@ -44,10 +43,11 @@ struct Peer {
   Token token{};
   MemoryRegion region;
   ucp_ep* ep = nullptr;
-  ucp_rkey* rkey = nullptr;           // over shared memory: what holds the mapping
-  const std::byte* mapped = nullptr;  // over shared memory: its region here
-  void* close_request = nullptr;      // UCX's, while ep is being closed
-  bool shared_memory = false;
+  // Over shared memory: its region here, and what holds the mapping.
+  const std::byte* mapped = nullptr;
+  ucp_ep* map_ep = nullptr;
+  ucp_rkey* rkey = nullptr;
+  void* close_request = nullptr;  // UCX's, while ep is being closed
   bool lost = false, closing = false, ep_closed = false;
   size_t sends = 0, send_bytes = 0;
 };
@@ -85,7 +85,7 @@ class UcxTransport final : public Transport {
   status notify(PeerId peer, std::span<const std::byte> payload) override;
   void close(PeerId peer) override;
   bool poll(std::vector<TransportEvent>& events) override;
-  int event_fd() const override { return watch_.fd(); }
+  int event_fd() const override { return net_->event_fd(); }
   result<bool> arm() override;
   std::string in_force(PeerId peer) const override;
   uint64_t dropped_messages() const override { return dropped_; }
@@ -102,11 +102,12 @@ class UcxTransport final : public Transport {
   status start_network(const std::string& tls);
   void publish_address();
   result<std::span<std::byte>> allocate_shared(size_t bytes);
-  status open(Peer& peer, UcxWorker& worker, const std::string& address, bool shared_memory);
-  status map_region(Peer& peer);
+  status open(Peer& peer, const std::string& address);
+  status share_memory(Peer& peer, const Endpoint& remote, const std::string& address);
+  status map_region(Peer& peer, const std::string& address);
+  void unmap_region(Peer& peer);
   status reach(Peer& peer, const Endpoint& remote);
   std::string transport_of(const Peer& peer) const;
-  void discard_ep(Peer& peer);
   void close_ep(Peer& peer);
   void forget_closed();
   Peer* find(PeerId id) {
@@ -122,20 +123,20 @@ class UcxTransport final : public Transport {
   status send(Peer& peer, Am am, Sending content);
 
   const UcxOptions options_;
-  std::unique_ptr<UcxWorker> shm_, net_;  // either may be missing
-  std::string shared_memory_tls_;         // that were not tried yet, with commas
-  uint64_t reply_type_ = 0;               // UCX's data type that gathers a reply
+  std::unique_ptr<UcxWorker> net_;  // for all messages, and reads of other hosts
+  std::unique_ptr<UcxWorker> shm_;  // maps the memory of peers of this host; may be missing
+  bool reads_network_ = false;      // else nobody is read but over shared memory
+  std::string shared_memory_tls_;   // that were not tried yet, with commas
+  uint64_t reply_type_ = 0;         // UCX's data type that gathers a reply
   Token token_{};
   HostBuffer private_memory_;  // where there is no shared memory
   std::span<std::byte> memory_;
   Endpoint endpoint_;
-  ProcessWatch watch_;
   std::map<PeerId, std::unique_ptr<Peer>> peers_;
   std::map<Token, PeerId> by_token_;
   std::unordered_map<uint64_t, NetRead> reads_;
   std::list<Sending> sends_;
   std::vector<TransportEvent> events_;  // until poll() hands them out
-  std::vector<uint64_t> ended_;         // scratch
   uint64_t next_peer_ = 1, next_read_ = 1;
   uint64_t dropped_ = 0;
 };
@@ -146,7 +147,7 @@ status add_handlers(UcxWorker& worker, UcxTransport& transport);
 uint64_t make_reply_type();
 void drop_reply_type(uint64_t type);
 
-// One string out of what peers need to reach either worker; empty parts are missing ones.
+// One string out of what peers need to reach either UCX worker; `shared_memory` may be empty.
 struct Address {
   Token token{};
   std::string shared_memory, network;

@@ -61,8 +61,7 @@ result<ucp_context*> open_context(const UcxWorkerOptions& options) {
     ucp_params_t params{};
     params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME;
     // Without the feature, UCX answers no remote read or write: its port cannot be used as one.
-    params.features =
-        UCP_FEATURE_AM | UCP_FEATURE_WAKEUP | (options.one_sided ? UCP_FEATURE_RMA : 0);
+    params.features = UCP_FEATURE_WAKEUP | (options.one_sided ? UCP_FEATURE_RMA : UCP_FEATURE_AM);
     params.name = options.name.c_str();
     s = ucp_init(&params, config, &context);
   }

@@ -19,7 +19,7 @@ namespace baton::kvtransfer {
 struct UcxWorkerOptions {
   std::string tls, net_devices, tcp_port_range, name;  // as in UcxOptions
   bool network = false;                                // `tls` crosses hosts
-  bool one_sided = false;  // can read a peer's memory; else messages only, and nobody reads ours
+  bool one_sided = false;  // reads a peer's memory, and is read; else messages only
 };
 
 // One UCX context with one worker. Control thread only.

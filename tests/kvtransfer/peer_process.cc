@@ -2,6 +2,7 @@
 // other's on stdin, then does as the lines on stdin say and reports each event as a line:
 //   source REQUEST TOKENS LAYER_DELAY_MS   hand a prompt over, a layer every so often
 //   sink REQUEST TOKENS                    take one
+//   flood                                  send messages for ever, as fast as it can
 //   quit
 #include <fmt/format.h>
 #include <unistd.h>
@@ -66,8 +67,18 @@ class PeerProcess {
     } else if (what == "sink") {
       tokens_ = tokens;
       worker_.reserve(test_key(request), other_, 0, tokens, seconds(20));
+    } else if (what == "flood") {
+      flood();
     } else {
       quit_ = true;
+    }
+  }
+
+  [[noreturn]] void flood() {
+    for (uint64_t request = 1;; ++request) {
+      worker_.reserve(test_key(request), other_, 0, 16, seconds(20));
+      (void)worker_.driver().abort(test_key(request), AbortReason::kCancelled, Clock::now());
+      worker_.driver().poll(Clock::now());
     }
   }
 

@@ -59,12 +59,19 @@ TEST(UcxOptions, ListensOnlyWithinThePortRange) {
   }
 }
 
-TEST(UcxOptions, SharedMemoryAloneOpensNoPort) {
+TEST(UcxOptions, SharedMemoryAloneHasPortsForItsMessages) {
   UcxOptions options;
   options.tls = "shm";
+  options.net_devices = "lo";
+  options.tcp_port_range = "23500-23599";
   const auto transport = make_ucx_transport(options);
   ASSERT_TRUE(transport) << transport.error().message;
-  EXPECT_TRUE(listening_ports().empty());
+  const std::set<unsigned> ports = listening_ports();
+  EXPECT_FALSE(ports.empty());
+  for (const unsigned port : ports) {
+    EXPECT_GE(port, 23500u);
+    EXPECT_LE(port, 23599u);
+  }
 }
 
 TEST(UcxOptions, WhatIsNotThereIsRefusedByName) {
