@@ -11,8 +11,12 @@
 #include "common/ops/cuda/functions.h"
 
 // Sequences are divided by their number of rows: up to kTileKernelRows are the tile kernel's, whose
-// records merge_tiles() merges, more are the row kernel's. Both give a vector the same bits. Where
-// that is not asked for, those of kLongChunkRows and more are wgmma_attention()'s if it takes them.
+// records merge_tiles() merges, more are the row kernel's. Both give a vector the same bits: tiles
+// of 256 tokens, merged in their order within groups of 4, and the groups in theirs
+// (attention_mma.cuh). A block of the tile kernel may so do a whole group and write one record
+// instead of four, as most do in large batches, and no result depends on which do. Where the same
+// bits are not asked for, sequences of kLongChunkRows and more are wgmma_attention()'s if it takes
+// them.
 namespace baton::ops {
 namespace {
 
@@ -68,16 +72,21 @@ void run_tiles(CudaStream& stream, const AttentionArgs& args, const TilePlan& pl
       .group = args.num_heads / args.kv.num_kv_heads,
       .block_shift = static_cast<uint32_t>(std::countr_zero(args.kv.block_tokens)),
       .max_rows = plan.max_rows,
-      .splits = plan.splits,
+      .query_tiles = plan.query_tiles,
+      .group_splits = plan.group_splits,
+      .tile_splits = plan.tile_splits,
       .scale_log2 = args.scale * kLog2E,
       .merges = merges};
-  // Heads first: they are neighbours in memory.
-  const dim3 grid(args.kv.num_kv_heads, plan.query_tiles * plan.splits,
-                  static_cast<uint32_t>(args.sequences.host.size()));
+  const uint64_t in_tiles = args.sequences.host.size() - plan.num_grouped;
+  const uint64_t blocks =
+      (uint64_t{plan.num_grouped} * plan.group_splits + in_tiles * plan.tile_splits) *
+      plan.query_tiles * args.kv.num_kv_heads;
+  assert(blocks < 1u << 31);
   with_head_dim(args.kv.head_dim, [&]<uint32_t kHeadDim>() {
     constexpr size_t kShared = shared_bytes<kHeadDim, TileShared<kHeadDim>>();
     allow_shared(attend_tiles<kHeadDim>, kShared);
-    launch(stream, grid, kBlockThreads, kShared, attend_tiles<kHeadDim>, p);
+    launch(stream, static_cast<uint32_t>(blocks), kBlockThreads, kShared, attend_tiles<kHeadDim>,
+           p);
   });
 }
 
@@ -88,13 +97,14 @@ void attend_few_rows(CudaStream& stream, const AttentionArgs& args) {
   AttentionRecords records = {
       .row_stride = int64_t{args.num_heads} * plan.tiles * (args.kv.head_dim + 2),
       .first_row = plan.first_row,
-      .num_tiles = plan.tiles};
-  if (plan.tiles > 1) {
+      .num_tiles = plan.tiles,
+      .num_grouped = plan.num_grouped};
+  if (plan.merges) {
     const size_t bytes = plan.num_rows * static_cast<size_t>(records.row_stride) * sizeof(float);
     records.data = reinterpret_cast<float*>(stream.scratch(CudaStream::Use::kAttention, bytes));
   }
   run_tiles(stream, args, plan, records, true);
-  if (plan.tiles > 1) merge_tiles(stream, args, records, plan.max_rows);
+  if (plan.merges) merge_tiles(stream, args, records, plan.max_rows);
 }
 
 // The sequences of [min_rows, max_rows] rows. They are not part of what is captured.
@@ -151,11 +161,11 @@ void cuda_attention_partials(Stream& base, const AttentionArgs& args,
   CudaStream& stream = cuda_stream(base);
   TilePlan plan = plan_tiles(args, UINT32_MAX, stream.info().multiprocessors);
   if (plan.query_tiles == 0) return;
-  plan.splits =
-      tile_splits(partials.num_tiles,
-                  uint64_t{args.sequences.host.size()} * args.kv.num_kv_heads * plan.query_tiles,
-                  stream.info().multiprocessors);
-  assert(plan.query_tiles * plan.splits < 65536);
+  plan.num_grouped = 0;
+  plan.tile_splits =
+      record_splits(partials.num_tiles, 1,
+                    uint64_t{args.sequences.host.size()} * args.kv.num_kv_heads * plan.query_tiles,
+                    stream.info().multiprocessors);
   const AttentionRecords records = {.data = partials.records.as<float>(),
                                     .row_stride = partials.records.row_stride,
                                     .first_tile = partials.first_tile,

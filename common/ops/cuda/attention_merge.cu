@@ -2,6 +2,7 @@
 
 #include "common/ops/cuda/attention.h"
 #include "common/ops/cuda/attention_mma.cuh"
+#include "common/ops/cuda/attention_plan.h"
 #include "common/ops/cuda/functions.h"
 
 namespace baton::ops {
@@ -12,55 +13,59 @@ using namespace attention;
 constexpr uint32_t kMaxThreads = 512;  // a thread has one element of head_dim
 constexpr uint32_t kMaxParts = 64;     // merged by one launch
 
-// One vector's merged tiles, by the threads of a block: thread i has output i, every one the
-// maximum and the sum. All threads of a warp take part in everything.
-struct MergedVector {
+// One thread's output, and the maximum and sum of its vector.
+struct Merged {
   float output = 0;
   float max = -INFINITY;
   float sum = 0;
 
-  // `records`: of consecutive tiles. 32 at a time are on their way together; a lane works out the
-  // weights of one of them. Maxima may be taken in any order, so those of the tiles before are
-  // known at once; outputs and sums are merged one after the other.
-  __device__ __forceinline__ void add(const float* records, uint32_t num_tiles, uint32_t head_dim) {
-    const uint32_t lane = threadIdx.x % 32, record_floats = head_dim + 2;
-    for (; num_tiles > 0; records += 32 * record_floats) {
-      const uint32_t count = min(32u, num_tiles);
-      num_tiles -= count;
+  // No branch: what is loaded and shuffled for the next records runs ahead.
+  __device__ __forceinline__ void add(float record_output, float record_max, float record_sum) {
+    const bool is_filled = record_sum != 0.0f;
+    const MergeWeights weights = merge_weights(max, record_max);
+    output = is_filled ? merged(output, record_output, weights.keep, weights.gain) : output;
+    sum = is_filled ? merged(sum, record_sum, weights.keep, weights.gain) : sum;
+    max = is_filled ? weights.max : max;
+  }
+};
+
+// One vector's merged records, by the threads of a block: thread i has output i. All threads of a
+// warp take part in everything.
+struct MergedVector {
+  Merged groups;  // those that are complete
+  Merged open;    // the group that is not
+
+  // `records`: those from index `first` on, of tiles, or of whole groups. 32 at a time, counted
+  // from 0, are on their way together.
+  template <uint32_t kGroupRecords>
+  __device__ __forceinline__ void add(const float* records, uint32_t first, uint32_t count,
+                                      uint32_t head_dim) {
+    const uint32_t lane = threadIdx.x % 32, record_floats = head_dim + 2, end = first + count;
+    for (uint32_t begin = first / 32 * 32; begin < end; begin += 32) {
+      const auto is_there = [&](uint32_t t) { return begin + t >= first && begin + t < end; };
+      const auto record = [&](uint32_t t) { return records + (begin + t - first) * record_floats; };
       float outputs[32];
 #pragma unroll
       for (uint32_t t = 0; t < 32; ++t) {
-        const bool is_there = t < count && threadIdx.x < head_dim;
-        outputs[t] = is_there ? records[t * record_floats + threadIdx.x] : 0.0f;
+        outputs[t] = is_there(t) && threadIdx.x < head_dim ? record(t)[threadIdx.x] : 0.0f;
       }
-      float record_max = -INFINITY, record_sum = 0;
-      if (lane < count) {
-        record_max = records[lane * record_floats + head_dim];
-        record_sum = records[lane * record_floats + head_dim + 1];
-      }
-      const uint32_t filled = __ballot_sync(0xffffffffu, record_sum != 0.0f);
-      if (record_sum == 0.0f) record_max = -INFINITY;
-      float highest = fmaxf(max, record_max);  // of this and all earlier tiles
-#pragma unroll
-      for (int d = 1; d < 32; d *= 2) {
-        // Lanes below d get their own back.
-        highest = fmaxf(highest, __shfl_up_sync(0xffffffffu, highest, d));
-      }
-      float before = __shfl_up_sync(0xffffffffu, highest, 1);
-      if (lane == 0) before = max;
-      max = __shfl_sync(0xffffffffu, highest, 31);
-      const MergeWeights weights = merge_weights(before, record_max);
+      const float lane_max = is_there(lane) ? record(lane)[head_dim] : 0.0f;
+      const float lane_sum = is_there(lane) ? record(lane)[head_dim + 1] : 0.0f;
 #pragma unroll
       for (uint32_t t = 0; t < 32; ++t) {
-        if (t % 8 == 0 && t >= count) break;
-        const bool is_filled = (filled >> t & 1) != 0;  // no branch: shuffles run ahead
-        const float keep = __shfl_sync(0xffffffffu, weights.keep, t);
-        const float gain = __shfl_sync(0xffffffffu, weights.gain, t);
-        const float tile_sum = __shfl_sync(0xffffffffu, record_sum, t);
-        output = is_filled ? merged(output, outputs[t], keep, gain) : output;
-        sum = is_filled ? merged(sum, tile_sum, keep, gain) : sum;
+        if (t % 8 == 0 && begin + t >= end) break;
+        open.add(outputs[t], __shfl_sync(0xffffffffu, lane_max, t),
+                 __shfl_sync(0xffffffffu, lane_sum, t));
+        if ((t + 1) % kGroupRecords == 0) close(is_there(t));
       }
     }
+  }
+  // No more of the open group is to come, if that `is_so`.
+  __device__ __forceinline__ void close(bool is_so = true) {
+    groups.add(unsigned_zero(open.output), open.max, is_so ? open.sum : 0.0f);
+    open.output = is_so ? 0.0f : open.output;
+    open.max = is_so ? -INFINITY : open.max;
+    open.sum = is_so ? 0.0f : open.sum;
   }
 };
 
@@ -74,30 +79,39 @@ struct MergeTilesParams {
 };
 
 // A block merges one row's one head. Grid: (rows of a sequence * heads, sequences).
-// Reads 4 * (head_dim + 2) bytes a tile, mostly from L2, whose bandwidth is the roof; for long
-// contexts of few sequences it is the latency of 32 tiles at a time.
+// Reads 4 * (head_dim + 2) bytes a record, from L2 as far as they are still there. The roof is the
+// bandwidth of that or of the memory; for long contexts of few sequences it is the latency of 32
+// records at a time.
 __global__ void __launch_bounds__(kMaxThreads) merge_sequence_tiles(const MergeTilesParams p) {
   wait_for_inputs();
   let_next_start();
   const SequenceRows seq = p.sequences[blockIdx.y];
   const uint32_t row = blockIdx.x / p.num_heads, head = blockIdx.x % p.num_heads;
   if (seq.num_rows > p.max_rows || row >= seq.num_rows) return;
-  if (seq.position + seq.num_rows <= kAttentionTile) return;
+  const bool has_groups = blockIdx.y < p.records.num_grouped;
+  const uint32_t record_tokens = has_groups ? kGroupTiles * kAttentionTile : kAttentionTile;
+  if (seq.position + seq.num_rows <= record_tokens) return;  // its result is there
   const int64_t batch_row = seq.first_row + row;
   const float* const records = p.records.data +
                                (batch_row - p.records.first_row) * p.records.row_stride +
                                size_t{head} * p.records.num_tiles * (p.head_dim + 2);
+  const uint32_t count = (seq.position + row) / record_tokens + 1;
   MergedVector state;
-  state.add(records, (seq.position + row) / kAttentionTile + 1, p.head_dim);
+  if (has_groups) {
+    state.add<1>(records, 0, count, p.head_dim);
+  } else {
+    state.add<kGroupTiles>(records, 0, count, p.head_dim);
+  }
+  state.close();
   if (threadIdx.x >= p.head_dim) return;
   p.out[batch_row * p.out_stride + head * p.head_dim + threadIdx.x] =
-      __float2bfloat16_rn(divided(state.output, state.sum));
+      __float2bfloat16_rn(divided(state.groups.output, state.groups.sum));
 }
 
 struct Part {
   const float* records;
   int64_t row_stride;
-  uint32_t num_tiles;
+  uint32_t first_tile, num_tiles;
 };
 
 struct MergePartsParams {
@@ -106,8 +120,21 @@ struct MergePartsParams {
   uint32_t num_heads, head_dim;
   bf16* out;  // [rows, heads * head_dim], or null and
   int64_t out_stride;
-  float* merged;  // [rows, heads, head_dim + 2]: records that are a part of the next launch
+  // [rows, heads, 2, head_dim + 2]: what is merged by one launch and goes on in the next, complete
+  // groups and the open one.
+  float* merged;
+  bool goes_on;  // with what is there
 };
+
+__device__ __forceinline__ Merged load_merged(const float* record, uint32_t head_dim) {
+  return {threadIdx.x < head_dim ? record[threadIdx.x] : 0.0f, record[head_dim],
+          record[head_dim + 1]};
+}
+__device__ __forceinline__ void store_merged(float* record, const Merged& state,
+                                             uint32_t head_dim) {
+  if (threadIdx.x < head_dim) record[threadIdx.x] = state.output;
+  if (threadIdx.x == 0) store_pair(record + head_dim, state.max, state.sum);
+}
 
 // A block merges one row's one head. Grid: rows * heads. Reads 4 * (head_dim + 2) bytes a tile; the
 // roof is the memory's bandwidth.
@@ -116,23 +143,29 @@ __global__ void __launch_bounds__(kMaxThreads) merge_parts(const MergePartsParam
   let_next_start();
   const int64_t row = blockIdx.x / p.num_heads;
   const uint32_t head = blockIdx.x % p.num_heads;
+  float* const groups = p.merged + size_t{blockIdx.x} * 2 * (p.head_dim + 2);
+  float* const open = groups + p.head_dim + 2;
   MergedVector state;
+  if (p.goes_on) {
+    state.groups = load_merged(groups, p.head_dim);
+    state.open = load_merged(open, p.head_dim);
+  }
   for (uint32_t i = 0; i < p.num_parts; ++i) {
     const Part& part = p.parts[i];
-    state.add(
+    state.add<kGroupTiles>(
         part.records + row * part.row_stride + size_t{head} * part.num_tiles * (p.head_dim + 2),
-        part.num_tiles, p.head_dim);
+        part.first_tile, part.num_tiles, p.head_dim);
   }
   if (p.out != nullptr) {
+    state.close();
     if (threadIdx.x >= p.head_dim) return;
     p.out[row * p.out_stride + head * p.head_dim + threadIdx.x] =
-        __float2bfloat16_rn(divided(state.output, state.sum));
+        __float2bfloat16_rn(divided(state.groups.output, state.groups.sum));
     return;
   }
-  __syncthreads();  // the record may have been a part
-  float* const record = p.merged + size_t{blockIdx.x} * (p.head_dim + 2);
-  if (threadIdx.x < p.head_dim) record[threadIdx.x] = state.output;
-  if (threadIdx.x == 0) store_pair(record + p.head_dim, state.max, state.sum);
+  __syncthreads();  // all have read what was there
+  store_merged(groups, state.groups, p.head_dim);
+  store_merged(open, state.open, p.head_dim);
 }
 
 uint32_t merge_threads(uint32_t head_dim) {
@@ -164,19 +197,17 @@ void cuda_merge_partials(Stream& base, std::span<const AttentionPartials> parts,
                         .head_dim = static_cast<uint32_t>(out.cols / num_heads),
                         .out_stride = out.row_stride};
   const uint32_t vectors = static_cast<uint32_t>(out.rows) * num_heads;
-  const int64_t row_floats = int64_t{num_heads} * (p.head_dim + 2);
   for (const AttentionPartials& part : parts) {
     if (p.num_parts == kMaxParts) {
-      // What is merged so far is the first part of the next launch: merged into nothing, a record
-      // is itself.
-      const size_t bytes = static_cast<size_t>(out.rows * row_floats) * sizeof(float);
+      const size_t bytes = size_t{vectors} * 2 * (p.head_dim + 2) * sizeof(float);
       p.merged = reinterpret_cast<float*>(stream.scratch(CudaStream::Use::kAttention, bytes));
       launch(stream, vectors, merge_threads(p.head_dim), 0, merge_parts, p);
-      p.parts[0] = {p.merged, row_floats, 1};
-      p.num_parts = 1;
+      p.goes_on = true;
+      p.num_parts = 0;
     }
     assert(part.records.rows == out.rows);
-    p.parts[p.num_parts++] = {part.records.as<float>(), part.records.row_stride, part.num_tiles};
+    p.parts[p.num_parts++] = {part.records.as<float>(), part.records.row_stride, part.first_tile,
+                              part.num_tiles};
   }
   p.out = out.as<bf16>();
   launch(stream, vectors, merge_threads(p.head_dim), 0, merge_parts, p);

@@ -12,8 +12,10 @@
 //   rescaled, then gain P V and P 1, chains over tokens, 16 at a time.
 // A head_dim that no kernel is made for is filled up with zeros to the next one.
 // A chunk of which a vector sees nothing multiplies its state by 1 and adds 0. Tiles are merged in
-// their order. Every operation that a compiler might fuse in one kernel and not in another is
-// spelled out.
+// groups of kGroupTiles, again absolute: those of a group in their order, from an empty state, then
+// the groups in theirs. Merged into an empty state a record is itself, so that of a group of one
+// tile is the tile's, and the result of one group is the group's. Every operation that a compiler
+// might fuse in one kernel and not in another is spelled out.
 //
 // Fragments of a product of 16 rows, lane l: accumulator d[2r + e] is row l / 4 + 8r, column
 // 2 (l % 4) + e of 8. The operand from the left a[2h + r] is row l / 4 + 8r, columns
@@ -275,7 +277,7 @@ __device__ __forceinline__ void exponentiate(const float (&s)[kTiles][4], const 
   }
 }
 
-// ---- Merging tiles
+// ---- Merging tiles, and groups
 
 // A record's maximum is that of the scaled scores themselves.
 __device__ __forceinline__ float natural(float max_log2) { return __fmul_rn(max_log2, kLn2); }
@@ -299,6 +301,42 @@ __device__ __forceinline__ float divided(float output, float sum) {
 }
 // Minus zero becomes zero: which of the two a sum is depends on whether zeros were added to it.
 __device__ __forceinline__ float unsigned_zero(float v) { return __fadd_rn(v, 0.0f); }
+
+// What is merged so far of a lane's two rows, but for the outputs.
+struct MergedRows {
+  float max[2] = {-INFINITY, -INFINITY};
+  float sum[2] = {0, 0};
+
+  // What outputs take in of the record that was added last.
+  struct Outputs {
+    bool is_filled[2];
+    float keep[2], gain[2];
+
+    // `r` is the output's row.
+    __device__ __forceinline__ void add(float& state, float record, int r) const {
+      if (is_filled[r]) state = merged(state, unsigned_zero(record), keep[r], gain[r]);
+    }
+  };
+  __device__ __forceinline__ Outputs add(const float (&record_max)[2],
+                                         const float (&record_sum)[2]) {
+    Outputs outputs;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const MergeWeights weights = merge_weights(max[r], record_max[r]);
+      outputs.is_filled[r] = record_sum[r] != 0.0f;
+      outputs.keep[r] = weights.keep;
+      outputs.gain[r] = weights.gain;
+      if (!outputs.is_filled[r]) continue;
+      max[r] = weights.max;
+      sum[r] = merged(sum[r], record_sum[r], weights.keep, weights.gain);
+    }
+    return outputs;
+  }
+  template <int kTiles>
+  __device__ __forceinline__ Outputs add(const TileState<kTiles>& tile) {
+    return add({natural(tile.max[0]), natural(tile.max[1])}, {tile.sum[0], tile.sum[2]});
+  }
+};
 
 // Two neighbouring elements, at any address.
 __device__ __forceinline__ void store_pair(float* to, float a, float b) {

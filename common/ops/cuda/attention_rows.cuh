@@ -19,22 +19,22 @@ struct RowParams {
   float scale_log2;      // scale * log2(e)
 };
 
-// Chunks of K and V in turn, in a ring of this many: what fits beside the merged tiles in the
+// Chunks of K and V in turn, in a ring of this many: what fits beside a group's outputs in the
 // smallest multiprocessor's 99 KiB.
 template <uint32_t kHeadDim>
 constexpr uint32_t kRowPlanes = kHeadDim <= 128   ? 3
                                 : kHeadDim <= 192 ? 2
                                                   : 1;
 
-// Where there is no room at all, what is merged goes to the threads' own memory.
+// Where there is no room at all, they go to the threads' own memory, too.
 template <uint32_t kHeadDim>
-constexpr bool kSharesMerged = kHeadDim <= 256;
+constexpr bool kSharesGroup = kHeadDim <= 256;
 
 template <uint32_t kHeadDim>
 struct RowShared {
   alignas(16) std::byte planes[kRowPlanes<kHeadDim>][kPlaneBytes<kHeadDim>];
-  // What a thread has merged so far: its accumulators, those of all threads side by side.
-  float4 merged[kSharesMerged<kHeadDim> ? kHeadDim / 8 : 1][kBlockThreads];
+  // What a thread has merged of a group: its accumulators, those of all threads side by side.
+  float4 group[kSharesGroup<kHeadDim> ? kHeadDim / 8 : 1][kBlockThreads];
 };
 
 // K and V of a block's chunks, one after the other, through the ring. A step is wait(), use of
@@ -103,43 +103,10 @@ struct RowQueries {
   }
 };
 
-// The tiles merged so far, of a lane's two rows; `outputs(j)` is where its outputs are.
-struct MergedRows {
-  float max[2] = {-INFINITY, -INFINITY};
-  float sum[2] = {0, 0};
-
-  template <int kTiles, class Outputs>
-  __device__ __forceinline__ void add(const TileState<kTiles>& tile, const Outputs& outputs) {
-    float keep[2], gain[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const float tile_sum = tile.sum[2 * r];
-      const MergeWeights weights = merge_weights(max[r], natural(tile.max[r]));
-      keep[r] = weights.keep;
-      gain[r] = weights.gain;
-      if (tile_sum == 0.0f) continue;
-      max[r] = weights.max;
-      sum[r] = merged(sum[r], tile_sum, keep[r], gain[r]);
-    }
-#pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
-      float4 o = outputs(j);
-      if (tile.sum[0] != 0.0f) {
-        o.x = merged(o.x, unsigned_zero(tile.o[j][0]), keep[0], gain[0]);
-        o.y = merged(o.y, unsigned_zero(tile.o[j][1]), keep[0], gain[0]);
-      }
-      if (tile.sum[2] != 0.0f) {
-        o.z = merged(o.z, unsigned_zero(tile.o[j][2]), keep[1], gain[1]);
-        o.w = merged(o.w, unsigned_zero(tile.o[j][3]), keep[1], gain[1]);
-      }
-      outputs(j) = o;
-    }
-  }
-};
-
 // One block: 64 query vectors of a sequence and KV head, 16 for each warp. Grid: items * KV heads.
 // A warp does whole chunks by itself, exponentials going from accumulators to operands in
-// registers; a tile is merged into shared memory when it is finished.
+// registers. A tile is merged into its group, in shared memory, when it is finished, and every
+// kGroupTiles tiles the group into what is merged before, in the threads' own memory.
 // 4 * head_dim FLOP for each vector and token that it sees; K and V come from L2 for all but the
 // first block that reads them. The roof is the matrix units' rate.
 template <uint32_t kHeadDim>
@@ -169,13 +136,26 @@ __global__ void __launch_bounds__(kBlockThreads, kHeadDim <= 128 ? 2 : 1)
   const RowQueries queries(p, seq, kv_head, first_query);
   uint32_t q[kHeadDim / 16][4];
   load_queries<kHeadDim>(q, queries.q, p.kv.head_dim);
-  float4 own[kSharesMerged<kHeadDim> ? 1 : kHeadDim / 8];
-  const auto outputs = [&](uint32_t j) -> float4& {
-    return kSharesMerged<kHeadDim> ? shared.merged[j][threadIdx.x] : own[j];
+  float4 own_group[kSharesGroup<kHeadDim> ? 1 : kHeadDim / 8], total_outputs[kHeadDim / 8];
+  const auto group_outputs = [&](uint32_t j) -> float4& {
+    return kSharesGroup<kHeadDim> ? shared.group[j][threadIdx.x] : own_group[j];
   };
-#pragma unroll
-  for (uint32_t j = 0; j < kHeadDim / 8; ++j) outputs(j) = {0, 0, 0, 0};
-  MergedRows merged_rows;
+  MergedRows group, total;
+  const auto merge_group = [&] {
+    const MergedRows::Outputs merge = total.add(group.max, group.sum);
+#pragma unroll 1  // rarely done: total_outputs is not to be in registers
+    for (uint32_t j = 0; j < kHeadDim / 8; ++j) {
+      const float4 o = group_outputs(j);
+      merge.add(total_outputs[j].x, o.x, 0);
+      merge.add(total_outputs[j].y, o.y, 0);
+      merge.add(total_outputs[j].z, o.z, 1);
+      merge.add(total_outputs[j].w, o.w, 1);
+      group_outputs(j) = {0, 0, 0, 0};
+    }
+    group = {};
+  };
+#pragma unroll 1
+  for (uint32_t j = 0; j < kHeadDim / 8; ++j) total_outputs[j] = group_outputs(j) = {0, 0, 0, 0};
   TileState<kHeadDim / 8> state;
   state.clear();
   for (uint32_t c = 0; c < num_chunks; ++c) {
@@ -202,20 +182,29 @@ __global__ void __launch_bounds__(kBlockThreads, kHeadDim <= 128 ? 2 : 1)
     }
     ring.done();
     if (sees && (c % kTileChunks == kTileChunks - 1 || (c + 1) * kChunk >= warp_end)) {
-      merged_rows.add(state, outputs);
+      const MergedRows::Outputs merge = group.add(state);
+#pragma unroll
+      for (uint32_t j = 0; j < kHeadDim / 8; ++j) {
+        float4 o = group_outputs(j);
+        merge.add(o.x, state.o[j][0], 0);
+        merge.add(o.y, state.o[j][1], 0);
+        merge.add(o.z, state.o[j][2], 1);
+        merge.add(o.w, state.o[j][3], 1);
+        group_outputs(j) = o;
+      }
       state.clear();
+      if ((c + 1) % (kGroupTiles * kTileChunks) == 0) merge_group();
     }
   }
+  merge_group();
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     if (queries.seen[r] == 0) continue;
-#pragma unroll
-    for (uint32_t j = 0; j < kHeadDim / 8; ++j) {
-      if (j * 8 >= p.kv.head_dim) break;
-      const float4 o = outputs(j);
-      store_pair(queries.out[r] + j * 8 + lane % 4 * 2,
-                 divided(r == 0 ? o.x : o.z, merged_rows.sum[r]),
-                 divided(r == 0 ? o.y : o.w, merged_rows.sum[r]));
+#pragma unroll 1
+    for (uint32_t j = 0; j < p.kv.head_dim / 8; ++j) {
+      const float4 o = total_outputs[j];
+      store_pair(queries.out[r] + j * 8 + lane % 4 * 2, divided(r == 0 ? o.x : o.z, total.sum[r]),
+                 divided(r == 0 ? o.y : o.w, total.sum[r]));
     }
   }
 }

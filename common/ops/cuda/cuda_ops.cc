@@ -9,7 +9,7 @@ result<Ops> cuda_ops(const CudaOptions& options) {
   // A change of any result's bits is a new number. Without `deterministic` the kernels that a batch
   // gets depend on its size, so workers of one value agree within a bound, not in every bit.
   Ops ops = {.backend = "cuda",
-             .numerics = "cuda-bf16-1",
+             .numerics = "cuda-bf16-2",
              .activation = DType::kBF16,
              .bf16_input = DType::kBF16,
              .pack = cuda_pack,
@@ -31,7 +31,7 @@ result<Ops> cuda_ops(const CudaOptions& options) {
              .export_kv = cuda_export_kv,
              .import_kv = cuda_import_kv};
   if (options.deterministic) {
-    ops.numerics = "cuda-bf16-deterministic-1";
+    ops.numerics = "cuda-bf16-deterministic-2";
     ops.matmul = cuda_matmul_deterministic;
     ops.attention = cuda_attention_deterministic;
   }

@@ -25,10 +25,11 @@ class CudaSameBits : public OnGpu, public testing::WithParamInterface<CacheShape
     return out.get();
   }
 
-  // All rows of a batch at once.
-  MatrixH together(const Batch& batch, const device::Buffer& memory, const DeviceH& q) {
+  // All rows of a batch at once; planned for so many tokens, if not 0.
+  MatrixH together(const Batch& batch, const device::Buffer& memory, const DeviceH& q,
+                   uint32_t max_tokens = 0) {
     const DeviceH out(*this, batch.q->rows, batch.q->cols);
-    const DeviceSequences sequences(*this, batch.rows, batch.shape.block_tokens);
+    const DeviceSequences sequences(*this, batch.rows, batch.shape.block_tokens, max_tokens);
     deterministic_.attention(
         *stream_, batch.args(batch.kv_in(memory), q.tensor(), sequences.get(), out.tensor()));
     return out.get();
@@ -111,6 +112,30 @@ TEST_P(CudaSameBits, WhoeverStandsBeside) {
   }
 }
 
+// Around the borders of what is merged first: many rows at a time, and each alone.
+TEST_P(CudaSameBits, AcrossGroupsOfTiles) {
+  Random random(10);
+  const Batch batch(random, GetParam(), {1023, 1024, 1025, 1034, 2049, 2570},
+                    {17, 1, 1, 20, 18, 1});
+  const device::Buffer memory = upload(batch.cache_memory());
+  const DeviceH q(*this, *batch.q);
+  expect_same_bits(together(batch, memory, q), alone(batch, memory, q), "groups");
+}
+
+// Planned for long contexts all but the last few sequences are computed in whole groups, and each
+// alone in tiles.
+TEST_P(CudaSameBits, InGroupsOrInTiles) {
+  Random random(11);
+  const std::vector<uint32_t> lengths = {1025, 1023, 2049, 1024, 1,    256,  2500,
+                                         257,  1300, 64,   800,  1025, 2100, 1024};
+  const Batch batch(random, GetParam(), lengths, std::vector<uint32_t>(lengths.size(), 1));
+  const device::Buffer memory = upload(batch.cache_memory());
+  const DeviceH q(*this, *batch.q);
+  const MatrixH each = alone(batch, memory, q);
+  expect_same_bits(together(batch, memory, q), each, "as they are");
+  expect_same_bits(together(batch, memory, q, 1 << 17), each, "planned for 131072 tokens");
+}
+
 TEST_P(CudaSameBits, WhateverTheBlockSize) {
   Random random(8);
   const uint32_t length = 700;
@@ -131,11 +156,11 @@ TEST_P(CudaSameBits, WhateverTheBlockSize) {
   }
 }
 
-// Tiles 0-1, 2-4 and 5, as three workers would have them.
+// Tiles 0-1, 2-4 and 5-8, as three workers would have them.
 TEST_P(CudaSameBits, MergedPartialsAreAttention) {
   Random random(9);
   const CacheShape shape = GetParam();
-  const Batch batch(random, shape, {1300, 700, 90, 30}, {3, 300, 1, 0});
+  const Batch batch(random, shape, {2100, 700, 90, 30}, {3, 300, 1, 0});
   const device::Buffer memory = upload(batch.cache_memory());
   const DeviceH q(*this, *batch.q), whole(*this, batch.q->rows, batch.q->cols);
   const DeviceSequences sequences(*this, batch.rows, shape.block_tokens);
@@ -146,7 +171,7 @@ TEST_P(CudaSameBits, MergedPartialsAreAttention) {
       batch.args(batch.cache.kv(), wide.tensor(), Sequences::on_host(batch.rows), cpu_out.tensor());
   cpu_ops_.attention(*cpu_.stream, cpu_args);
   for (const Ops* ops : {&fast_, &deterministic_}) {
-    const uint32_t bounds[] = {0, 2, 5, 6};
+    const uint32_t bounds[] = {0, 2, 5, 9};
     std::vector<DeviceF> memories;
     std::vector<AttentionPartials> parts;
     for (int i = 0; i < 3; ++i) {
@@ -168,6 +193,11 @@ TEST_P(CudaSameBits, MergedPartialsAreAttention) {
     if (ops != &deterministic_) continue;
     ops->attention(*stream_, args);
     expect_same_bits(got, whole.get(), "merged");
+    // With so many parts that several launches merge them, the first within a group.
+    parts.insert(parts.begin() + 1, 70, {parts[0].records, bounds[1], 0});
+    const DeviceH again(*this, batch.q->rows, batch.q->cols);
+    ops->merge_partials(*stream_, parts, shape.heads, again.tensor());
+    expect_same_bits(again.get(), got, "of many parts");
   }
 }
 
