@@ -118,17 +118,13 @@ class Check:
             return Verdict(None, "no compute-sanitizer here")
         lines, ok = [], True
         for tool in self.options.sanitizers:
-            command = [sanitizer, "--tool", tool, "--error-exitcode", "99",
-                       self.where.program("ops_cuda_test")]  # fmt: skip
+            command = [sanitizer, "--tool", tool, self.where.program("ops_cuda_test")]
             verdict, text = self.tests("sanitize", command, SMALL)
             if "Device not supported" in text:
                 return Verdict(None, "compute-sanitizer does not support this device")
-            errors = [
-                line for line in text.splitlines() if re.search("(ERROR|RACECHECK) SUMMARY", line)
-            ]
-            said = errors[-1].split("SUMMARY:")[-1].strip() if errors else "no summary"
-            lines.append(f"{tool}: {said}; {verdict.line}")
-            ok = ok and bool(verdict.ok)
+            found = gpu_tests.sanitizer_verdict(text)
+            lines.append(f"{tool}: {found.line}; {verdict.line}")
+            ok = ok and found.ok and bool(verdict.ok)
         return Verdict(ok, "; ".join(lines))
 
     def tests(self, name: str, command: list, pattern: str) -> tuple[Verdict, str]:
