@@ -39,7 +39,8 @@ result<uint32_t> Scheduler::check(const DecodeRequest& request) const {
     return invalid(fmt::format("{} choices; 1 to {} are possible", r.sampling.num_choices, most));
   }
   if (request.granule_tokens == 0) return invalid("a granule of 0 tokens");
-  if (by_key_.contains(r.key)) return invalid("the request is here already");
+  if (by_key_.contains(r.key) || line_.contains(r.key))
+    return invalid("the request is here already");
   return limit;
 }
 
@@ -48,19 +49,53 @@ result<Reservation> Scheduler::reserve(DecodeRequest request) {
   RequestEntry entry{.serial = next_serial_, .limit = limit};
   const uint32_t choices = request.request.sampling.num_choices;
   const uint32_t lacking = match_prefix(request, entry);
-  if (!has_room(lacking, choices)) {
-    shared_.pool.release(entry.table);
-    return Reservation{Full{retry_after(lacking, choices)}};
+  if (!line_.goes_behind(request.request) && has_room(lacking, choices)) {
+    return Reservation{admit(std::move(request.request), std::move(entry), lacking)};
   }
-  shared_.pool.allocate(lacking, entry.table);
+  shared_.pool.release(entry.table);
+  const uint64_t ahead = line_.tokens() / shared_.hasher.block_tokens() + line_.size();
+  const Duration estimate = retry_after(lacking + ahead, choices + line_.choices());
+  if (!request.may_wait || line_.size() >= config_.max_waiting) {
+    return Reservation{Full{estimate}};
+  }
+  line_.add(std::move(request), next_serial_++);
+  first_is_short_ = false;  // it may be another
+  return Reservation{Waiting{estimate}};
+}
+
+void Scheduler::admit_waiting(Events& events) {
+  while (!line_.empty()) {
+    const uint32_t blocks = shared_.pool.available(), sequences = free_sequences();
+    if (first_is_short_ && blocks <= short_blocks_ && sequences <= short_sequences_) return;
+    const DecodeRequest& first = line_.first();
+    RequestEntry entry{.serial = next_serial_, .limit = limit_of(first.request)};
+    const uint32_t lacking = match_prefix(first, entry);
+    if (!has_room(lacking, first.request.sampling.num_choices)) {
+      shared_.pool.release(entry.table);
+      first_is_short_ = true;
+      short_blocks_ = blocks;
+      short_sequences_ = sequences;
+      return;
+    }
+    first_is_short_ = false;
+    engine::Request request = line_.take_first().request;
+    const RequestKey key = request.key;
+    events.push_back(Admitted{key, admit(std::move(request), std::move(entry), lacking)});
+  }
+}
+
+// There is room.
+Granted Scheduler::admit(engine::Request request, RequestEntry entry, uint32_t lacking_blocks) {
+  const uint32_t choices = request.sampling.num_choices;
+  shared_.pool.allocate(lacking_blocks, entry.table);
   shared_.slots.allocate(choices, entry.slots);
   ++next_serial_;
   awaited_sequences_ += choices;
-  entry.info = std::move(request.request);
   Granted granted{entry.table, entry.first_lacking_block};
+  entry.info = std::move(request);
   const RequestKey key = entry.info.key;
   by_key_.emplace(key, requests_.add(std::move(entry)));
-  return Reservation{std::move(granted)};
+  return granted;
 }
 
 // Takes what the prefix cache holds, in whole granules. Returns the number of blocks lacking.
@@ -99,7 +134,7 @@ uint32_t Scheduler::growth_margin(uint32_t more_sequences) const {
 
 // When enough of the running sequences will have reached their limits, at the present pace. They
 // may stop earlier; what is shared or cached is not seen.
-Duration Scheduler::retry_after(uint32_t lacking_blocks, uint32_t choices) const {
+Duration Scheduler::retry_after(uint64_t lacking_blocks, uint32_t choices) const {
   std::vector<std::pair<uint32_t, uint32_t>> ends;  // {steps left, blocks it gives back}
   for (const uint32_t index : running_) {
     const Sequence& s = sequences_[index];
@@ -107,7 +142,7 @@ Duration Scheduler::retry_after(uint32_t lacking_blocks, uint32_t choices) const
                       static_cast<uint32_t>(s.table.size()));
   }
   std::sort(ends.begin(), ends.end());
-  const uint64_t wanted = uint64_t{lacking_blocks} + growth_margin(choices);
+  const uint64_t wanted = lacking_blocks + growth_margin(choices);
   uint64_t blocks = shared_.pool.available();
   uint64_t sequences = free_sequences();
   uint64_t steps = 1;

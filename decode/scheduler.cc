@@ -133,6 +133,7 @@ void Scheduler::measure_step(TimePoint now) {
 
 Snapshot Scheduler::snapshot() const {
   Snapshot s{.running = static_cast<uint32_t>(running_.size()),
+             .waiting = line_.size(),
              .ending = ending_,
              .preempted = preempted_};
   for (const auto& [key, index] : by_key_) s.reserved += !requests_[index].running;

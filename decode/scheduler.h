@@ -13,6 +13,7 @@
 #include "common/kvcache/block_pool.h"
 #include "common/kvcache/prefix.h"
 #include "decode/types.h"
+#include "decode/waiting_line.h"
 
 namespace baton::decode {
 
@@ -28,6 +29,7 @@ struct Resources {
 // (but for the growth of `events`).
 //
 //   reserve -> reserved -> join -> running -> finished | preempted
+//   reserve -> waiting -> reserved ...
 //   adopt  ----------------------> running               at any point: cancel, expire
 //
 // A request has one sequence for each choice; they share the prompt's full blocks. Sequences are
@@ -43,6 +45,8 @@ class Scheduler {
   // Blocks and slots for a prompt that another worker computes. kInvalidArgument: it can never be
   // served here, with the reason, or its key is in use.
   result<Reservation> reserve(DecodeRequest request);
+  // Lets in who stands in line, as far as there is room. Cheap if nothing has become free.
+  void admit_waiting(Events& events);
   // The KV of a reserved request is here, checked; `first_tokens` [num_choices] are drawn and
   // delivered. Choices that end with them finish at once. kNotFound, kInvalidArgument; then nothing
   // is changed.
@@ -105,7 +109,8 @@ class Scheduler {
   uint32_t free_sequences() const;
   uint32_t growth_margin(uint32_t more_sequences) const;
   bool has_room(uint32_t lacking_blocks, uint32_t choices) const;
-  Duration retry_after(uint32_t lacking_blocks, uint32_t choices) const;
+  Granted admit(engine::Request request, RequestEntry entry, uint32_t lacking_blocks);
+  Duration retry_after(uint64_t lacking_blocks, uint32_t choices) const;
 
   // sequences.cc
   void fork(uint32_t request, engine::HandOver over, bool opened, Events& events);
@@ -137,6 +142,10 @@ class Scheduler {
   std::map<RequestKey, uint32_t> by_key_;
   std::vector<uint32_t> running_;  // sequences not ended, the first to be served first
   std::vector<BlockId> arrived_;   // received for requests that joined since the last plan
+  WaitingLine line_;
+  // What was free when the first in line last found too little.
+  uint32_t short_blocks_ = 0, short_sequences_ = 0;
+  bool first_is_short_ = false;
   uint64_t next_serial_ = 0;
   uint64_t plans_ = 0;
   uint32_t awaited_sequences_ = 0;  // choices of reserved requests

@@ -175,6 +175,10 @@ void Scheduler::end_reservation(uint32_t index) {
 }
 
 status Scheduler::cancel(const RequestKey& key) {
+  if (line_.remove(key)) {
+    first_is_short_ = false;
+    return {};
+  }
   const auto it = by_key_.find(key);
   if (it == by_key_.end()) return error(Errc::kNotFound, "decode: no such request");
   end_request(it->second);
@@ -206,6 +210,8 @@ void Scheduler::expire(TimePoint now, Events& events) {
     events.push_back(Expired{requests_[index].info.key, !requests_[index].running});
     end_request(index);
   }
+  line_.expire(now, events);
+  first_is_short_ = false;
 }
 
 status Scheduler::preempt(const RequestKey& key, Events& events) {

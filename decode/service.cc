@@ -10,6 +10,8 @@
 namespace baton::decode {
 namespace {
 
+constexpr Duration kWordEvery = seconds(1);
+
 uint64_t to_us(Duration d) {
   return static_cast<uint64_t>(std::chrono::duration_cast<microseconds>(d).count());
 }
@@ -31,11 +33,12 @@ Service::Service(const SchedulerConfig& config, const Resources& resources,
       preemptions_(metrics.counter("vllm:num_preemptions_total",
                                    "Sequences that gave way for want of blocks.")) {}
 
-void Service::reserve(engine::Request request, WorkerId source, TimePoint now) {
+void Service::reserve(engine::Request request, WorkerId source, bool may_wait, TimePoint now) {
   const RequestKey key = request.key;
   const uint32_t granule = driver_.peer_up(source) ? driver_.granule_tokens(source) : 0;
   if (granule == 0) return refuse(key, milliseconds(100), "not paired with that prefill worker");
-  auto reservation = scheduler_.reserve({request, granule});
+  Request entry = start(request, source, now);
+  auto reservation = scheduler_.reserve({std::move(request), granule, may_wait});
   if (!reservation) {
     const bool later = reservation.error().code == Errc::kResourceExhausted;
     return fail(key, reservation.error(), later);
@@ -43,36 +46,41 @@ void Service::reserve(engine::Request request, WorkerId source, TimePoint now) {
   if (const auto* full = std::get_if<Full>(&*reservation)) {
     return refuse(key, full->retry_after, "no room for its KV cache");
   }
-  grant(key, request, source, std::get<Granted>(*reservation), now);
+  requests_[key] = std::move(entry);
+  if (const auto* waiting = std::get_if<Waiting>(&*reservation)) {
+    return let_wait(key, waiting->estimate);
+  }
+  grant(key, std::get<Granted>(*reservation), now);
 }
 
 Service::Request Service::start(const engine::Request& request, WorkerId source, TimePoint now) {
   const engine::Sampling& sampling = request.sampling;
-  return {sampling.first_choice,
-          sampling.num_choices,
-          sampling.params.want_logprobs,
-          source != WorkerId(),
-          source,
-          {},
-          {},
-          std::vector<TimePoint>(sampling.num_choices, now),
-          request.arrival};
+  return {.first_choice = sampling.first_choice,
+          .choices_left = sampling.num_choices,
+          .want_logprobs = sampling.params.want_logprobs,
+          .source = source,
+          .num_tokens = request.num_tokens(),
+          .token_hash = kvcache::hash_tokens(request.tokens),
+          .deadline = request.deadline,
+          .last_token = std::vector<TimePoint>(sampling.num_choices, now),
+          .arrival = request.arrival};
 }
 
-void Service::grant(const RequestKey& key, const engine::Request& request, WorkerId source,
-                    const Granted& granted, TimePoint now) {
+void Service::grant(const RequestKey& key, const Granted& granted, TimePoint now) {
+  Request& entry = requests_.at(key);
   const uint32_t block_tokens = driver_.hello().layout.block_tokens;
   kvtransfer::SinkReserve reserve;
   reserve.key = key;
-  reserve.source = source;
-  reserve.num_tokens = request.num_tokens();
-  reserve.first_token = std::min(granted.first_lacking_block * block_tokens, request.num_tokens());
+  reserve.source = entry.source;
+  reserve.num_tokens = entry.num_tokens;
+  reserve.first_token = std::min(granted.first_lacking_block * block_tokens, entry.num_tokens);
   reserve.blocks.assign(granted.blocks.begin() + granted.first_lacking_block, granted.blocks.end());
-  reserve.token_hash = kvcache::hash_tokens(request.tokens);
-  reserve.deadline = request.deadline;
+  reserve.token_hash = entry.token_hash;
+  reserve.deadline = entry.deadline;
   const std::vector<BlockId> lacking = reserve.blocks;
   const uint32_t cached = reserve.first_token;
-  Request& entry = requests_[key] = start(request, source, now);
+  entry.waiting = false;
+  entry.reserved = true;
   entry.lacking = lacking;
   if (const status sent = driver_.reserve(std::move(reserve), now); !sent) {
     requests_.erase(key);
@@ -89,6 +97,26 @@ void Service::grant(const RequestKey& key, const engine::Request& request, Worke
   reply->set_cached_tokens(cached);
   host_.send(key.router, frame);
   host_.handoff_touched();
+}
+
+void Service::let_wait(const RequestKey& key, Duration estimate) {
+  requests_.at(key).waiting = true;
+  proto::Frame frame;
+  auto* reply = frame.mutable_reserve_reply();
+  reply->set_request(key.request.value);
+  reply->set_generation(key.generation.value);
+  reply->set_waiting(true);
+  reply->set_retry_after_us(to_us(estimate));
+  host_.send(key.router, frame);
+}
+
+// So that they keep what they have parked for us.
+void Service::tell_who_waits(TimePoint now) {
+  if (now < next_word_) return;
+  next_word_ = now + kWordEvery;
+  for (const auto& [key, request] : requests_) {
+    if (request.waiting) driver_.refuse(key, request.source, kWordEvery, now);
+  }
 }
 
 void Service::refuse(const RequestKey& key, Duration retry_after, std::string reason) {
@@ -120,15 +148,17 @@ void Service::cancel(const RequestKey& key, TimePoint now) {
   }
   requests_.erase(key);
   (void)scheduler_.cancel(key);  // kNotFound: it has just ended by itself
+  host_.work_added();            // room for another
 }
 
 void Service::cancel_choice(const RequestKey& key, uint32_t choice) {
   const auto found = requests_.find(key);
   if (found == requests_.end()) return;
-  if (found->second.reserved) {
+  if (found->second.reserved || found->second.waiting) {
     found->second.unwanted.push_back(choice);
   } else if (scheduler_.cancel_choice(key, choice)) {
     choice_over(key);
+    host_.work_added();
   }
 }
 
@@ -144,10 +174,12 @@ void Service::cancel_router(RouterId router, TimePoint now) {
 void Service::expire(TimePoint now) {
   scheduler_.expire(now, events_);
   take(now);
+  tell_who_waits(now);
 }
 
 void Service::plan(engine::StepBudget& budget, engine::StepBatch& batch, TimePoint now) {
   scheduler_.plan(budget, batch, events_);
+  scheduler_.admit_waiting(events_);
   take(now);
 }
 
@@ -169,6 +201,8 @@ void Service::take(TimePoint now) {
       take(*preempted);
     } else if (const auto* expired = std::get_if<Expired>(&event)) {
       take(*expired, now);
+    } else {
+      take(std::get<Admitted>(event), now);
     }
   }
   events_.clear();
@@ -228,6 +262,10 @@ void Service::take(const Expired& expired, TimePoint now) {
   fail(expired.key, error(Errc::kDeadlineExceeded, "its output was not complete in time"), false);
 }
 
+void Service::take(const Admitted& admitted, TimePoint now) {
+  grant(admitted.key, admitted.granted, now);
+}
+
 void Service::choice_over(const RequestKey& key) {
   const auto found = requests_.find(key);
   if (found != requests_.end() && --found->second.choices_left == 0) requests_.erase(found);
@@ -252,6 +290,7 @@ void Service::joined(const kvtransfer::Joined& joined, TimePoint now) {
   m->set_segments(static_cast<uint32_t>(joined.timings.segments));
   m->set_reread(joined.timings.rereads);
   m->set_exposed_us(to_us(joined.timings.exposed));
+  m->set_parked_us(to_us(joined.timings.parked));
   m->set_transport(driver_.transport_in_force(found->second.source));
   host_.send(key.router, frame);
   if (const status in = scheduler_.join(key, joined.first_tokens, events_); !in) {

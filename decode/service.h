@@ -19,8 +19,9 @@ class Service final : public serving::StepClient {
   Service(const SchedulerConfig& config, const Resources& resources,
           kvtransfer::HandoffDriver& driver, serving::ServiceHost& host, Metrics& metrics);
 
-  // Room for a prompt that `source` will compute; answered with ReserveReply.
-  void reserve(engine::Request request, WorkerId source, TimePoint now);
+  // Room for a prompt that `source` will compute; answered with ReserveReply. If there is none and
+  // it `may_wait`, the answer may be that it stands in line, and a second one follows.
+  void reserve(engine::Request request, WorkerId source, bool may_wait, TimePoint now);
   // A prompt that was computed in this worker. If its key is in use here, it is answered with
   // Failed.
   void adopt(engine::HandOver&& prompt, TimePoint now);
@@ -48,8 +49,12 @@ class Service final : public serving::StepClient {
     uint32_t first_choice = 0;
     uint32_t choices_left = 0;
     bool want_logprobs = false;
-    bool reserved = false;              // its KV is awaited
-    WorkerId source;                    // from this worker; none if computed here
+    bool waiting = false;     // in line for room
+    bool reserved = false;    // its KV is awaited
+    WorkerId source;          // from this worker; none if computed here
+    uint32_t num_tokens = 0;  // of the prompt
+    uint64_t token_hash = 0;
+    TimePoint deadline;
     std::vector<BlockId> lacking;       // that the hand-off writes
     std::vector<uint32_t> unwanted;     // choices cancelled while it was reserved
     std::vector<TimePoint> last_token;  // [num_choices], for the gap between tokens
@@ -57,14 +62,16 @@ class Service final : public serving::StepClient {
   };
 
   static Request start(const engine::Request& request, WorkerId source, TimePoint now);
-  void grant(const RequestKey& key, const engine::Request& request, WorkerId source,
-             const Granted& granted, TimePoint now);
+  void grant(const RequestKey& key, const Granted& granted, TimePoint now);
+  void let_wait(const RequestKey& key, Duration estimate);
   void refuse(const RequestKey& key, Duration retry_after, std::string reason);
+  void tell_who_waits(TimePoint now);
   void take(TimePoint now);
   void take(const Token& token, TimePoint now);
   void take(const Finished& finished, TimePoint now);
   void take(const Preempted& preempted);
   void take(const Expired& expired, TimePoint now);
+  void take(const Admitted& admitted, TimePoint now);
   void choice_over(const RequestKey& key);
   void flush_tokens();
   void fail(const RequestKey& key, const Error& why, bool retryable);
@@ -75,6 +82,7 @@ class Service final : public serving::StepClient {
   serving::ServiceHost& host_;
   std::map<RequestKey, Request> requests_;
   Events events_;                            // scratch
+  TimePoint next_word_;                      // to the sources of those that wait
   std::map<RouterId, proto::Frame> outbox_;  // tokens of one step; frames keep their memory
   prometheus::Histogram& itl_seconds_;
   prometheus::Histogram& e2e_seconds_;

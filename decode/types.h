@@ -15,6 +15,7 @@ struct DecodeRequest {
   engine::Request request;
   // What this worker's own cache need not receive again is a multiple of this, or the whole prompt.
   uint32_t granule_tokens = 1;
+  bool may_wait = false;  // if there is no room, a place in line will do
 };
 
 struct SchedulerConfig {
@@ -24,6 +25,7 @@ struct SchedulerConfig {
   // awaited. An idle worker takes whatever fits.
   uint32_t watermark_blocks = 8;
   uint32_t growth_blocks = 1;
+  uint32_t max_waiting = 256;  // requests in line
   // Preempts the newest sequence each so many steps; for tests. 0: never.
   uint32_t preempt_every_n_steps = 0;
 };
@@ -38,7 +40,17 @@ struct Granted {
 struct Full {
   Duration retry_after{};
 };
-using Reservation = std::variant<Granted, Full>;
+// No room now, but a place in line: Admitted or Expired follows, unless it is cancelled.
+struct Waiting {
+  Duration estimate{};
+};
+using Reservation = std::variant<Granted, Waiting, Full>;
+
+// Room for one that stood in line.
+struct Admitted {
+  RequestKey key;
+  Granted granted;
+};
 
 // One token of one choice. In order for each choice, each once; index 0 is prefill's.
 struct Token {
@@ -71,12 +83,13 @@ struct Expired {
   bool reserved = false;  // its KV had not come yet
 };
 
-using Event = std::variant<Token, Finished, Preempted, Expired>;
+using Event = std::variant<Token, Finished, Preempted, Expired, Admitted>;
 using Events = std::vector<Event>;
 
 struct Snapshot {
   uint32_t running = 0;    // sequences
   uint32_t reserved = 0;   // requests whose KV is awaited
+  uint32_t waiting = 0;    // requests in line
   uint32_t ending = 0;     // sequences that are over but in a step still
   uint64_t preempted = 0;  // sequences, ever
 };

@@ -63,6 +63,7 @@ void fill_body(proto::Handoff& out, const Commit& m) {
   body.set_token_hash(m.token_hash);
   body.set_num_tokens(m.num_tokens);
   body.mutable_first_tokens()->Add(m.first_tokens.begin(), m.first_tokens.end());
+  body.set_parked_us(to_us(m.parked));
 }
 void fill_body(proto::Handoff& out, const Ack&) { out.mutable_ack(); }
 void fill_body(proto::Handoff& out, const Nack& m) {
@@ -141,8 +142,12 @@ result<Message> parse(const HandoffKey& key, const proto::Commit& in) {
   for (const TokenId token : in.first_tokens()) {
     if (token < 0) return corrupt("commit", "first_tokens", fmt::format("token {}", token));
   }
-  return Commit{
-      key, in.token_hash(), in.num_tokens(), {in.first_tokens().begin(), in.first_tokens().end()}};
+  BATON_TRY(const Duration parked, from_us("commit", "parked_us", in.parked_us()));
+  return Commit{key,
+                in.token_hash(),
+                in.num_tokens(),
+                {in.first_tokens().begin(), in.first_tokens().end()},
+                parked};
 }
 
 result<Message> parse(const HandoffKey& key, const proto::Ack&) { return Ack{key}; }

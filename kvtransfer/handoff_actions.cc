@@ -25,6 +25,7 @@ void Driver::run(TimePoint now) {
     }
   }
   running_ = false;
+  metrics_.update(source_, sink_, transport_->dropped_messages());
 }
 
 void Driver::execute(SendMessage& action, TimePoint now) {

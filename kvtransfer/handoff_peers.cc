@@ -84,7 +84,6 @@ void Driver::heartbeat(TimePoint now) {
       send_now(worker, encode(Lease{}), now);
     }
   }
-  metrics_.update(source_, sink_, transport_->dropped_messages());
   next_heartbeat_ = peers_.empty() ? TimePoint::max() : now + config_.heartbeat_every;
 }
 

@@ -101,6 +101,7 @@ struct Commit {
   uint64_t token_hash = 0;
   uint32_t num_tokens = 0;            // prompt tokens, all with KV
   std::vector<TokenId> first_tokens;  // one a choice
+  Duration parked{};                  // from the end of prefill until there was a credit
   friend bool operator==(const Commit&, const Commit&) = default;
 };
 

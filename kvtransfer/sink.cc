@@ -168,6 +168,7 @@ void Sink::on_commit(WorkerId from, Commit commit, TimePoint now, SinkActions& a
     h->committed = true;
     h->first_tokens = std::move(commit.first_tokens);
     h->timings.committed = now;
+    h->timings.parked = commit.parked;
   }
   if (!h->reads.all_announced()) {
     send(from, Nack{.key = h->info.key, .reason = NackReason::kMissing}, actions);

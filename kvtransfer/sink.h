@@ -46,6 +46,7 @@ struct SinkTimings {
   TimePoint reserved, first_announce, committed, joined;
   Duration longest_read{};  // from an announce to the end of its last read
   Duration exposed{};       // from the commit's arrival to joined: what nobody could hide
+  Duration parked{};        // at the source, for want of room here
   uint64_t bytes = 0;
   uint64_t segments = 0;
   uint32_t reads = 0, rereads = 0;

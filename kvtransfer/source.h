@@ -68,7 +68,8 @@ struct SourceFailed {
   Error error;
   std::optional<KvRange> suspect;
 };
-// The sink is full; the KV stays parked until it credits after all, or park_timeout.
+// The sink is full; the KV stays parked until it credits after all, or park_timeout after the last
+// such word.
 struct SinkRefused {
   HandoffKey key;
   Duration retry_after{};
@@ -137,6 +138,7 @@ class Source {
   // Of hand-offs that no sink has room for yet, finished or not.
   uint32_t num_waiting() const { return num_waiting_; }
   uint32_t waiting_blocks() const { return waiting_blocks_; }
+  uint32_t most_waiting_blocks() const { return config_.max_parked_blocks; }
   const SourceStats& stats() const { return stats_; }
 
  private:

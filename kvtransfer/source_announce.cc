@@ -86,7 +86,10 @@ void Source::announce(Handoff& h, uint32_t layer_begin, uint32_t layer_end, uint
 }
 
 void Source::commit(Handoff& h, SourceActions& actions) {
-  send(h.info.sink, Commit{h.info.key, h.info.token_hash, h.info.num_tokens, h.first_tokens},
+  const Duration parked = h.timings.credited - h.timings.finished;
+  send(h.info.sink,
+       Commit{h.info.key, h.info.token_hash, h.info.num_tokens, h.first_tokens,
+              std::clamp(parked, Duration::zero(), kMaxLease)},
        actions);
 }
 

@@ -38,13 +38,18 @@ void Source::on_credit(WorkerId from, const Credit& credit, TimePoint now, Sourc
   schedule_renewal(now);
 }
 
-void Source::on_refuse(WorkerId from, const Refuse& refuse, TimePoint, SourceActions& actions) {
+void Source::on_refuse(WorkerId from, const Refuse& refuse, TimePoint now, SourceActions& actions) {
   const auto it = handoffs_.find(refuse.key);
   if (it == handoffs_.end() || it->second.info.sink != from || credited(it->second)) {
     ++stats_.ignored_messages;
     return;
   }
   ++stats_.refused;
+  Handoff& h = it->second;
+  if (h.state == State::kParked) {  // it stands in line there: kept as long as that is said
+    h.park_until = now + config_.park_timeout;
+    set_timer(h);
+  }
   actions.emplace_back(SinkRefused{refuse.key, refuse.retry_after});
 }
 

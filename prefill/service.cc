@@ -36,7 +36,7 @@ Service::Service(const SchedulerConfig& config, const Resources& resources,
       cached_tokens_(metrics.counter("vllm:prefix_cache_hits_total",
                                      "Prompt tokens found in the prefix cache.")) {}
 
-void Service::submit(PrefillRequest prefill, WorkerId sink, TimePoint now) {
+void Service::submit(PrefillRequest prefill, WorkerId sink, bool granted, TimePoint now) {
   const RequestKey key = prefill.request.key;
   Request request;
   request.sampling = prefill.request.sampling;
@@ -50,7 +50,7 @@ void Service::submit(PrefillRequest prefill, WorkerId sink, TimePoint now) {
                                       request.num_tokens,
                                       kvcache::hash_tokens(prefill.request.tokens),
                                       prefill.request.deadline,
-                                      /*granted=*/true};  // the router has asked before
+                                      granted};
   const bool hand_off = prefill.hand_off;
 
   if (const status added = scheduler_.add(std::move(prefill)); !added) {

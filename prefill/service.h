@@ -26,7 +26,7 @@ class Service final : public serving::StepClient {
 
   // A prompt to compute for `sink`, or for this worker itself (WorkerId{}). What cannot be taken is
   // answered with Failed.
-  void submit(PrefillRequest request, WorkerId sink, TimePoint now);
+  void submit(PrefillRequest request, WorkerId sink, bool granted, TimePoint now);
   // Another decode worker, which has reserved, reads what this request has or will have; from now
   // on the request is of that generation. If it is not here any more, that is said by Failed.
   void retarget(const RequestKey& key, Generation next, WorkerId sink, TimePoint now);

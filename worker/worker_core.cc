@@ -87,7 +87,7 @@ void WorkerCore::submit(RouterId router, const proto::Submit& submit, TimePoint 
   prefill.prompt_logprobs = submit.prompt_logprobs();
   prefill.sample = request->sampling.max_tokens > 0;
   prefill.request = std::move(*request);
-  prefill_->submit(std::move(prefill), WorkerId(submit.sink()), now);
+  prefill_->submit(std::move(prefill), WorkerId(submit.sink()), !submit.sink_waits(), now);
 }
 
 void WorkerCore::reserve(RouterId router, const proto::Reserve& reserve, TimePoint now) {
@@ -100,7 +100,7 @@ void WorkerCore::reserve(RouterId router, const proto::Reserve& reserve, TimePoi
     reply->set_reason(request.error().message);
     return host_.send(router, frame);
   }
-  decode_->reserve(std::move(*request), WorkerId(reserve.source()), now);
+  decode_->reserve(std::move(*request), WorkerId(reserve.source()), reserve.may_wait(), now);
 }
 
 void WorkerCore::cancel(RouterId router, const proto::Cancel& cancel, TimePoint now) {
@@ -130,13 +130,15 @@ proto::Load WorkerCore::load() const {
   const auto prefill = prefill_->snapshot();
   const auto decode = decode_->snapshot();
   proto::Load load;
-  load.set_waiting(prefill.waiting);
+  load.set_waiting(prefill.waiting + decode.waiting);
   load.set_running(prefill.running + decode.running + decode.reserved);
   load.set_free_blocks(pool_.available());
   load.set_total_blocks(pool_.size());
   load.set_queued_tokens(prefill.queued_tokens);
   load.set_role(config_.role);
   load.set_draining(draining_);
+  load.set_waiting_blocks(driver_->source().waiting_blocks());
+  load.set_most_waiting_blocks(driver_->source().most_waiting_blocks());
   for (const WorkerId peer : driver_->peers()) {
     if (driver_->peer_up(peer)) load.add_paired(peer.value);
   }
@@ -178,7 +180,7 @@ void WorkerCore::source_failed(const kvtransfer::SourceFailed& failed) {
   prefill_->source_failed(failed);
 }
 void WorkerCore::source_refused(const RequestKey& key, Duration) {
-  LOG_INFO("request {} is parked: the decode worker is full", key.request.value);
+  LOG_DEBUG("request {} is parked: the decode worker is full", key.request.value);
 }
 void WorkerCore::source_sink_lost(const RequestKey& key, const Error& why, TimePoint now) {
   prefill_->source_sink_lost(key, why, now);

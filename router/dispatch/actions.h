@@ -35,7 +35,7 @@ struct RequestInput {
 struct RequestTrail {
   TimePoint submitted;
   std::optional<TimePoint> placed;       // first worker asked
-  std::optional<TimePoint> granted;      // first grant, or submitted to a mixed worker
+  std::optional<TimePoint> granted;      // first grant, place in line, or a mixed worker
   std::optional<TimePoint> first_token;  // first one delivered
   std::string prefill_worker;            // names, of the last placement
   std::string decode_worker;
@@ -45,6 +45,7 @@ struct RequestTrail {
   uint64_t prefill_queue_us = 0;
   uint64_t prefill_compute_us = 0;
   uint64_t exposed_transfer_us = 0;
+  uint64_t parked_us = 0;  // KV that was there before decode had room
   uint32_t retries = 0;    // legs served anew after a failure
   uint32_t retargets = 0;  // of these, those whose KV another decode worker read
   uint32_t resumes = 0;    // of these and of the preempted, those that went on in mid-answer

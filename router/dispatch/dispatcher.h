@@ -119,6 +119,8 @@ class Dispatcher {
   Leg* find_leg(WorkerId from, uint64_t id, uint64_t generation);
   void on_reserve_reply(WorkerId from, const proto::ReserveReply& reply, TimePoint now,
                         Actions& actions);
+  void on_place_in_line(Leg& leg, const proto::ReserveReply& reply, TimePoint now,
+                        Actions& actions);
   void on_token(WorkerId from, proto::TokenEvent&& event, TimePoint now, Actions& actions);
   void on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actions& actions);
   void on_handed_off(WorkerId from, const proto::HandedOff& done);

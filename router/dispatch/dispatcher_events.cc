@@ -73,14 +73,30 @@ Leg* Dispatcher::find_leg(WorkerId from, uint64_t id, uint64_t generation) {
 void Dispatcher::on_reserve_reply(WorkerId from, const proto::ReserveReply& reply, TimePoint now,
                                   Actions& actions) {
   Leg* leg = find_leg(from, reply.request(), reply.generation());
-  if (!leg || leg->state != Leg::State::kReserving || from != leg->placement.decode) return;
-  if (reply.granted()) {
+  if (!leg || from != leg->placement.decode) return;
+  if (leg->state == Leg::State::kRunning) return on_place_in_line(*leg, reply, now, actions);
+  if (leg->state != Leg::State::kReserving) return;
+  if (reply.granted() || (reply.waiting() && leg->may_wait)) {
+    leg->waiting = !reply.granted();
     submit_leg(*leg, now, actions);
   } else {
     constexpr uint64_t kMost = 3'600'000'000;
     const microseconds after(std::min(reply.retry_after_us(), kMost));
     refuse_leg(*leg, from, after, now, actions);
   }
+}
+
+// The second reply to one that waited.
+void Dispatcher::on_place_in_line(Leg& leg, const proto::ReserveReply& reply, TimePoint now,
+                                  Actions& actions) {
+  if (!leg.waiting || reply.waiting()) return;
+  if (reply.granted()) {
+    leg.waiting = false;
+    return;
+  }
+  const WorkerId decode = leg.placement.decode;
+  if (seek_sink(leg, decode, now, actions)) return;
+  fail_leg(leg, decode, error(Errc::kUnavailable, reply.reason()), now, actions);
 }
 
 void Dispatcher::on_token(WorkerId from, proto::TokenEvent&& event, TimePoint now,
@@ -143,6 +159,7 @@ void Dispatcher::on_handed_off(WorkerId from, const proto::HandedOff& done) {
   trail.kv_bytes += done.bytes();
   trail.kv_transport = done.transport();
   trail.exposed_transfer_us += done.exposed_us();
+  trail.parked_us += done.parked_us();
 }
 
 void Dispatcher::on_finished(WorkerId from, const proto::Finished& finished, Actions& actions) {

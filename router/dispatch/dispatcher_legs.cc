@@ -48,13 +48,19 @@ void Dispatcher::pump_queues(TimePoint now, Actions& actions) {
 }
 
 bool Dispatcher::try_to_place(Leg& leg, TimePoint now, Actions& actions) {
-  const auto placement = place(pool_, {.model = request_of(leg).input.model,
-                                       .choices = leg.num_choices,
-                                       .prefill = leg.seeking ? leg.placement.prefill : WorkerId{},
-                                       .avoid = leg.avoid,
-                                       .now = now,
-                                       .turn = turn_});
+  PlacementQuery query{.model = request_of(leg).input.model,
+                       .choices = leg.num_choices,
+                       .prefill = leg.seeking ? leg.placement.prefill : WorkerId{},
+                       .avoid = leg.avoid,
+                       .now = now,
+                       .turn = turn_};
+  auto placement = place(pool_, query);
+  if (!placement && !leg.seeking) {
+    query.park = true;
+    placement = place(pool_, query);
+  }
   if (!placement) return false;
+  leg.may_wait = query.park;
   ++turn_;
   start_leg(leg, *placement, now, actions);
   return true;
@@ -68,7 +74,7 @@ void Dispatcher::start_leg(Leg& leg, Placement placement, TimePoint now, Actions
   Worker& decode = *pool_.find(placement.decode);
   leg.placement = placement;
   if (!leg.seeking) {
-    leg.handed_off = leg.progressed = false;
+    leg.handed_off = leg.progressed = leg.waiting = false;
     leg.counted_prompt_tokens = request.input.prompt.size() + leg.tokens.size();
     prefill.placed_prompt_tokens += leg.counted_prompt_tokens;
   }
@@ -87,6 +93,7 @@ void Dispatcher::start_leg(Leg& leg, Placement placement, TimePoint now, Actions
   proto::Frame frame;
   *frame.mutable_reserve()->mutable_spec() = make_spec(request, leg, now);
   frame.mutable_reserve()->set_source(placement.prefill.value);
+  frame.mutable_reserve()->set_may_wait(leg.may_wait);
   actions.sends.push_back({placement.decode, std::move(frame)});
 }
 
@@ -101,6 +108,7 @@ void Dispatcher::submit_leg(Leg& leg, TimePoint now, Actions& actions) {
   proto::Submit& submit = *frame.mutable_submit();
   *submit.mutable_spec() = make_spec(request, leg, now);
   submit.set_sink(leg.placement.mixed() ? 0 : leg.placement.decode.value);
+  submit.set_sink_waits(leg.waiting);
   submit.set_prompt_logprobs(request.wants_scores() ? request.input.prompt_logprobs : -1);
   actions.sends.push_back({leg.placement.prefill, std::move(frame)});
 }

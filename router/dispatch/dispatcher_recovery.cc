@@ -14,7 +14,8 @@ void Dispatcher::refuse_leg(Leg& leg, WorkerId by, Duration retry_after, TimePoi
                             Actions& actions) {
   ++refusals_;
   if (Worker* worker = pool_.find(by)) {
-    worker->full_until = now + std::clamp(retry_after, limits_.min_backoff, limits_.max_backoff);
+    TimePoint& until = leg.may_wait ? worker->line_full_until : worker->full_until;
+    until = now + std::clamp(retry_after, limits_.min_backoff, limits_.max_backoff);
   }
   if (leg.seeking && by == leg.placement.decode) {  // its KV waits on
     leave_decode(leg, actions);
@@ -53,6 +54,7 @@ void Dispatcher::leave_decode(Leg& leg, Actions& actions) {
     if (leg.state == Leg::State::kReserving) --decode->reserving;
   }
   leg.placement.decode = {};
+  leg.waiting = false;
   leg.state = Leg::State::kQueued;
   ++leg.generation.value;
 }

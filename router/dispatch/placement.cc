@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "common/net/protocol.h"
+
 namespace baton::router {
 namespace {
 
@@ -18,11 +20,17 @@ struct Candidate {
 };
 
 bool may_serve(const Worker& worker, proto::Role role, const PlacementQuery& query) {
-  return worker.role == role && !worker.load.draining() && worker.full_until <= query.now &&
+  bool full = worker.full_until > query.now;
+  if (query.park) {
+    full = (full && role != proto::ROLE_DECODE) || worker.line_full_until > query.now ||
+           worker.hello.protocol_max() < net::kProtocolPark;
+  }
+  return worker.role == role && !worker.load.draining() && !full &&
          worker.hello.model() == query.model;
 }
 
 bool has_room(const Worker& worker, const PlacementQuery& query) {
+  if (query.park) return worker.reserving < kMaxReserving;  // its line has a bound of its own
   const uint32_t batch = worker.hello.max_sequences();
   const uint32_t limit = worker.role == proto::ROLE_MIXED ? kMixedDepth * batch : batch;
   return worker.placed_sequences + query.choices <= limit && worker.reserving < kMaxReserving;
@@ -33,16 +41,24 @@ double penalty(const Worker& worker, const PlacementQuery& query) {
   return worker.id == query.avoid ? kLast : 0.0;
 }
 
+bool may_park(const Worker& prefill) {
+  return prefill.load.waiting_blocks() < prefill.load.most_waiting_blocks();
+}
+
+double wait_of(const Worker& decode, const PlacementQuery& query) {
+  return query.park ? std::max(to_seconds(decode.full_until - query.now), 0.0) : 0.0;
+}
+
 void add_pairs(const WorkerPool& pool, const Worker& decode, const PlacementQuery& query,
                std::vector<Candidate>& candidates) {
   for (const auto& [id, prefill] : pool.workers()) {
     const bool holds_kv = id == query.prefill;
     if (query.prefill != WorkerId{} && !holds_kv) continue;
     if (!holds_kv && !may_serve(prefill, proto::ROLE_PREFILL, query)) continue;
-    if (!is_paired(decode, prefill)) continue;
+    if (!is_paired(decode, prefill) || (query.park && !may_park(prefill))) continue;
     candidates.push_back({{prefill.id, decode.id},
-                          prefill_load(prefill) + decode_load(decode) + penalty(prefill, query) +
-                              penalty(decode, query)});
+                          prefill_load(prefill) + decode_load(decode) + wait_of(decode, query) +
+                              penalty(prefill, query) + penalty(decode, query)});
   }
 }
 
@@ -66,7 +82,7 @@ std::optional<Placement> place(const WorkerPool& pool, const PlacementQuery& que
   std::vector<Candidate> candidates;
   for (const auto& [id, worker] : pool.workers()) {
     if (!has_room(worker, query)) continue;
-    if (query.prefill == WorkerId{} && may_serve(worker, proto::ROLE_MIXED, query)) {
+    if (!query.park && query.prefill == WorkerId{} && may_serve(worker, proto::ROLE_MIXED, query)) {
       candidates.push_back(
           {{id, id}, prefill_load(worker) + decode_load(worker) + penalty(worker, query)});
     } else if (may_serve(worker, proto::ROLE_DECODE, query)) {

@@ -22,9 +22,13 @@ struct PlacementQuery {
   WorkerId avoid;    // taken only if nothing else can serve (it failed this request before)
   TimePoint now;
   uint64_t turn = 0;  // equals among the least loaded take turns by it
+  // Of pairs whose decode worker is full: its KV will be parked on the prefill worker. No mixed
+  // worker then, which has a queue of its own.
+  bool park = false;
 };
 
-// The least-loaded pair or mixed worker that may have room; nothing if there is none.
+// The least-loaded pair or mixed worker that may have room; nothing if there is none. To park: the
+// pair whose decode worker will have room first.
 // A prompt queue of kPrefillUnit tokens weighs as much as a decode worker that is full.
 inline constexpr double kPrefillUnit = 2048.0;
 std::optional<Placement> place(const WorkerPool& pool, const PlacementQuery& query);

@@ -15,7 +15,8 @@ std::string_view stage_of(const Leg& leg) {
   if (leg.state == Leg::State::kQueued) return "queue";
   if (leg.state == Leg::State::kReserving) return "reserve";
   if (leg.handed_off) return "decode";
-  return leg.progressed ? "transfer" : "prefill";
+  if (!leg.progressed) return "prefill";
+  return leg.waiting ? "parked" : "transfer";
 }
 
 bool RequestState::ended() const {

@@ -31,6 +31,8 @@ struct Leg {
   uint64_t counted_prompt_tokens = 0;  // as queued on the prefill worker
   bool handed_off = false;             // decode has all it needs of prefill
   bool progressed = false;             // a token of this generation arrived
+  bool may_wait = false;               // while reserving: a place in line was asked for
+  bool waiting = false;                // running, and decode has no room for it yet
   // Its decode worker was lost, and the KV that prefill has, or still computes, waits for another:
   // queued, or reserving one. placement.prefill is where, until kv_until.
   bool seeking = false;
@@ -49,8 +51,8 @@ struct Leg {
 // Whether workers have something of it.
 inline bool is_placed(const Leg& leg) { return leg.state != Leg::State::kQueued || leg.seeking; }
 
-// How far it has come: queue, reserve, prefill, transfer (a token is there, decode still reads) or
-// decode.
+// How far it has come: queue, reserve, prefill, parked (a token is there, decode has no room),
+// transfer (decode still reads) or decode.
 std::string_view stage_of(const Leg& leg);
 
 struct RequestState {

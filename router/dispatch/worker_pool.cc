@@ -100,7 +100,7 @@ bool WorkerPool::update(WorkerId id, proto::Load load) {
   const bool more_room =
       load.free_blocks() > worker->load.free_blocks() ||
       load.running() + load.waiting() < worker->load.running() + worker->load.waiting();
-  if (more_room) worker->full_until = {};
+  if (more_room) worker->full_until = worker->line_full_until = {};
   const proto::Role role = load.role() != proto::ROLE_UNSPECIFIED ? load.role() : worker->role;
   worker->load = std::move(load);
   if (role != std::exchange(worker->role, role)) refresh_capacity(worker->hello.model());

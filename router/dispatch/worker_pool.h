@@ -26,6 +26,8 @@ struct Worker {
   uint32_t reserving = 0;             // of these legs, those whose grant is awaited
   uint64_t placed_prompt_tokens = 0;  // of legs whose prompt is not computed yet
   TimePoint full_until;               // it refused: not asked before, unless its load changes
+  // Nor for a place in its line, or to park more KV.
+  TimePoint line_full_until;
 };
 
 // What the workers of one model can serve, as last known.

@@ -316,6 +316,7 @@ void Generation::note(std::string_view finish) {
       trail_.prefill_worker.empty() ? "-" : trail_.prefill_worker,
       trail_.decode_worker.empty() ? "-" : trail_.decode_worker, trail_.retries, trail_.retargets,
       trail_.resumes);
+  if (trail_.parked_us > 0) text += fmt::format(" parked_ms={:.1f}", trail_.parked_us * 1e-3);
   if (!trail_.stage.empty()) text += fmt::format(" stage={}", trail_.stage);
   if (!job_.unknown.empty()) text += fmt::format(" ignored={}", fmt::join(job_.unknown, ","));
   exchange_->note(std::move(text));

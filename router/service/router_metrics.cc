@@ -66,6 +66,7 @@ ModelMetrics::ModelMetrics(Metrics& m, const std::string& model)
       prefill_queue(stage(m, model, "prefill_queue")),
       prefill(stage(m, model, "prefill")),
       relay(stage(m, model, "relay")),
+      parked(stage(m, model, "parked")),
       exposed_transfer(stage(m, model, "exposed_transfer")) {}
 
 ModelMetrics& RouterMetrics::of(const std::string& model) {
@@ -98,6 +99,7 @@ void RouterMetrics::observe(ModelMetrics& model, const RequestTrail& trail) {
     model.relay.Observe(std::max(0.0, whole - queue - compute));
   }
   if (trail.kv_bytes > 0) {
+    model.parked.Observe(static_cast<double>(trail.parked_us) * 1e-6);
     model.exposed_transfer.Observe(static_cast<double>(trail.exposed_transfer_us) * 1e-6);
     metrics_
         .counter("baton_router_handed_off_bytes_total", "KV read by decode workers.",

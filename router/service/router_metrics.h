@@ -35,6 +35,7 @@ struct ModelMetrics {
   prometheus::Histogram& prefill_queue;
   prometheus::Histogram& prefill;
   prometheus::Histogram& relay;
+  prometheus::Histogram& parked;
   prometheus::Histogram& exposed_transfer;
 };
 

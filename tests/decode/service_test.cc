@@ -81,7 +81,7 @@ class ServiceTest : public testing::Test, private fakes::DeafListener {
 
 TEST_F(ServiceTest, ReservationThatFailsAtOnceIsNotGranted) {
   mute_ = true;
-  service_->reserve(request(1), kSource, kNow);
+  service_->reserve(request(1), kSource, false, kNow);
   ASSERT_EQ(host_.frames.size(), 1u);
   EXPECT_TRUE(host_.frames[0].failed().retryable());
   sink_->poll(kNow);
@@ -89,7 +89,7 @@ TEST_F(ServiceTest, ReservationThatFailsAtOnceIsNotGranted) {
 }
 
 TEST_F(ServiceTest, FirstTokenOutsideTheVocabularyEndsTheRequest) {
-  service_->reserve(request(1), kSource, kNow);
+  service_->reserve(request(1), kSource, false, kNow);
   ASSERT_TRUE(host_.frames.at(0).reserve_reply().granted());
   host_.frames.clear();
   service_->joined({.key = request(1).key, .first_tokens = {kVocabulary}}, kNow);

@@ -76,9 +76,11 @@ void World::on(const prefill::Started& started) {
 void World::try_reserve(Attempt& attempt) {
   const uint32_t limit = attempt.request.prompt_tokens + attempt.request.sampling.max_tokens;
   if (attempt.request.num_tokens() + 1 >= limit) return;  // ends with its first token
-  auto reservation = sink().decode.reserve({.request = attempt.request});
+  if (attempt.waiting) return;
+  auto reservation = sink().decode.reserve({.request = attempt.request, .may_wait = below(2) == 0});
   ASSERT_TRUE(reservation) << reservation.error().message;
   if (auto* granted = std::get_if<Granted>(&*reservation)) attempt.granted = std::move(*granted);
+  attempt.waiting = std::holds_alternative<Waiting>(*reservation);
 }
 
 void World::try_transfers() {
@@ -106,6 +108,9 @@ void World::transfer(Attempt& attempt) {
 }
 
 void World::give_up_reservation(Attempt& attempt) {
+  if (std::exchange(attempt.waiting, false)) {
+    ASSERT_TRUE(sink().decode.cancel(attempt.request.key));
+  }
   if (!attempt.granted) return;
   const Granted granted = *attempt.granted;
   attempt.granted.reset();
@@ -187,7 +192,10 @@ void World::step_worker(Worker& worker) {
     worker.idle.pop_back();
   }
   engine::StepBudget budget{.rows = 24, .sequences = 12};
-  if (&worker == &sink()) worker.decode.plan(budget, batch, events_);
+  if (&worker == &sink()) {
+    worker.decode.plan(budget, batch, events_);
+    worker.decode.admit_waiting(events_);
+  }
   if (&worker == &source()) worker.prefill.plan(budget, batch, now_, prefill_events_);
   take(prefill_events_);
   take(events_);
@@ -296,12 +304,18 @@ void World::on(const Preempted& preempted) {
 
 void World::on(const Expired& expired) {
   Attempt& attempt = attempts_.at(expired.key);
-  EXPECT_EQ(expired.reserved, attempt.state != Attempt::kDecoding);
-  if (expired.reserved) {
-    release_quarantine(*attempt.granted);
-    ASSERT_TRUE(source().prefill.cancel(expired.key));
-  }
+  EXPECT_EQ(expired.reserved, attempt.state != Attempt::kDecoding && !attempt.waiting);
+  if (expired.reserved) release_quarantine(*attempt.granted);
+  if (attempt.state != Attempt::kDecoding) ASSERT_TRUE(source().prefill.cancel(expired.key));
   drop_all(expired.key);
+}
+
+// What is computed already is transferred with the others.
+void World::on(const Admitted& admitted) {
+  Attempt& attempt = attempts_.at(admitted.key);
+  EXPECT_TRUE(std::exchange(attempt.waiting, false));
+  attempt.granted = admitted.granted;
+  ++admitted_;
 }
 
 void World::drain() {
@@ -325,7 +339,7 @@ void World::expect_nothing_held() const {
     const prefill::Snapshot p = worker->prefill.snapshot();
     EXPECT_EQ(p.waiting + p.running + p.held + p.held_blocks + p.queued_tokens, 0u);
     const Snapshot d = worker->decode.snapshot();
-    EXPECT_EQ(d.running + d.reserved + d.ending, 0u);
+    EXPECT_EQ(d.running + d.reserved + d.waiting + d.ending, 0u);
   }
   for (const auto& [id, choice] : choices_) EXPECT_TRUE(choice.ended);
 }

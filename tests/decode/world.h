@@ -66,6 +66,7 @@ class World {
     std::set<uint32_t> choices;  // those that have not ended or moved on
     enum { kPrefilling, kComputed, kDecoding } state = kPrefilling;
     std::optional<Granted> granted;  // split: the sink's
+    bool waiting = false;            // split: in the sink's line
     std::vector<BlockId> source;     // split: the source's table, as reported
     std::vector<TokenId> first_tokens;
   };
@@ -101,6 +102,7 @@ class World {
   void on(const Finished& finished);
   void on(const Preempted& preempted);
   void on(const Expired& expired);
+  void on(const Admitted& admitted);
   void deliver(const RequestKey& key, uint32_t choice, TokenId token);
   Choice& choice_of(const RequestKey& key, uint32_t choice) {
     return choices_.at({key.request.value, choice});
@@ -118,7 +120,7 @@ class World {
   TimePoint now_{seconds(1000)};
   uint64_t next_id_ = 1;
   uint64_t next_generation_ = 1;
-  size_t preempted_ = 0, completed_ = 0;
+  size_t preempted_ = 0, completed_ = 0, admitted_ = 0;
 };
 
 }  // namespace baton::decode

@@ -88,6 +88,24 @@ TEST_F(SourceTest, ParkingEnds) {
   expect_empty();
 }
 
+// A sink that says that it stands in line keeps it parked.
+TEST_F(SourceTest, ParkingLastsAsLongAsTheSinkSaysSo) {
+  to_parked();
+  source_.tick(at(29), actions_);
+  source_.on_refuse(kSink, {key(), seconds(1)}, at(29), actions_);
+  source_.tick(at(58.9), actions_);
+  EXPECT_TRUE(took<SourceFailed>().empty());
+  source_.tick(at(59), actions_);
+  EXPECT_EQ(took<SourceFailed>().size(), 1u);
+}
+
+TEST_F(SourceTest, TheCommitTellsHowLongItWasParked) {
+  to_parked();
+  credit(key(), 7);
+  ASSERT_EQ(told<Commit>().size(), 1u);
+  EXPECT_EQ(told<Commit>()[0].parked, seconds(7));
+}
+
 TEST_F(SourceTest, WhatNobodyHasRoomForIsBoundedBeforeItIsComputed) {
   SourceConfig c = config();
   c.max_parked_blocks = 5;

@@ -115,7 +115,7 @@ TEST_F(ServiceTest, FirstTokensGoOutFirst) {
   const PrefillRequest r = request(1, 10);
   reserve(r);
   settle();
-  service_->submit(r, kSink, kNow);
+  service_->submit(r, kSink, true, kNow);
   engine::StepBatch batch = plan();
   host_.frames.clear();
   finish(batch);
@@ -128,7 +128,7 @@ TEST_F(ServiceTest, FirstTokensGoOutFirst) {
 TEST_F(ServiceTest, CachedBlocksThatDoNotMatchAreForgottenWhileTheRestIsComputed) {
   PrefillRequest first = request(1, 16);
   first.sample = false;
-  service_->submit(first, WorkerId(), kNow);
+  service_->submit(first, WorkerId(), true, kNow);
   engine::StepBatch batch = plan();
   finish(batch);
   ASSERT_TRUE(service_->idle());
@@ -137,7 +137,7 @@ TEST_F(ServiceTest, CachedBlocksThatDoNotMatchAreForgottenWhileTheRestIsComputed
   const PrefillRequest second = request(2, 24);
   reserve(second);
   settle();
-  service_->submit(second, kSink, kNow);
+  service_->submit(second, kSink, true, kNow);
   batch = plan();
   ASSERT_EQ(batch.sequences.at(0).position, 16u) << "the cached blocks are announced";
   host_.frames.clear();
@@ -158,7 +158,7 @@ TEST_F(ServiceTest, KvOutlivesItsSinkAndIsReadByAnother) {
   const PrefillRequest r = request(1, 10);
   reserve(r);
   settle();
-  service_->submit(r, kSink, kNow);
+  service_->submit(r, kSink, true, kNow);
   engine::StepBatch batch = plan();
   source_->remove_peer(kSink, kNow);
   ASSERT_EQ(host_.frames.size(), 1u);
@@ -183,7 +183,7 @@ TEST_F(ServiceTest, KvOutlivesItsSinkAndIsReadByAnother) {
 
 TEST_F(ServiceTest, RetargetToAGenerationThatIsHereOrOlderChangesNothing) {
   const PrefillRequest r = request(1, 10);
-  service_->submit(r, kSink, kNow);
+  service_->submit(r, kSink, true, kNow);
   const Generation current = r.request.key.generation;
   service_->retarget(r.request.key, current, kSink, kNow);
   ASSERT_TRUE(service_->has(r.request.key));
@@ -209,7 +209,7 @@ TEST_F(ServiceTest, ARouterOfTheOldProtocolIsToldOfAFailure) {
   const PrefillRequest r = request(1, 10);
   reserve(r);
   settle();
-  service_->submit(r, kSink, kNow);
+  service_->submit(r, kSink, true, kNow);
   source_->remove_peer(kSink, kNow);
   ASSERT_EQ(host_.frames.size(), 1u);
   EXPECT_TRUE(host_.frames[0].failed().retryable());
