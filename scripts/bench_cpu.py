@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures Baton on this CPU against llama.cpp with the same weights, as a server, and its hand-off
-against raw UCX; writes docs/benchmarks.md. Takes some twenty minutes; leave the machine alone
-meanwhile.
+against raw UCX; writes docs/benchmarks.md, but for the part of scripts/bench_handover. Takes some
+twenty minutes; leave the machine alone meanwhile.
 
     scripts/bench_cpu.py [--threads N] [--rounds N] [--only PART] [--build DIR] [--output FILE]
 
@@ -49,7 +49,7 @@ def enter_venv() -> None:
 def main() -> None:
     options = arguments()
     enter_venv()
-    from bench import engines, kernels, machine, report, served, weights, wire
+    from bench import engines, kernels, machine, page, report, served, weights, wire
 
     binaries = options.build.resolve() / "bin"
     model = weights.bf16_model(ROOT)
@@ -72,7 +72,8 @@ def main() -> None:
     if "wire" in parts:
         results["wire"] = wire.measure(ROOT, options.build, 3 * options.rounds)
     (ROOT / "build/bench_cpu.json").write_text(json.dumps(results, indent=1))
-    options.output.write_text(report.markdown(results))
+    before = options.output.read_text() if options.output.exists() else ""
+    options.output.write_text(page.with_parts_of(before, report.markdown(results)))
     print(options.output.read_text())
 
 

@@ -12,6 +12,7 @@ class Request:
     sent: float
     arrivals: list[float]  # of events that carry text
     tokens: int  # by the server's own count
+    counts: list[int]  # tokens up to each arrival, as the server counts them
 
     @property
     def ttft(self) -> float:
@@ -35,7 +36,7 @@ async def stream_one(port: int, body: dict) -> Request:
     sent = time.perf_counter()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head.encode() + data)
-    arrivals, tokens = [], 0
+    arrivals, counts, tokens = [], [], 0
     async for line in reader:
         if not line.startswith(b"data: {"):
             continue
@@ -43,14 +44,23 @@ async def stream_one(port: int, body: dict) -> Request:
         event = json.loads(line[6:])
         if "error" in event:
             raise RuntimeError(event["error"]["message"])
-        if event["choices"] and event["choices"][0]["text"]:
-            arrivals.append(now)
         if event.get("usage"):
             tokens = event["usage"]["completion_tokens"]
+        if event["choices"] and event["choices"][0]["text"]:
+            arrivals.append(now)
+            counts.append(tokens)
     writer.close()
     if not arrivals:
         raise RuntimeError("an answer without text")
-    return Request(sent, arrivals, tokens)
+    return Request(sent, arrivals, tokens, counts)
+
+
+def body_of(model: str, prompt: list[int], output_tokens: int) -> dict:
+    return {
+        "model": model, "prompt": prompt, "max_tokens": output_tokens, "ignore_eos": True,
+        "temperature": 0, "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    }  # fmt: skip
 
 
 async def run(port: int, model: str, prompts: list[list[int]], output_tokens: int, at_once: int):
@@ -58,12 +68,8 @@ async def run(port: int, model: str, prompts: list[list[int]], output_tokens: in
     gate = asyncio.Semaphore(at_once)
 
     async def one(prompt: list[int]) -> Request:
-        body = {
-            "model": model, "prompt": prompt, "max_tokens": output_tokens, "ignore_eos": True,
-            "temperature": 0, "stream": True, "stream_options": {"include_usage": True},
-        }  # fmt: skip
         async with gate:
-            return await stream_one(port, body)
+            return await stream_one(port, body_of(model, prompt, output_tokens))
 
     started = time.perf_counter()
     requests = await asyncio.gather(*map(one, prompts))

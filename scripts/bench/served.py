@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.request
 
-from bench import load
+from bench import gaps, load
 
 INPUT, OUTPUT = 512, 64
 CONCURRENCIES = (1, 8, 16)
@@ -43,17 +43,13 @@ def run(server: "Server", count: int, at_once: int, seed: int):
 
 
 def summary(requests: list[load.Request], seconds: float) -> dict[str, float]:
-    def percentile(values: list[float], share: float) -> float:
-        ordered = sorted(values)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
     ttfts = [r.ttft for r in requests]
     return {
         "requests": len(requests),
         "ttft_p50": statistics.median(ttfts),
-        "ttft_p90": percentile(ttfts, 0.9),
+        "ttft_p90": gaps.percentile(ttfts, 0.9),
         "tpot_p50": statistics.median(r.tpot for r in requests),
-        "worst_gap_p99": percentile([r.worst_gap for r in requests], 0.99),
+        "worst_gap_p99": gaps.percentile([r.worst_gap for r in requests], 0.99),
         "tok_s": sum(r.tokens for r in requests) / seconds,
     }
 
