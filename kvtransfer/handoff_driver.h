@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -65,6 +66,10 @@ struct HandoffConfig {
   uint64_t read_bytes = 1u << 20;    // of one read, or of one turn of a copy; about
   uint64_t window_bytes = 4u << 20;  // also the bytes that one poll() reads at most, about
   uint32_t window_reads = 64;
+
+  // For figures only: the time after a copy, which `now` of the poll that makes it does not have.
+  // None: that `now`.
+  std::function<TimePoint()> clock;
 
   // Believe what arrives without hashing it. Only to measure what the digests cost.
   bool verify_digests = true;

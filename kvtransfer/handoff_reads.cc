@@ -107,6 +107,7 @@ void Driver::check_read(const StartRead& read, TimePoint now) {
 }
 
 void Driver::end_read(const StartRead& read, uint64_t digest, TimePoint now) {
+  if (config_.clock) now = std::max(now, config_.clock());
   metrics_.read(read, now - read.announced);
   sink_.read_done(read.cookie, digest, now, sink_actions_);
 }

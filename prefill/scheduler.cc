@@ -179,6 +179,7 @@ void Scheduler::append_chunk(uint32_t index, uint32_t rows, StepBatch& batch) {
     s.next_tokens.resize(rows);  // nothing stands after the last token; its score is dropped
   }
   s.client = engine::client_mark(Owner::kPrefill, index);
+  if (entry.request.hand_off) tell_layers(end == entry.size(), batch);
   entry.planned = end;
   ++entry.in_flight;
   if (end == entry.size()) {
@@ -195,19 +196,40 @@ void Scheduler::append_samples(const Entry& entry, uint32_t sequence, StepBatch&
   }
 }
 
+// What a chunk wrote is read while the next one is computed; of the last one, half of what is left
+// each time, so that only one layer is left to be read at its end. Each word to a reader takes time
+// of the core that computes.
+void Scheduler::tell_layers(bool last_chunk, StepBatch& batch) const {
+  const uint32_t layers = shared_.digests.num_layers();
+  if (!last_chunk) {
+    if (batch.told_layers.empty()) batch.told_layers = {layers - 1};
+    return;
+  }
+  batch.told_layers.clear();
+  uint32_t done = (layers + 3) / 4;
+  for (; done < layers; done += std::max(1u, (layers - done) / 2)) {
+    batch.told_layers.push_back(done - 1);
+  }
+  batch.told_layers.push_back(layers - 1);
+}
+
 void Scheduler::on_layer(const StepBatch& batch, uint32_t layer, Events& events) {
+  const auto told = std::ranges::lower_bound(batch.told_layers, layer);
+  if (told == batch.told_layers.end() || *told != layer) return;
+  const uint32_t begin = told == batch.told_layers.begin() ? 0 : *std::prev(told) + 1;
   for (const StepSequence& s : batch.sequences) {
     if (!engine::belongs_to(s.client, Owner::kPrefill)) continue;
     const Entry& entry = entries_[engine::entry_of(s.client)];
     if (entry.state == State::kGone || !entry.request.hand_off) continue;
     const uint32_t first = s.position / shared_.hasher.block_tokens();
     const size_t blocks = s.block_table.size() - first;
-    events.push_back(LayersReady{.key = entry.common().key,
-                                 .layer_begin = layer,
-                                 .layer_end = layer + 1,
-                                 .first_block = first,
-                                 .blocks = std::span(entry.table).subspan(first, blocks),
-                                 .digests = std::span(s.digests).subspan(layer * blocks, blocks)});
+    events.push_back(LayersReady{
+        .key = entry.common().key,
+        .layer_begin = begin,
+        .layer_end = layer + 1,
+        .first_block = first,
+        .blocks = std::span(entry.table).subspan(first, blocks),
+        .digests = std::span(s.digests).subspan(begin * blocks, (layer + 1 - begin) * blocks)});
   }
 }
 

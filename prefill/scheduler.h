@@ -44,8 +44,8 @@ class Scheduler {
   // Appends chunks to the step. A chunk ends on a block boundary, or with its prompt.
   void plan(engine::StepBudget& budget, engine::StepBatch& batch, TimePoint now, Events& events);
 
-  // Layer `layer` of a step in flight is computed; called for each layer in order, or not at all
-  // where nothing is handed off.
+  // Layer `layer` of a step in flight is computed, and all before it; called for each of the
+  // batch's told_layers in order, or not at all where nothing is handed off. Others are ignored.
   void on_layer(const engine::StepBatch& batch, uint32_t layer, Events& events);
   void on_step_done(const engine::StepBatch& batch, TimePoint now, Events& events);
 
@@ -96,6 +96,7 @@ class Scheduler {
   void report_cached(Entry& entry, Events& events);
   uint32_t chunk_rows(const Entry& entry, uint32_t room) const;
   void append_chunk(uint32_t index, uint32_t rows, engine::StepBatch& batch);
+  void tell_layers(bool last_chunk, engine::StepBatch& batch) const;
   void append_samples(const Entry& entry, uint32_t sequence, engine::StepBatch& batch) const;
   void chunk_done(Entry& entry, const engine::StepSequence& chunk, Events& events);
   void note_digests(const Entry& entry, const engine::StepSequence& chunk);

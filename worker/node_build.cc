@@ -98,6 +98,7 @@ status Node::make_core() {
   core.handoff.num_blocks = needs_host_cache() ? num_blocks_ : 1;  // it cannot be none
   BATON_CHECK_OK(check_room("the KV cache (kv_gib)", core.handoff.num_blocks * layout.block_bytes(),
                             read_host_memory()));
+  core.handoff.clock = [] { return Clock::now(); };
   core.handoff.max_parked_blocks = num_blocks_ / 2;  // the rest is for prompts that somebody reads
   core.model_key = model_->model_key();
   core.limits = limits_;

@@ -130,6 +130,8 @@ void Engine::finish() {
 }
 
 void Engine::on_layer(StepBatch& batch, uint32_t layer) {
+  const std::vector<uint32_t>& told = batch.told_layers;
+  if (!told.empty() && !std::ranges::binary_search(told, layer)) return;
   events_->push({.kind = EngineEvent::Kind::kLayerDone, .layer = layer, .batch = &batch});
 }
 

@@ -61,6 +61,8 @@ struct StepBatch {
   // Blocks that were received from another worker since the last step: where the device has memory
   // of its own, they are brought there before the step computes.
   std::vector<BlockId> arrived;
+  // Layers after which Engine tells that they are done, ascending; empty: each.
+  std::vector<uint32_t> told_layers;
   Duration duration{};              // result: how long the step ran
   std::vector<StepSequence> spare;  // sequences of earlier steps, for their memory
 
@@ -93,6 +95,7 @@ inline void StepBatch::clear() {
   samples.clear();
   block_copies.clear();
   arrived.clear();
+  told_layers.clear();
 }
 
 struct StepLimits {

@@ -84,6 +84,21 @@ TEST_F(EngineTest, TellsEachLayerOnceWithItsDigests) {
   EXPECT_TRUE(batch.sequences[1].digests.empty());
 }
 
+TEST_F(EngineTest, TellsOnlyTheLayersAskedForWithTheDigestsOfAll) {
+  StepBatch batch;
+  add(batch, 0, 40, d.allocate(3)).digest = true;
+  batch.told_layers = {1};
+  ASSERT_TRUE(d.engine().submit(&batch));
+  const EngineEvent event = d.wait();
+  ASSERT_EQ(event.kind, EngineEvent::Kind::kLayerDone);
+  EXPECT_EQ(event.layer, 1u);
+  const StepSequence& s = batch.sequences[0];
+  for (uint32_t layer = 0; layer < 2; ++layer) {
+    EXPECT_EQ(s.digests[layer * 3], digest(s, layer, 0, 16));
+  }
+  EXPECT_EQ(d.wait().kind, EngineEvent::Kind::kStepDone);
+}
+
 // What the digest of a block is does not depend on the chunks it was written in.
 TEST_F(EngineTest, ALaterChunkDigestsTheBlocksItTouches) {
   const auto table = d.allocate(3);

@@ -171,6 +171,35 @@ TEST_F(SchedulerTest, ReportsLayersOfWhatIsHandedOff) {
   expect_nothing_held(s);
 }
 
+// Few words while there is much to compute still, a layer by itself at the end.
+TEST_F(SchedulerTest, TellsReadersHalfOfWhatIsLeftEachTime) {
+  constexpr uint32_t kMany = 30;
+  kvcache::DigestTable table(kPoolBlocks, kMany);
+  SchedulerConfig config{.chunk_tokens = 8};
+  config.limits = {.max_rows = 64, .max_sequences = 8, .max_slots = kSlots, .max_context = 1000};
+  Scheduler s(config, {pool, hasher, table, slots});
+  PrefillRequest r = request(1, 10);
+  r.hand_off = true;
+  ASSERT_TRUE(s.add(r));
+  for (const std::vector<uint32_t>& told :
+       {std::vector<uint32_t>{29}, {7, 18, 23, 26, 27, 28, 29}}) {
+    StepBatch batch = plan(s);
+    EXPECT_EQ(batch.told_layers, told);
+    batch.sequences[0].digests.resize(kMany * 2);
+    events.clear();
+    for (uint32_t layer = 0; layer < kMany; ++layer) s.on_layer(batch, layer, events);
+    uint32_t next = 0;
+    for (const LayersReady& ready : take<LayersReady>()) {
+      EXPECT_EQ(ready.layer_begin, std::exchange(next, ready.layer_end));
+      EXPECT_EQ(ready.digests.size(), ready.blocks.size() * (ready.layer_end - ready.layer_begin));
+    }
+    EXPECT_EQ(next, kMany);
+    EXPECT_EQ(take<LayersReady>().size(), told.size());
+    for (auto& sample : batch.samples) sample.result.token = 1;
+    s.on_step_done(batch, now, events);
+  }
+}
+
 TEST_F(SchedulerTest, BlocksWithoutDigestsAreNotHandedOff) {
   Scheduler s = make();
   ASSERT_TRUE(s.add(request(1, 12)));
