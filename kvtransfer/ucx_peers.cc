@@ -196,11 +196,15 @@ void UcxTransport::close(PeerId id) {
 
 // UCX never writes to our memory: reads over shared memory are copies of our own, those over the
 // network were given up before. So nobody waits for UCX.
+//
+// A peer that only fell silent still gets what is half sent to it, however late. Without that, UCX
+// 1.13 keeps its connection to hear its last word, and the process ends if that comes when there is
+// room for the other half (uct_tcp_iface_handle_events goes on with what it has just freed).
 void UcxTransport::close_ep(Peer& peer) {
   ucp_request_param_t param{};
   param.op_attr_mask =
       UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS;
-  param.flags = UCP_EP_CLOSE_FLAG_FORCE;
+  param.flags = peer.lost || ending_ ? UCP_EP_CLOSE_FLAG_FORCE : 0;
   param.cb.send = on_closed;
   param.user_data = &peer;
   const ucs_status_ptr_t request = ucp_ep_close_nbx(std::exchange(peer.ep, nullptr), &param);

@@ -75,6 +75,7 @@ status UcxTransport::start_network(const std::string& tls) {
 }
 
 UcxTransport::~UcxTransport() {
+  ending_ = true;
   for (auto& [id, peer] : peers_) {
     if (!peer->closing) close(id);
   }

@@ -139,6 +139,7 @@ class UcxTransport final : public Transport {
   std::vector<TransportEvent> events_;  // until poll() hands them out
   uint64_t next_peer_ = 1, next_read_ = 1;
   uint64_t dropped_ = 0;
+  bool ending_ = false;  // nobody is left to wait for
 };
 
 // UCX's receive handlers for all Am, on `worker`.
