@@ -1,15 +1,25 @@
 // A worker in a process of its own, for tests that kill it. It says its hello on stdout, hears the
 // other's on stdin, then does as the lines on stdin say and reports each event as a line:
 //   source REQUEST TOKENS LAYER_DELAY_MS   hand a prompt over, a layer every so often
-//   sink REQUEST TOKENS                    take one
+//   begin REQUEST TOKENS [GENERATION]      the same in steps of their own
+//   layers REQUEST END                     compute up to this layer
+//   finish REQUEST
+//   go_on REQUEST TOKENS                   whatever of these steps is still to be done
+//   sink REQUEST TOKENS [GENERATION]       take one
+//   drain REQUEST                          give it up in mid-read, and do nothing until told "on"
+//   let_go                                 give up all
+//   state                                  say how much is held
+//   pair HELLO                             once more
 //   flood                                  send messages for ever, as fast as it can
 //   quit
 #include <fmt/format.h>
+#include <spdlog/sinks/stdout_sinks.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
+#include <map>
 #include <sstream>
 
 #include "common/base/log.h"
@@ -22,15 +32,11 @@ namespace {
 
 class PeerProcess {
  public:
-  PeerProcess(const std::string& tls, uint64_t id)
-      : worker_({.id = id, .tls = tls, .layout = peer_layout(), .num_blocks = kPeerBlocks}) {}
+  explicit PeerProcess(const RealWorkerOptions& options) : worker_(options) {}
 
   int run() {
     say(to_hex(encode(worker_.driver().hello())));
-    std::string line = read_line();
-    const result<Hello> theirs = decode_hello(from_hex(line));
-    if (!theirs || !worker_.driver().add_peer(*theirs, Clock::now())) return 2;
-    other_ = theirs->worker;
+    if (!pair_with(read_line())) return 2;
     while (!quit_) {
       const bool idle = computing_ == 0;
       worker_.run_until([&] { return quit_ || report() || (idle && computing_ != 0); },
@@ -42,6 +48,13 @@ class PeerProcess {
   }
 
  private:
+  // A prompt whose source this is.
+  struct Prompt {
+    HandoffKey key;
+    uint32_t tokens = 0, layer = 0;
+    bool finished = false;
+  };
+
   static void say(const std::string& line) {
     std::puts(line.c_str());
     std::fflush(stdout);
@@ -52,26 +65,106 @@ class PeerProcess {
     return line;
   }
 
+  bool pair_with(const std::string& hello) {
+    const result<Hello> theirs = decode_hello(from_hex(hello));
+    if (!theirs || !worker_.driver().add_peer(*theirs, Clock::now())) return false;
+    other_ = theirs->worker;
+    return true;
+  }
+
   void obey(const std::string& line) {
     std::istringstream words(line);
     std::string what;
+    words >> what;
+    if (what == "pair") {
+      std::string hello;
+      words >> hello;
+      say(pair_with(hello) ? "paired" : "not paired");
+      return;
+    }
     uint64_t request = 0;
-    uint32_t tokens = 0;
-    words >> what >> request >> tokens;
+    uint32_t number = 0, more = 0;
+    words >> request >> number >> more;
+    obey(what, request, number, more);
+  }
+
+  void obey(const std::string& what, uint64_t request, uint32_t number, uint32_t more) {
     if (what == "source") {
-      words >> delay_ms_;
+      delay_ms_ = static_cast<int>(more);
       computing_ = request;
-      tokens_ = tokens;
-      layer_ = 0;
-      worker_.begin(test_key(request), other_, tokens, seconds(20));
+      begin(test_key(request), number);
+    } else if (what == "begin") {
+      begin(test_key(request, std::max(more, 1u)), number);
+    } else if (what == "layers") {
+      compute(prompts_[request], number);
+    } else if (what == "finish") {
+      finish(prompts_[request]);
+    } else if (what == "go_on") {
+      if (!prompts_.contains(request)) begin(test_key(request), number);
+      compute(prompts_[request], peer_layout().num_layers());
+      finish(prompts_[request]);
     } else if (what == "sink") {
-      tokens_ = tokens;
-      worker_.reserve(test_key(request), other_, 0, tokens, seconds(20));
+      tokens_ = number;
+      sinks_.push_back(test_key(request, std::max(more, 1u)));
+      worker_.reserve(sinks_.back(), other_, 0, number, seconds(60));
+    } else if (what == "drain") {
+      drain(test_key(request));
+    } else if (what == "let_go") {
+      let_go();
+    } else if (what == "state") {
+      say_state();
     } else if (what == "flood") {
       flood();
-    } else {
+    } else if (what != "on") {
       quit_ = true;
     }
+  }
+
+  // It may have ended already: then the rest is told to nobody.
+  void begin(const HandoffKey& key, uint32_t tokens) {
+    const TimePoint now = Clock::now();
+    prompts_[key.request.value] = {.key = key, .tokens = tokens};
+    (void)worker_.driver().begin({key, other_, tokens, kTestTokenHash, now + seconds(60)}, now);
+  }
+  void compute(Prompt& p, uint32_t end) {
+    if (p.layer >= end) return;
+    worker_.compute_layers(p.key, p.layer, end, 0, p.tokens, p.key.request.value);
+    p.layer = end;
+  }
+  void finish(Prompt& p) {
+    if (!std::exchange(p.finished, true)) worker_.finish(p.key);
+  }
+
+  void compute_next_layer() {
+    if (computing_ == 0) return;
+    Prompt& p = prompts_.at(computing_);
+    compute(p, p.layer + 1);
+    if (p.layer < peer_layout().num_layers()) return;
+    finish(p);
+    computing_ = 0;
+  }
+
+  void drain(const HandoffKey& key) {
+    worker_.run_until([this] { return worker_.driver().sink().reads_in_flight() > 0; }, seconds(5));
+    (void)worker_.driver().cancel(key, Clock::now());
+    say(fmt::format("draining {}", worker_.driver().sink().reads_in_flight()));
+    (void)read_line();
+  }
+
+  void let_go() {
+    const TimePoint now = Clock::now();
+    for (const auto& [request, p] : prompts_) {
+      (void)worker_.driver().abort(p.key, AbortReason::kCancelled, now);
+    }
+    for (const HandoffKey& key : sinks_) (void)worker_.driver().cancel(key, now);
+  }
+
+  void say_state() {
+    const Source& source = worker_.driver().source();
+    const Sink& sink = worker_.driver().sink();
+    say(fmt::format("state {} {} {} {} {} {}", source.num_handoffs() + sink.num_handoffs(),
+                    source.num_early_credits(), source.parked_blocks(), sink.held_blocks(),
+                    sink.reads_in_flight(), sink.stats().read_bytes));
   }
 
   [[noreturn]] void flood() {
@@ -79,16 +172,6 @@ class PeerProcess {
       worker_.reserve(test_key(request), other_, 0, 16, seconds(20));
       (void)worker_.driver().abort(test_key(request), AbortReason::kCancelled, Clock::now());
       worker_.driver().poll(Clock::now());
-    }
-  }
-
-  void compute_next_layer() {
-    if (computing_ == 0) return;
-    const HandoffKey key = test_key(computing_);
-    worker_.compute_layers(key, layer_, layer_ + 1, 0, tokens_, computing_);
-    if (++layer_ == peer_layout().num_layers()) {
-      worker_.finish(key);
-      computing_ = 0;
     }
   }
 
@@ -109,22 +192,39 @@ class PeerProcess {
     tell(worker_.source_failed_, [](uint64_t r, const Error& e) {
       return fmt::format("source_failed {} {}", r, e.message);
     });
+    tell(worker_.sink_lost_,
+         [](uint64_t r, const Error& e) { return fmt::format("sink_lost {} {}", r, e.message); });
+    for (const WorkerId worker : worker_.lost_) say(fmt::format("lost {}", worker.value));
+    worker_.lost_.clear();
     return any;
   }
 
   RealWorker worker_;
   WorkerId other_;
   bool quit_ = false;
-  uint64_t computing_ = 0;
+  std::map<uint64_t, Prompt> prompts_;
+  std::vector<HandoffKey> sinks_;
+  uint64_t computing_ = 0;  // one of prompts_, layer by layer
   int delay_ms_ = 0;
-  uint32_t tokens_ = 0, layer_ = 0;
+  uint32_t tokens_ = 0;  // of what is taken
 };
 
 }  // namespace
 }  // namespace baton::kvtransfer
 
+// TLS ID [LEASE_MS PEER_TIMEOUT_MS]
 int main(int argc, char** argv) {
-  if (argc != 3) return 1;
-  spdlog::set_level(spdlog::level::off);
-  return baton::kvtransfer::PeerProcess(argv[1], std::strtoull(argv[2], nullptr, 10)).run();
+  using namespace baton::kvtransfer;
+  if (argc != 3 && argc != 5) return 1;
+  spdlog::set_default_logger(spdlog::stderr_logger_st("peer"));
+  spdlog::set_level(spdlog::level::err);  // why it ended itself
+  RealWorkerOptions options{.id = std::strtoull(argv[2], nullptr, 10),
+                            .tls = argv[1],
+                            .layout = peer_layout(),
+                            .num_blocks = kPeerBlocks};
+  if (argc == 5) {
+    options.lease = baton::milliseconds(std::atoi(argv[3]));
+    options.peer_timeout = baton::milliseconds(std::atoi(argv[4]));
+  }
+  return PeerProcess(options).run();
 }

@@ -11,6 +11,8 @@
 
 namespace baton::kvtransfer {
 
+inline constexpr uint64_t kTestTokenHash = 4711;  // of every prompt
+
 struct RealWorkerOptions {
   uint64_t id = 1;
   std::string tls = "all";
@@ -18,6 +20,9 @@ struct RealWorkerOptions {
   uint32_t num_blocks = 64;
   bool verify_digests = true;
   uint64_t read_bytes = 256u << 10;
+  // Everything else that is counted in time follows from these two.
+  Duration lease = seconds(5);
+  Duration peer_timeout = seconds(2);
 };
 
 // A worker over UCX with an event loop on its descriptor, as a service would have it, and an engine
@@ -37,6 +42,7 @@ class RealWorker final : public HandoffListener {
   void hand_over(const HandoffKey& key, WorkerId sink, uint32_t first_block, uint32_t tokens,
                  uint64_t seed, Duration deadline);
   void begin(const HandoffKey& key, WorkerId sink, uint32_t tokens, Duration deadline);
+  // Nothing is told to a hand-off that has ended meanwhile.
   void compute_layers(const HandoffKey& key, uint32_t layer_begin, uint32_t layer_end,
                       uint32_t first_block, uint32_t tokens, uint64_t seed);
   void finish(const HandoffKey& key);

@@ -1,13 +1,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <poll.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include <sys/types.h>
 
 #include <algorithm>
 #include <csignal>
-#include <filesystem>
 #include <fstream>
 #include <random>
 #include <set>
@@ -17,6 +13,7 @@
 #include "common/base/log.h"
 #include "kvtransfer/codec.h"
 #include "kvtransfer/ucx_transport.h"
+#include "tests/kvtransfer/peer.h"
 #include "tests/kvtransfer/peer_process.h"
 #include "tests/kvtransfer/real_worker.h"
 
@@ -25,61 +22,6 @@ namespace baton::kvtransfer {
 namespace {
 
 using ::testing::StartsWith;
-
-// The other process. Killed at the end, whatever happened.
-class Peer {
- public:
-  Peer(const char* tls, const char* id) {
-    int in[2], out[2];
-    if (::pipe(in) != 0 || ::pipe(out) != 0) std::abort();
-    ::posix_spawn_file_actions_t actions;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
-    ::posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
-    for (const int fd : {in[0], in[1], out[0], out[1]}) {
-      ::posix_spawn_file_actions_addclose(&actions, fd);
-    }
-    const std::string program =
-        std::filesystem::read_symlink("/proc/self/exe").parent_path() / "kvtransfer_peer";
-    char* argv[] = {const_cast<char*>(program.c_str()), const_cast<char*>(tls),
-                    const_cast<char*>(id), nullptr};
-    EXPECT_EQ(::posix_spawn(&pid_, program.c_str(), &actions, nullptr, argv, environ), 0);
-    ::posix_spawn_file_actions_destroy(&actions);
-    ::close(in[0]);
-    ::close(out[1]);
-    to_ = in[1];
-    from_ = out[0];
-  }
-  ~Peer() {
-    if (pid_ > 0) kill(SIGKILL);
-    ::close(to_);
-    ::close(from_);
-  }
-  void say(const std::string& line) {
-    const std::string text = line + "\n";
-    EXPECT_EQ(::write(to_, text.data(), text.size()), static_cast<ssize_t>(text.size()));
-  }
-  // The next line; empty after five seconds or at the end.
-  std::string hear() {
-    std::string line;
-    for (char c = 0;; line += c) {
-      ::pollfd fd{from_, POLLIN, 0};
-      if (::poll(&fd, 1, 5000) != 1 || ::read(from_, &c, 1) != 1 || c == '\n') return line;
-    }
-  }
-  void kill(int signal) {
-    ::kill(pid_, signal);
-    if (signal != SIGKILL) return;
-    ::waitpid(pid_, nullptr, 0);
-    pid_ = 0;
-  }
-  int fd() const { return from_; }
-  pid_t pid() const { return pid_; }
-
- private:
-  pid_t pid_ = 0;
-  int to_ = -1, from_ = -1;
-};
 
 // The files in /dev/shm that a process has mapped, and only that one: tests run side by side.
 std::set<std::string> shared_memory_files(pid_t process) {
@@ -115,7 +57,7 @@ class UcxProcessTest : public ::testing::TestWithParam<const char*> {
 
   UcxProcessTest()
       : worker_({.id = 1, .tls = GetParam(), .layout = peer_layout(), .num_blocks = kPeerBlocks}),
-        peer_(GetParam(), "2") {
+        peer_(GetParam(), 2) {
     const result<Hello> theirs = decode_hello(from_hex(peer_.hear()));
     EXPECT_TRUE(theirs) << theirs.error().message;
     peer_endpoint_ = theirs->ranks[0].endpoint;
@@ -202,7 +144,7 @@ TEST_P(UcxProcessTest, ASinkKilledInMidTransferLeavesTheKvParked) {
   worker_.finish(test_key(1));
   EXPECT_GT(worker_.driver().source().parked_blocks(), 0u);
   // Another worker takes it.
-  Peer other(GetParam(), "3");
+  Peer other(GetParam(), 3);
   const result<Hello> theirs = decode_hello(from_hex(other.hear()));
   ASSERT_TRUE(theirs);
   other.say(to_hex(encode(worker_.driver().hello())));
@@ -218,7 +160,7 @@ TEST_P(UcxProcessTest, ASinkKilledInMidTransferLeavesTheKvParked) {
 TEST_P(UcxProcessTest, WhoeverIsKilledWhileSendingSilencesNobody) {
   std::minstd_rand random(1);
   for (uint64_t id = 3; id < 80; ++id) {
-    Peer other(GetParam(), std::to_string(id).c_str());
+    Peer other(GetParam(), id);
     const result<Hello> theirs = decode_hello(from_hex(other.hear()));
     ASSERT_TRUE(theirs);
     other.say(to_hex(encode(worker_.driver().hello())));
@@ -267,6 +209,32 @@ TEST_P(UcxProcessTest, WhatAStoppedPeerDoesNotTakeIsBounded) {
   std::vector<TransportEvent> events;
   for (int i = 0; i < 1000; ++i) transport->poll(events);
   EXPECT_EQ(events.back().kind, TransportEvent::Kind::kClosed);
+}
+
+// It cannot be told goodbye, and whoever leaves does not wait for that.
+TEST_P(UcxProcessTest, AStoppedPeerIsLeftBehind) {
+  for (const bool closed_before : {true, false}) {
+    UcxOptions options;
+    options.tls = GetParam();
+    std::unique_ptr<Transport> transport = *make_ucx_transport(options);
+    ASSERT_TRUE(transport->allocate(1u << 20));
+    const PeerId peer = *transport->connect(peer_endpoint_, "peer");
+    std::vector<TransportEvent> events;
+    for (int i = 0; i < 1000; ++i) transport->poll(events);
+    peer_.kill(SIGSTOP);
+    const std::vector<std::byte> payload(10000);
+    for (int i = 0; i < 2000; ++i) ASSERT_TRUE(transport->notify(peer, payload));
+    if (closed_before) {
+      transport->close(peer);
+      transport->poll(events);
+      ASSERT_FALSE(events.empty());
+      EXPECT_EQ(events.back().kind, TransportEvent::Kind::kClosed);
+    }
+    transport.reset();
+    peer_.kill(SIGCONT);
+  }
+  until([] { return false; }, milliseconds(300));  // it hears the rest, which is of nobody's
+  EXPECT_TRUE(worker_.driver().peer_up(kPeer));
 }
 
 INSTANTIATE_TEST_SUITE_P(Transports, UcxProcessTest, ::testing::Values("shm", "tcp"),
