@@ -297,11 +297,15 @@ def left_behind(processes: list[Process], shared_memory: set[str]) -> list[str]:
 
 
 def sysv_segments_of(pids: set[int]) -> list[str]:
+    return [f"SysV segment {segment} was left" for segment in sysv_segments_made_by(pids)]
+
+
+def sysv_segments_made_by(pids: set[int]) -> list[str]:
+    """Their ids."""
     with contextlib.suppress(FileNotFoundError):
         head, *rows = pathlib.Path("/proc/sysvipc/shm").read_text().splitlines()
         creator = head.split().index("cpid")
-        left = [row.split() for row in rows]
-        return [f"SysV segment {r[1]} was left" for r in left if int(r[creator]) in pids]
+        return [row.split()[1] for row in rows if int(row.split()[creator]) in pids]
     return []
 
 

@@ -1,13 +1,11 @@
 """After a storm of requests, many of them broken off, every worker holds nothing."""
 
 import asyncio
-import collections
 import dataclasses
 import random
-import re
-import time
 
 import harness
+import held
 import httpx
 import pytest
 import sse
@@ -110,51 +108,6 @@ async def storm(cluster, random: random.Random, count: int) -> Outcome:
     return out
 
 
-def held(cluster) -> dict[str, float]:
-    """What workers hold for requests; nothing when none is there."""
-    found = {}
-    for name in cluster.workers:
-        metrics = cluster.metrics(name)
-        assert metrics.has("baton_kv_blocks"), metrics.text
-        for state in ["active", "quarantined"]:
-            found[f"{name} {state}"] = metrics.sum("baton_kv_blocks", state=state)
-        found[f"{name} running"] = metrics.sum("vllm:num_requests_running")
-        found[f"{name} waiting"] = metrics.sum("vllm:num_requests_waiting")
-    return {what: value for what, value in found.items() if value != 0}
-
-
-def handles(cluster) -> dict[str, tuple[int, int, int]]:
-    return {p.name: (p.descriptors(), p.sockets(), p.threads()) for p in cluster.processes()}
-
-
-def settled_handles(cluster) -> dict[str, tuple[int, int, int]]:
-    """Once the connections of the last scrape are gone, and nothing more changes."""
-    samples = []
-
-    def is_settled() -> bool:
-        samples.append(handles(cluster))
-        time.sleep(0.2)
-        return len(samples) >= 4 and all(sample == samples[-1] for sample in samples[-4:])
-
-    harness.wait_for(is_settled, 20, lambda: f"handles stay as they are: {samples[-4:]}")
-    return samples[-1]
-
-
-def blocks(cluster) -> dict[str, float]:
-    """Of each worker, in whatever state."""
-    states = ["free", "active", "cached", "quarantined"]
-    scrapes = {name: cluster.metrics(name) for name in cluster.workers}
-    return {
-        name: sum(scrape.sum("baton_kv_blocks", state=state) for state in states)
-        for name, scrape in scrapes.items()
-    }
-
-
-def stages(cluster) -> collections.Counter[str]:
-    """Where requests were when their clients had gone, as the router's log has it."""
-    return collections.Counter(re.findall(r" stage=(\w+)", cluster.router.log.read_text()))
-
-
 SETUPS = {
     "shm": {"prefill": 1, "decode": 1, "transport": "shm"},
     "tcp": {"prefill": 1, "decode": 1, "transport": "tcp"},
@@ -172,19 +125,21 @@ def test_nothing_is_held_after_the_storm(start_cluster, medium, setup):
     asyncio.run(storm(cluster, seed, 20))  # pairs have met, pools have grown
 
     def quiet() -> bool:
-        return not held(cluster)
+        return not held.requests(cluster)
 
-    harness.wait_for(quiet, 10, lambda: f"quiet before the storm, but: {held(cluster)}")
-    before, blocks_before = settled_handles(cluster), blocks(cluster)
-    stages_before = stages(cluster)
+    harness.wait_for(quiet, 10, lambda: f"quiet before the storm, but: {held.requests(cluster)}")
+    before, blocks_before = held.settled_handles(cluster), held.blocks(cluster)
+    stages_before = held.stages(cluster)
     assert all(total > 0 for total in blocks_before.values())
 
     out = asyncio.run(storm(cluster, seed, REQUESTS))
 
-    harness.wait_for(quiet, 1, lambda: f"nothing held, but: {held(cluster)}")
-    assert blocks(cluster) == blocks_before, "every block is in one state"
+    harness.wait_for(quiet, 1, lambda: f"nothing held, but: {held.requests(cluster)}")
+    assert held.blocks(cluster) == blocks_before, "every block is in one state"
     harness.wait_for(
-        lambda: handles(cluster) == before, 1, lambda: f"{handles(cluster)} as before: {before}"
+        lambda: held.handles(cluster) == before,
+        1,
+        lambda: f"{held.handles(cluster)} as before: {before}",
     )
     # The storm did what its name says, and nobody else had to suffer.
     assert out.errors == []
@@ -192,7 +147,7 @@ def test_nothing_is_held_after_the_storm(start_cluster, medium, setup):
     assert out.finished > REQUESTS / 2
     assert out.cancelled_by_time > REQUESTS / 25
     assert out.cancelled_in_stream > REQUESTS / 10
-    left = stages(cluster)
+    left = held.stages(cluster)
     left.subtract(stages_before)
     print("left in", dict(left))
     assert left["prefill"] > 0 and left["decode"] > 0, left
