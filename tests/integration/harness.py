@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
@@ -50,13 +51,22 @@ def flags(options: dict) -> list[str]:
 class Process:
     """One Baton process; its ready line tells the ports that it listens on."""
 
-    def __init__(self, name: str, command: str, options: dict, log_folder: pathlib.Path, env=None):
+    def __init__(
+        self,
+        name: str,
+        command: str,
+        options: dict,
+        log_folder: pathlib.Path,
+        env=None,
+        within: Sequence[str] = (),
+    ):
+        """`within`: a command that runs the rest of its arguments, in its own place."""
         self.name = name
         self.log = log_folder / f"{name}.log"
         read_end, write_end = os.pipe()
         with open(self.log, "ab") as log:
             self.popen = subprocess.Popen(
-                [BIN, command, *flags(options), "--ready-fd", str(write_end)],
+                [*within, BIN, command, *flags(options), "--ready-fd", str(write_end)],
                 pass_fds=[write_end],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -127,6 +137,8 @@ class Worker:
     name: str
     options: dict
     process: Process | None = None
+    host: str = "127.0.0.1"
+    within: Sequence[str] = ()
 
 
 class Metrics:
@@ -170,7 +182,7 @@ class Cluster:
                 self._add_worker(role, f"{role}-{i}", options)
         for worker in self.workers.values():
             worker.process.wait_ready()
-        addresses = [f"127.0.0.1:{w.process.ports['rpc']}" for w in self.workers.values()]
+        addresses = [f"{w.host}:{w.process.ports['rpc']}" for w in self.workers.values()]
         router = {"model": self.model, "listen": "127.0.0.1:0", "workers": addresses}
         self.router = Process(
             "router", "router", router | self.router_options, self.log_folder, self.env
@@ -191,11 +203,11 @@ class Cluster:
         old = worker.process.ports if worker.process else {}
         options = {
             "model": self.model,
-            "listen": f"127.0.0.1:{old.get('rpc', 0)}",
-            "metrics_listen": f"127.0.0.1:{old.get('metrics', 0)}",
+            "listen": f"{worker.host}:{old.get('rpc', 0)}",
+            "metrics_listen": f"{worker.host}:{old.get('metrics', 0)}",
         }
         worker.process = Process(
-            name, "worker", options | worker.options, self.log_folder, self.env
+            name, "worker", options | worker.options, self.log_folder, self.env, worker.within
         )
         return worker.process
 
@@ -232,7 +244,8 @@ class Cluster:
         if name == "router":
             url = self.url
         else:
-            url = f"http://127.0.0.1:{self.workers[name].process.ports['metrics']}"
+            worker = self.workers[name]
+            url = f"http://{worker.host}:{worker.process.ports['metrics']}"
         answer = requests.get(url + "/metrics", timeout=5 * PATIENCE)
         assert answer.status_code == 200
         return Metrics(answer.text)
