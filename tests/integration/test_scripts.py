@@ -183,7 +183,9 @@ def test_quickstart_answers_one_prompt_and_exits(quickstart, quickstart_model):
     status, out, err = up.end()
     assert status == 0, err
     assert "Paris" in out
-    figures = r"\[TTFT [\d.]+ m?s, TPOT [\d.]+ ms, .* of KV read by decode-0 from .* over (sysv|posix)\]"
+    figures = (
+        r"\[TTFT [\d.]+ m?s, TPOT [\d.]+ ms, .* of KV read by decode-0 from .* over (sysv|posix)\]"
+    )
     assert re.search(figures, out + err), out + err
     up.nothing_is_left()
 

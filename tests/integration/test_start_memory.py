@@ -77,7 +77,17 @@ LIMITED = 'echo "$1" > /proc/sys/kernel/shmmax && shift && exec "$@"'
 
 @pytest.mark.parametrize("most", [4096, 8 << 20], ids=["no queues", "no cache"])
 def test_where_the_kernel_gives_no_segment_a_file_is_shared(tiny, most):
-    limited = ["unshare", "--user", "--map-root-user", "--ipc", "sh", "-c", LIMITED, "sh", str(most)]
+    limited = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--ipc",
+        "sh",
+        "-c",
+        LIMITED,
+        "sh",
+        str(most),
+    ]
     if subprocess.run([*limited, "true"], stderr=subprocess.DEVNULL).returncode != 0:
         pytest.skip("no namespaces for us here")
     up = [harness.BIN, "up", "--model", tiny, "--port", "0", "--kv-gib", "0.05",
