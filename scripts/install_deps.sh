@@ -46,7 +46,7 @@ packages=(
   libdnnl-dev libhwy-dev
   # To test, and to fetch the quick-start model
   libgtest-dev libgmock-dev libbenchmark-dev
-  python3 python3-venv python3-pip curl ca-certificates
+  python3 python3-venv python3-pip curl ca-certificates iproute2
 )
 
 is_installed() {

@@ -49,7 +49,14 @@ class Cable:
     def __init__(self):
         read_end, write_end = os.pipe()
         self._there = subprocess.Popen(
-            ["unshare", "--net", "--mount", "sh", "-c", f"{_SEE_DEVICES} && echo && exec sleep inf"],
+            [
+                "unshare",
+                "--net",
+                "--mount",
+                "sh",
+                "-c",
+                f"{_SEE_DEVICES} && echo && exec sleep inf",
+            ],
             stdout=write_end,
         )
         os.close(write_end)

@@ -101,6 +101,8 @@ def test_nothing_is_held_after_the_aborts(start_cluster, tiny, transport):
     )
     assert check([Stream(cluster, **body) for body in bodies], expected) == len(bodies)
     left = held.stages(cluster)
-    print(f"{A_SECOND * SECONDS} in {took:.1f} s, left in {dict(left)}; {steady.rounds} rounds beside")
+    print(
+        f"{A_SECOND * SECONDS} in {took:.1f} s, left in {dict(left)}; {steady.rounds} rounds beside"
+    )
     assert sum(left.values()) > A_SECOND * SECONDS / 2, "the others had left before they were heard"
     assert all(left[stage] > 0 for stage in ["prefill", "transfer", "decode"]), left

@@ -15,7 +15,7 @@ MISMATCH = re.compile(r"digest (\w{16}) announced, (\w{16}) read; (reading again
 
 
 def cache_of(pid: int) -> tuple[int, int]:
-    """Where a worker's KV cache begins in its memory, and its size. Peers' caches are mapped, too."""
+    """Where a worker's KV cache begins, and its size. Those of its peers are mapped, too."""
     own = harness.sysv_segments_made_by({pid})
     found = []
     for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines():
