@@ -6,7 +6,7 @@
 //   finish REQUEST
 //   go_on REQUEST TOKENS                   whatever of these steps is still to be done
 //   sink REQUEST TOKENS [GENERATION]       take one
-//   drain REQUEST                          give it up in mid-read, and do nothing until told "on"
+//   drain REQUEST                          give it up in the next read, and stay so until told "on"
 //   let_go                                 give up all
 //   state                                  say how much is held
 //   pair HELLO                             once more
@@ -145,6 +145,7 @@ class PeerProcess {
   }
 
   void drain(const HandoffKey& key) {
+    say("will drain");
     worker_.run_until([this] { return worker_.driver().sink().reads_in_flight() > 0; }, seconds(5));
     (void)worker_.driver().cancel(key, Clock::now());
     say(fmt::format("draining {}", worker_.driver().sink().reads_in_flight()));

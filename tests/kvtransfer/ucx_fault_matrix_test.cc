@@ -270,6 +270,7 @@ class UcxFaultMatrix : public ::testing::TestWithParam<Cell> {
     sink_reserved();
     begin();
     tell("drain 1");
+    hear(victim_, "will drain");
     compute(kLayers);
     EXPECT_NE(hear(victim_, "draining"), "draining 0");
   }
