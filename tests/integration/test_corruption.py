@@ -1,5 +1,6 @@
 """KV that changes between its announce and its reading, in real processes."""
 
+import mmap
 import pathlib
 import re
 import signal
@@ -33,7 +34,7 @@ def flip_a_bit_of_each(pid: int, begin: int, size: int, step: int):
         memory.seek(begin)
         cache = bytearray(memory.read(size))
         assert len(cache) == size
-        for at in range(0, size, step):
+        for at in range(2 * mmap.PAGESIZE, size, step):  # what comes first may be malloc's
             cache[at] ^= 0x10
         memory.seek(begin)
         assert memory.write(cache) == size
