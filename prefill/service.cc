@@ -152,6 +152,8 @@ void Service::take(Events& events, TimePoint now) {
 void Service::take(const Started& started) {
   queue_seconds_.Observe(to_seconds(started.queued));
   cached_tokens_.Increment(started.cached_tokens);
+  const auto found = requests_.find(started.key);
+  if (found != requests_.end()) found->second.cached_tokens = started.cached_tokens;
 }
 
 void Service::take(const LayersReady& ready, TimePoint now) {
@@ -185,6 +187,7 @@ void Service::take(const PromptDone& done, TimePoint now) {
     drop(done.key);
     return;
   }
+  found->second.answered = found->second.sample;
   const Request request = found->second;  // what follows may end it
   compute_seconds_.Observe(to_seconds(done.computed));
   prompt_tokens_.Increment(request.num_tokens);
@@ -287,8 +290,13 @@ void Service::source_failed(const kvtransfer::SourceFailed& failed) {
     // Cached blocks are read, and found wrong, while the rest of the prompt is still computed.
     (void)scheduler_.cancel_doubtful(failed.key, failed.suspect->token_begin);
   }
+  // The first token was computed from what was found: if that was damaged, so may the token be, and
+  // it is out. Nothing must go on behind it.
+  const Request& request = found->second;
+  const bool doubtful_answer = failed.suspect && request.answered &&
+                               failed.suspect->token_begin < request.cached_tokens;
   drop(failed.key);
-  if (failed.error.code != Errc::kCancelled) fail(failed.key, failed.error, true);
+  if (failed.error.code != Errc::kCancelled) fail(failed.key, failed.error, !doubtful_answer);
 }
 
 void Service::source_sink_lost(const RequestKey& key, const Error& why, TimePoint now) {

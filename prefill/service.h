@@ -55,6 +55,8 @@ class Service final : public serving::StepClient {
     uint32_t num_tokens = 0;
     uint32_t output_tokens = 0;  // drawn before this prefill (a resumed request)
     bool sample = true;
+    uint32_t cached_tokens = 0;  // of the prompt, whose KV was found
+    bool answered = false;       // its first tokens are out
   };
 
   void take(Events& events, TimePoint now);

@@ -153,6 +153,32 @@ TEST_F(ServiceTest, CachedBlocksThatDoNotMatchAreForgottenWhileTheRestIsComputed
   EXPECT_TRUE(service_->idle());
 }
 
+// A retry would go on behind a first token that was computed from damaged KV.
+TEST_F(ServiceTest, AnAnswerFromCachedBlocksThatDoNotMatchEnds) {
+  PrefillRequest first = request(1, 16);
+  first.sample = false;
+  service_->submit(first, WorkerId(), true, kNow);
+  engine::StepBatch batch = plan();
+  finish(batch);
+  for (const uint32_t tokens : {24u, 16u}) {  // the last of 16 tokens is computed again
+    const PrefillRequest r = request(tokens, tokens);
+    reserve(r);
+    settle();
+    service_->submit(r, kSink, true, kNow);
+    batch = plan();
+    host_.frames.clear();
+    finish(batch);
+    settle();
+    ASSERT_FALSE(host_.frames.empty());
+    EXPECT_TRUE(host_.frames.front().has_tokens());
+    ASSERT_TRUE(host_.frames.back().has_failed());
+    EXPECT_EQ(host_.frames.back().failed().code(), static_cast<uint32_t>(Errc::kDataCorrupt));
+    EXPECT_EQ(host_.frames.back().failed().retryable(), tokens == 16)
+        << "nothing is cached any more the second time";
+    EXPECT_TRUE(service_->idle());
+  }
+}
+
 TEST_F(ServiceTest, KvOutlivesItsSinkAndIsReadByAnother) {
   host_.router_protocol = net::kProtocolRetarget;
   const PrefillRequest r = request(1, 10);
