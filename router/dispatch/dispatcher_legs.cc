@@ -95,6 +95,11 @@ void Dispatcher::start_leg(Leg& leg, Placement placement, TimePoint now, Actions
   frame.mutable_reserve()->set_source(placement.prefill.value);
   frame.mutable_reserve()->set_may_wait(leg.may_wait);
   actions.sends.push_back({placement.decode, std::move(frame)});
+  // Asked for all of them, it would decode on what was stopped under an earlier generation.
+  for (uint32_t c = leg.first_choice; c < leg.end_choice(); ++c) {
+    if (leg.has(c) && !request.choices[c].ended()) continue;
+    cancel_on(placement.decode, leg, leg.generation, c, actions);
+  }
 }
 
 void Dispatcher::submit_leg(Leg& leg, TimePoint now, Actions& actions) {

@@ -216,5 +216,33 @@ TEST_F(RetargetTest, IsBounded) {
   EXPECT_EQ(ended(), nullptr);
 }
 
+// The new decode worker is asked for all choices of the leg, also those that were stopped since.
+TEST_F(RetargetTest, AChoiceThatWasStoppedIsNotDecodedAgain) {
+  proto::WorkerHello hello = make_hello(kPrefill, proto::ROLE_PREFILL);
+  hello.set_protocol_max(net::kProtocolRetarget);
+  ASSERT_TRUE(dispatcher_.worker_joined(hello, "host:1", now_, actions_));
+  join(kDecode, proto::ROLE_DECODE);
+  pair(kDecode, {kPrefill});
+  request_ = submit(4, 2);
+  take_spec();
+  grant(kDecode);
+  join(kDecode2, proto::ROLE_DECODE);
+  pair(kDecode2, {kPrefill});
+  token(kPrefill, 0, 50, 0);
+  token(kPrefill, 0, 60, 1);
+  dispatcher_.stop_choice(request_, 0, now_, actions_);
+  actions_.clear();
+  dispatcher_.worker_lost(kDecode, now_, actions_);
+  std::vector<proto::Cancel> cancels;
+  for (const Send& send : actions_.sends) {
+    if (send.frame.has_cancel() && send.to == kDecode2) cancels.push_back(send.frame.cancel());
+  }
+  (void)grant_second();
+  ASSERT_EQ(cancels.size(), 1u);
+  EXPECT_TRUE(cancels[0].one_choice());
+  EXPECT_EQ(cancels[0].choice(), 0u);
+  EXPECT_EQ(cancels[0].generation(), 2u);
+}
+
 }  // namespace
 }  // namespace baton::router
