@@ -196,7 +196,10 @@ void Dispatcher::on_failed(WorkerId from, const proto::Failed& failed, TimePoint
     const bool kv_lives = code == Errc::kUnavailable || code == Errc::kDeadlineExceeded;
     if (!prefill_only && kv_lives && seek_sink(*leg, from, now, actions)) return;
     // The KV that another was to read is gone; that its reader was lost has been counted.
-    if (prefill_only && code == Errc::kNotFound) return give_up_kv(*leg, now, actions);
+    const bool retargeted = leg->at_prefill != leg->submitted;
+    if (prefill_only && retargeted && code == Errc::kNotFound) {
+      return give_up_kv(*leg, now, actions);
+    }
     fail_leg(*leg, from, error(code, failed.message()), now, actions);
   }
 }

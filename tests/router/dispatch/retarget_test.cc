@@ -244,5 +244,19 @@ TEST_F(RetargetTest, AChoiceThatWasStoppedIsNotDecodedAgain) {
   EXPECT_EQ(cancels[0].generation(), 2u);
 }
 
+// "Its KV is not here" is free of charge only where another reader was told to prefill.
+TEST_F(RetargetTest, APrefillWorkerThatNeverFindsItsKvIsNotAskedForEver) {
+  start();
+  int times = 0;
+  for (; times < 10 && ended() == nullptr; ++times) {
+    failed(kPrefill, Errc::kNotFound, true);
+    take_spec();
+    pass(milliseconds(10));
+    for (const WorkerId decode : {kDecode, kDecode2}) grant(decode);
+  }
+  ASSERT_NE(ended(), nullptr);
+  EXPECT_EQ(times, 3);
+}
+
 }  // namespace
 }  // namespace baton::router
