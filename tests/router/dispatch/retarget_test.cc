@@ -258,5 +258,21 @@ TEST_F(RetargetTest, APrefillWorkerThatNeverFindsItsKvIsNotAskedForEver) {
   EXPECT_EQ(times, 3);
 }
 
+// A grant under an older generation is none: the same worker has been asked again.
+TEST_F(RetargetTest, AnOldGrantOfTheSameWorkerIsNone) {
+  start();
+  dispatcher_.worker_lost(kDecode2, now_, actions_);
+  const proto::RequestSpec first = spec_;
+  sink_lost(1);  // the only one left is asked once more
+  take_spec();
+  ASSERT_EQ(spec_.generation(), 2u);
+  const proto::RequestSpec second = spec_;
+  spec_ = first;
+  grant(kDecode);
+  EXPECT_THAT(sent(), Not(Contains("retarget@11")));
+  spec_ = second;
+  grant(kDecode);
+}
+
 }  // namespace
 }  // namespace baton::router
