@@ -109,6 +109,7 @@ void Dispatcher::submit_leg(Leg& leg, TimePoint now, Actions& actions) {
   if (!request.trail.granted) request.trail.granted = now;
   if (leg.seeking) return retarget_leg(leg, actions);
   leg.submitted = leg.at_prefill = leg.generation;
+  leg.submitted_at = now;
   proto::Frame frame;
   proto::Submit& submit = *frame.mutable_submit();
   *submit.mutable_spec() = make_spec(request, leg, now);

@@ -20,6 +20,9 @@ void Dispatcher::refuse_leg(Leg& leg, WorkerId by, Duration retry_after, TimePoi
   if (leg.seeking && by == leg.placement.decode) {  // its KV waits on
     leave_decode(leg, actions);
   } else {
+    // While it was served it did not wait.
+    const bool served = leg.seeking || leg.state == Leg::State::kRunning;
+    if (served) leg.queue_deadline += now - leg.submitted_at;
     cancel_on_workers(leg, std::nullopt, actions);
     release(leg);
     ++leg.generation.value;

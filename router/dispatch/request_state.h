@@ -26,6 +26,7 @@ struct Leg {
   State state = State::kQueued;
   Placement placement;                 // while reserving or running
   TimePoint queue_deadline;            // to be granted
+  TimePoint submitted_at;              // since when prefill has it
   TimePoint reserve_deadline;          // while reserving
   std::vector<TokenId> tokens;         // of a resume: delivered ones after the prompt; else empty
   uint64_t counted_prompt_tokens = 0;  // as queued on the prefill worker

@@ -173,5 +173,19 @@ TEST_F(DispatcherTest, APreemptedChoiceGoesOnWithoutTheOthersNoticing) {
   EXPECT_THAT(delivered(1), ElementsAre(62));
 }
 
+// The time in the queue is that of a placement. A leg that was served for longer than that, and
+// comes back for want of room, has not waited at all.
+TEST_F(DispatcherTest, WantOfRoomAfterALongPrefillIsNotTheQueuesTimeOut) {
+  join_pair();
+  submit();
+  take_spec();
+  grant(kDecode);
+  pass(seconds(70));  // prefill has much to do
+  EXPECT_FALSE(ended());
+  failed(kPrefill, Errc::kResourceExhausted, true);  // its sink went, and too much KV waits there
+  pass(milliseconds(20));
+  EXPECT_FALSE(ended()) << ended()->error->message;
+}
+
 }  // namespace
 }  // namespace baton::router
