@@ -93,6 +93,8 @@ void Sessions::welcome_router(const std::shared_ptr<Guest>& guest,
   guest->protocol = std::min(hello.protocol_max(), net::kProtocolMax);
   if (const auto old = routers_.find(guest->router); old != routers_.end()) {
     const Connection replaced = std::exchange(old->second, guest->connection);
+    // What it still says is of the past, and must not be done.
+    guests_.at(replaced.get())->kind = Guest::Kind::kDropped;
     replaced->close();
     handlers_.on_router_lost(guest->router);  // what ran over the old connection is lost with it
   } else {

@@ -4,10 +4,14 @@
 #include <spdlog/sinks/ostream_sink.h>
 #include <spdlog/spdlog.h>
 
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/write.hpp>
 #include <memory>
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include "common/net/frame.h"
 
 namespace baton::worker {
 namespace {
@@ -207,6 +211,31 @@ TEST_F(SessionsTest, FrameThatIsTooLongEndsTheConnection) {
 TEST_F(SessionsTest, SendToAnAbsentRouterIsDropped) {
   sessions_.send(RouterId(77), router_hello(1));
   SUCCEED();
+}
+
+// It is closed, but what waits to be sent may take a second: what it says until then is the past's.
+TEST_F(SessionsTest, AReplacedConnectionIsNotHeard) {
+  boost::asio::ip::tcp::socket deaf(io_);  // takes nothing of what it is sent
+  deaf.connect({boost::asio::ip::make_address("127.0.0.1"), sessions_.port()});
+  const auto say = [&](const proto::Frame& frame) {
+    std::string bytes;
+    ASSERT_TRUE(net::append_frame(frame, bytes));
+    boost::asio::write(deaf, boost::asio::buffer(bytes));
+  };
+  say(router_hello(5));
+  ASSERT_TRUE(run_until([&] { return routers_.size() == 1; }));
+  proto::Frame big;
+  big.mutable_failed()->set_message(std::string(15u << 20, 'x'));
+  sessions_.send(RouterId(5), big);
+  run_until([] { return false; }, milliseconds(50));
+
+  auto second = visit(router_hello(5));
+  ASSERT_TRUE(run_until([&] { return second->got.size() == 1; }));
+  proto::Frame cancel;
+  cancel.mutable_cancel()->set_request(1);
+  say(cancel);
+  run_until([&] { return frames_ > 0; }, milliseconds(200));
+  EXPECT_EQ(frames_, 0);
 }
 
 }  // namespace
