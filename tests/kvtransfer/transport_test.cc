@@ -3,8 +3,12 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <memory>
 
 #include "common/base/clock.h"
@@ -261,6 +265,42 @@ TEST_P(TransportTest, AnAddressThatIsNoneIsRefused) {
   Endpoint nobody = b_.transport->endpoint();
   nobody.address = "x";
   EXPECT_FALSE(a_.transport->connect(nobody, "nobody"));
+}
+
+// Workers come and go; what one leaves behind would pile up.
+TEST_P(TransportTest, PeersThatCameAndWentLeaveNothing) {
+  if (GetParam().name == std::string("loopback")) GTEST_SKIP() << "the hub keeps its dead";
+  const auto mappings = [] {
+    std::ifstream maps("/proc/self/maps");
+    return std::count(std::istreambuf_iterator<char>(maps), {}, '\n');
+  };
+  const auto descriptors = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
+  };
+  const auto meet_and_part = [&] {
+    Side other(GetParam().make(*hub_));
+    const PeerId there = *a_.transport->connect(other.transport->endpoint(), "other");
+    const PeerId here = *other.transport->connect(a_.transport->endpoint(), "a");
+    ASSERT_TRUE(a_.transport->notify(there, bytes(20, 1)));
+    ASSERT_TRUE(run_until([&] {
+      other.poll();
+      return !other.events.empty();
+    }));
+    other.events.clear();
+    a_.transport->close(there);
+    other.transport->close(here);
+    ASSERT_TRUE(run_until([&] {
+      other.poll();
+      return !other.events.empty();
+    }));
+    a_.events.clear();
+  };
+  for (int i = 0; i < 10; ++i) meet_and_part();
+  const auto maps_before = mappings();
+  const auto descriptors_before = descriptors();
+  for (int i = 0; i < 20; ++i) meet_and_part();
+  EXPECT_LE(mappings(), maps_before + 5);
+  EXPECT_LE(descriptors(), descriptors_before + 5);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kits, TransportTest, ::testing::ValuesIn(kKits),
