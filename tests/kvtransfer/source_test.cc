@@ -254,6 +254,16 @@ TEST_F(SourceTest, ACreditSaidAgainMeansNothingWasHeard) {
   EXPECT_EQ(told<Commit>().size(), 1u);
 }
 
+// What was announced to it stands where it first said that it lacks something.
+TEST_F(SourceTest, ACreditFromElsewhereIsIgnored) {
+  to_streaming();
+  compute_all();
+  actions_.clear();
+  credit(key(), 1, 16);
+  EXPECT_TRUE(actions_.empty());
+  EXPECT_EQ(source_.stats().ignored_messages, 1u);
+}
+
 TEST_F(SourceTest, KvThatDoesNotMatchIsReportedAsSuspect) {
   to_committed();
   source_.on_nack(kSink, {key(), NackReason::kMismatch, 1, 2, 16, 32, 7, 8}, at(1), actions_);

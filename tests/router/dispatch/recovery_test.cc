@@ -187,5 +187,59 @@ TEST_F(DispatcherTest, WantOfRoomAfterALongPrefillIsNotTheQueuesTimeOut) {
   EXPECT_FALSE(ended()) << ended()->error->message;
 }
 
+// The same workers serve it again: what is said about the attempt before changes nothing.
+TEST_F(DispatcherTest, AnAttemptFailsOnce) {
+  join_pair();
+  submit();
+  take_spec();
+  grant(kDecode);
+  const proto::RequestSpec first = spec_;
+  failed(kPrefill, Errc::kInternal, true);
+  take_spec();
+  const proto::RequestSpec second = spec_;
+  ASSERT_EQ(second.generation(), first.generation() + 1);
+  spec_ = first;
+  failed(kPrefill, Errc::kInternal, true);  // while decode is asked
+  EXPECT_THAT(sent(), IsEmpty());
+  spec_ = second;
+  grant(kDecode);
+  spec_ = first;
+  failed(kPrefill, Errc::kInternal, true);  // while prefill computes
+  failed(kDecode, Errc::kInternal, true);
+  EXPECT_THAT(sent(), IsEmpty());
+  EXPECT_EQ(dispatcher_.stale_events(), 3u);
+}
+
+TEST_F(DispatcherTest, AGrantThatIsSaidTwiceIsOne) {
+  join_pair();
+  submit();
+  take_spec();
+  const proto::RequestSpec spec = spec_;
+  grant(kDecode);
+  proto::Frame frame;
+  frame.mutable_reserve_reply()->set_request(spec.request());
+  frame.mutable_reserve_reply()->set_generation(spec.generation());
+  frame.mutable_reserve_reply()->set_granted(true);
+  say(kDecode, frame);
+  EXPECT_THAT(sent(), IsEmpty());
+}
+
+// The two connections do not wait for each other: decode's word may come first.
+TEST_F(DispatcherTest, PrefillLostWithItsFirstTokenUnsaidIsServedAnew) {
+  join_pair();
+  submit(3);
+  take_spec();
+  grant(kDecode);
+  handed_off(kDecode);
+  token(kDecode, 1, 51);
+  actions_.clear();
+  dispatcher_.worker_lost(kPrefill, now_, actions_);
+  EXPECT_THAT(sent(), testing::Contains("cancel@21"));
+  join(kMixed, proto::ROLE_MIXED);
+  take_spec();
+  EXPECT_EQ(spec_.generation(), 2u);
+  EXPECT_THAT(spec_.tokens(), ElementsAre(1, 2, 3));
+}
+
 }  // namespace
 }  // namespace baton::router

@@ -262,16 +262,49 @@ TEST_F(RetargetTest, APrefillWorkerThatNeverFindsItsKvIsNotAskedForEver) {
 TEST_F(RetargetTest, AnOldGrantOfTheSameWorkerIsNone) {
   start();
   dispatcher_.worker_lost(kDecode2, now_, actions_);
-  const proto::RequestSpec first = spec_;
   sink_lost(1);  // the only one left is asked once more
   take_spec();
   ASSERT_EQ(spec_.generation(), 2u);
-  const proto::RequestSpec second = spec_;
-  spec_ = first;
+  proto::Frame frame;
+  frame.mutable_reserve_reply()->set_request(spec_.request());
+  frame.mutable_reserve_reply()->set_generation(1);
+  frame.mutable_reserve_reply()->set_granted(true);
+  say(kDecode, frame);
+  EXPECT_THAT(sent(), IsEmpty());
+  frame.mutable_reserve_reply()->set_generation(2);
+  say(kDecode, frame);
+  EXPECT_THAT(sent(), ElementsAre("retarget@11"));
+}
+
+TEST_F(RetargetTest, ALossThatIsSaidTwiceIsOne) {
+  start();
+  dispatcher_.worker_lost(kDecode2, now_, actions_);
+  sink_lost(1);
+  take_spec();
+  sink_lost(1);
+  EXPECT_THAT(sent(), IsEmpty()) << "it is being sought already";
+  join(kDecode2, proto::ROLE_DECODE);
+  pair(kDecode2, {kPrefill});
   grant(kDecode);
-  EXPECT_THAT(sent(), Not(Contains("retarget@11")));
-  spec_ = second;
-  grant(kDecode);
+  failed(kDecode, Errc::kUnavailable, true);
+  EXPECT_THAT(sent(), Contains("reserve@22")) << "two may be lost, and two were";
+}
+
+// Decode had it all: prefill has freed it, and there is nothing to read any more.
+TEST_F(RetargetTest, DecodeLostAfterTheHandOff) {
+  start();
+  token(kPrefill, 0, 50);
+  handed_off(kDecode);
+  actions_.clear();
+  dispatcher_.worker_lost(kDecode, now_, actions_);
+  take_spec();
+  EXPECT_THAT(spec_.tokens(), ElementsAre(1, 2, 3, 50));
+  proto::Frame frame;
+  frame.mutable_reserve_reply()->set_request(spec_.request());
+  frame.mutable_reserve_reply()->set_generation(spec_.generation());
+  frame.mutable_reserve_reply()->set_granted(true);
+  say(kDecode2, frame);
+  EXPECT_THAT(sent(), ElementsAre("submit@11"));
 }
 
 }  // namespace
