@@ -104,6 +104,8 @@ struct SinkStats {
   uint64_t ignored_messages = 0;  // unknown, stale or from the wrong peer
   uint64_t repeated_announces = 0;
   uint64_t protocol_errors = 0;
+  HandoffKey last_mismatch;  // whose digest differed last, and where it was read
+  WorkerId last_mismatch_source;
 };
 
 // The decode side of all hand-offs of one worker: a pure state machine. Each call appends what is

@@ -129,6 +129,8 @@ void Sink::read_failed(uint64_t cookie, const Error& why, TimePoint, SinkActions
 // something else by now.
 void Sink::reject(Handoff& h, const InFlight& flight, uint64_t digest, SinkActions& actions) {
   ++stats_.digest_mismatches;
+  stats_.last_mismatch = flight.key;
+  stats_.last_mismatch_source = flight.source;
   const KvRange range = range_of(h, peers_.at(flight.source), flight.read);
   const bool again = flight.read.attempt == 0;
   actions.emplace_back(

@@ -132,6 +132,7 @@ class Source {
   TimePoint next_deadline() const;
 
   size_t num_handoffs() const { return handoffs_.size(); }
+  bool holds(const HandoffKey& key) const { return handoffs_.contains(key); }
   size_t num_early_credits() const { return early_.size(); }
   uint32_t num_parked() const { return num_parked_; }  // finished, without credit
   uint32_t parked_blocks() const { return parked_blocks_; }

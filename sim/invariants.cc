@@ -2,11 +2,17 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "sim/world.h"
 
 // What must hold in every world, whatever goes wrong there.
 namespace baton::sim {
+namespace {
+
+constexpr Duration kDamageEnds = seconds(3);  // after the last of it was done
+
+}  // namespace
 
 void World::check_worker(Site& site) {
   const Worker& worker = *site.worker;
@@ -15,6 +21,7 @@ void World::check_worker(Site& site) {
     violation(worker.name() + ": a block is in no state, or in two");
   }
   check_bounds(worker);
+  check_mismatches(worker);
 }
 
 void World::check_bounds(const Worker& worker) {
@@ -53,20 +60,29 @@ void World::check_silent_blocks(Site& site) {
   }
 }
 
-// Digests do not fail by themselves. A source that gives a hand-off up reuses its blocks under the
-// reader, whom the digest tells; where none has, and no byte was changed, they all match.
-void World::check_mismatches() {
-  uint64_t mismatches = dead_mismatches_, rereads = 0, given_up = 0;
+// Digests do not fail by themselves. A source that gives a hand-off up, or to another reader,
+// reuses its blocks in the end, and the digest tells whoever still reads; one that holds it has the
+// right bytes, unless one was changed.
+void World::check_mismatches(const Worker& worker) {
+  const auto& sink = worker.core().driver().sink().stats();
+  uint64_t& before = mismatches_[worker.id()];
+  if (std::exchange(before, sink.digest_mismatches) == sink.digest_mismatches) return;
+  if (plan_.may_corrupt() && timeline_.now() < calm_from_ + kDamageEnds) return;
   for (Site* site : living()) {
-    const kvtransfer::HandoffDriver& driver = site->worker->core().driver();
-    mismatches += driver.sink().stats().digest_mismatches;
-    rereads += driver.sink().stats().rereads;
-    given_up += driver.source().stats().failed;
+    if (site->worker->id() != sink.last_mismatch_source) continue;
+    if (!site->worker->core().driver().source().holds(sink.last_mismatch)) continue;
+    violation(fmt::format("{}: what it read of {} of {} does not match, and nothing was changed",
+                          worker.name(), kvtransfer::to_string(sink.last_mismatch),
+                          site->worker->name()));
   }
-  result_.mismatches = mismatches;
-  result_.rereads = rereads;
-  if (mismatches > 0 && given_up == 0 && !plan_.may_corrupt() && plan_.kill == 0) {
-    violation(fmt::format("{} digests do not match, and nothing was changed", mismatches));
+}
+
+void World::count_reads() {
+  result_.mismatches = dead_mismatches_;
+  for (Site* site : living()) {
+    const auto& sink = site->worker->core().driver().sink().stats();
+    result_.mismatches += sink.digest_mismatches;
+    result_.rereads += sink.rereads;
   }
 }
 
@@ -108,7 +124,7 @@ bool World::at_rest() {
 }
 
 void World::check_end() {
-  check_mismatches();
+  count_reads();
   if (over()) return;
   router_->check_nothing_is_left();
   for (const Site* site : living()) {

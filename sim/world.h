@@ -74,7 +74,8 @@ class World final : public Worker::Outside, public Router::Outside {
   void check_worker(Site& site);
   void check_silent_blocks(Site& site);
   void check_bounds(const Worker& worker);
-  void check_mismatches();
+  void check_mismatches(const Worker& worker);
+  void count_reads();
   void check_peers(const Worker& worker);
   static std::string held_by(const Worker& worker);
   bool at_rest();
@@ -109,6 +110,7 @@ class World final : public Worker::Outside, public Router::Outside {
   uint64_t next_worker_ = 1, next_router_ = 1;
   std::map<WorkerId, std::vector<Silent>> silent_;
   std::vector<std::vector<TokenId>> prefixes_;  // that prompts share
+  std::map<WorkerId, uint64_t> mismatches_;     // digests that differed, of each worker
   uint64_t dead_mismatches_ = 0;                // of workers that are gone
   bool calm_ = false;
   RunResult result_;
