@@ -26,6 +26,7 @@ FaultPlan FaultPlan::draw(Random random) {
   p.network.mapped = random.chance(0.3);
   if (random.chance(0.15)) {  // slow, but nothing is lost
     if (random.chance(0.5)) p.router_delay = milliseconds(random.between(100, 220));
+    if (random.chance(0.5)) p.network.drop_message = 0.0005 * random.between(1, 100);
     return p;
   }
   p.network.drop_message = sometimes(0.1);

@@ -46,10 +46,8 @@ struct FaultPlan {
   bool reuse_address = false;
 
   bool may_corrupt() const { return network.corrupt_get + network.torn_get + damage > 0; }
-  bool loses_nothing() const {  // nobody dies, sleeps or is cut off, and no message is lost
-    return network.drop_message + network.fail_get + kill + pause + cut + break_link +
-               kill_router ==
-           0;
+  bool loses_nothing() const {  // nobody dies, sleeps or is cut off; what is lost is said again
+    return network.fail_get + kill + pause + cut + break_link + kill_router == 0;
   }
 
   static FaultPlan draw(Random random);
