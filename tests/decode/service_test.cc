@@ -98,5 +98,26 @@ TEST_F(ServiceTest, FirstTokenOutsideTheVocabularyEndsTheRequest) {
   expect_nothing_held();
 }
 
+TEST_F(ServiceTest, AChoiceCancelledWhileItsKvIsAwaitedIsNotDecoded) {
+  engine::Request r = request(1);
+  r.sampling.num_choices = 2;
+  service_->reserve(r, kSource, kNow);
+  ASSERT_TRUE(host_.frames.at(0).reserve_reply().granted());
+  service_->cancel_choice(r.key, 1);
+  EXPECT_EQ(service_->snapshot().reserved, 1u);
+  service_->joined({.key = r.key, .first_tokens = {7, 8}}, kNow);
+  EXPECT_EQ(service_->snapshot().running, 1u);
+  service_->cancel_choice(r.key, 0);
+  expect_nothing_held();
+}
+
+TEST_F(ServiceTest, BlocksThatComeBackAreToldOf) {
+  service_->reserve(request(1), kSource, kNow);
+  host_.works_added = 0;
+  service_->cancel(request(1).key, kNow);
+  expect_nothing_held();
+  EXPECT_GT(host_.works_added, 0) << "a prompt of this worker may have waited for them";
+}
+
 }  // namespace
 }  // namespace baton::decode

@@ -241,6 +241,58 @@ TEST_F(SourceTest, RetargetTakesACreditThatCameFirst) {
   EXPECT_EQ(done(0, 1, 0, 1).error().code, Errc::kNotFound);  // the old key is gone
 }
 
+// Its sink may say it for a while after the hand-off has ended under its newer name.
+TEST_F(SourceTest, ARetargetedNameIsNeverServedAgain) {
+  to_committed();
+  ASSERT_TRUE(source_.retarget(key(), Generation{2}, kOther, at(1), actions_));
+  source_.on_credit(kOther, {key(1, 2), seconds(5), 0, kTokens, kHash}, at(1), actions_);
+  source_.on_ack(kOther, {key(1, 2)}, at(2), actions_);
+  expect_empty();
+  actions_.clear();
+  credit(key(), 3);
+  EXPECT_EQ(told<Abort>().size(), 1u);
+  EXPECT_EQ(source_.num_early_credits(), 0u);
+}
+
+TEST_F(SourceTest, AnEarlyCreditOfAnotherWorkerIsNone) {
+  source_.on_credit(kOther, {key(), seconds(5), 0, kTokens, kHash}, at(0), actions_);
+  ASSERT_TRUE(begin());
+  EXPECT_EQ(told<Abort>(kOther).size(), 1u);
+  compute_all();
+  EXPECT_TRUE(told<Announce>(kOther).empty());
+  EXPECT_TRUE(told<Announce>().empty());
+  credit();
+  EXPECT_EQ(told<Announce>().size(), 1u);
+}
+
+TEST_F(SourceTest, EarlyCreditsOfTheDeadAreForgotten) {
+  credit();
+  ASSERT_EQ(source_.num_early_credits(), 1u);
+  source_.peer_lost(kSink, at(1), actions_);
+  EXPECT_EQ(source_.num_early_credits(), 0u);
+}
+
+TEST_F(SourceTest, RetargetBeginsTheParkingTimeAnew) {
+  to_parked();  // at 0, for 30 s
+  ASSERT_TRUE(source_.retarget(key(), Generation{2}, kOther, at(20), actions_));
+  source_.tick(at(49), actions_);
+  EXPECT_EQ(source_.num_handoffs(), 1u);
+  source_.tick(at(51), actions_);
+  expect_empty();
+}
+
+TEST_F(SourceTest, EachSinkThatIsLostIsTold) {
+  to_streaming();
+  source_.peer_lost(kSink, at(1), actions_);
+  ASSERT_TRUE(source_.retarget(key(), Generation{2}, kOther, at(1), actions_));
+  actions_.clear();
+  source_.peer_lost(kOther, at(2), actions_);  // before it has credited anything
+  ASSERT_EQ(took<SinkLost>().size(), 1u);
+  EXPECT_EQ(took<SinkLost>()[0].key, key(1, 2));
+  source_.peer_lost(kOther, at(3), actions_);
+  EXPECT_EQ(took<SinkLost>().size(), 1u) << "once";
+}
+
 TEST_F(SourceTest, RetargetNeedsANewerGeneration) {
   to_streaming();
   EXPECT_FALSE(source_.retarget(key(), Generation{1}, kOther, at(1), actions_));
