@@ -56,7 +56,8 @@ class RpcServer {
   virtual ~RpcServer() = default;  // stops listening; open connections live on
   virtual uint16_t port() const = 0;
 };
-// `address`: "host:port", port 0 picks one. At most `max_connections` at once.
+// `address`: "host:port", port 0 picks one. At most `max_connections` at once; then the oldest that
+// has not proven the secret makes room for a new one.
 result<std::unique_ptr<RpcServer>> listen_rpc(boost::asio::io_context& io, std::string_view address,
                                               RpcOptions options, RpcServer::OnAccept on_accept,
                                               size_t max_connections = 1024);

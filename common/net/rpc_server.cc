@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <utility>
 
@@ -56,7 +57,7 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
     error_code ec;
     const auto remote = socket.remote_endpoint(ec);
     if (ec) return;  // gone already
-    if (open_.size() >= max_connections_) {
+    if (open_.size() >= max_connections_ && !make_room()) {
       LOG_WARN("connection from {} refused: {} are open", text(remote), open_.size());
       return;
     }
@@ -73,6 +74,18 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
     connection->set_handlers({.on_frame = nullptr, .on_close = [weak](const Error& why) {
                                 if (const auto self = weak.lock()) self->complain(why);
                               }});
+  }
+
+  // Strangers must not keep out those who know the secret: the first that has not proven it goes.
+  bool make_room() {
+    const auto stranger = std::ranges::find_if(open_, [](const auto& weak) {
+      const auto connection = weak.lock();
+      return connection && connection->proving();
+    });
+    if (stranger == open_.end()) return false;
+    stranger->lock()->close();
+    open_.erase(stranger);
+    return true;
   }
 
   // At most once a second: whoever knocks does not fill the log.

@@ -31,6 +31,7 @@ class TcpConnection final : public RpcConnection,
   // until then no frame is shown, and one that does not belong there ends the connection.
   void prove(bool dialled, std::function<void()> proven);
   bool open() const { return state_ == State::kOpen; }
+  bool proving() const { return auth_ != nullptr; }
   // Drops the handlers: nothing is called any more. For owners that go away.
   void forget_handlers() { handlers_.reset(); }
 

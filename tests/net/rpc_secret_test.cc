@@ -139,5 +139,20 @@ TEST_F(RpcSecretTest, SilentStrangerIsCutOff) {
   EXPECT_LT(Clock::now() - begin, seconds(2));
 }
 
+// As many as there is room for, and they come again as often as they are cut off.
+TEST_F(RpcSecretTest, StrangersDoNotTakeTheRoomOfThoseWhoKnowIt) {
+  listen(with({kSecret}), "127.0.0.1:0", 4);
+  std::vector<std::unique_ptr<tcp::socket>> strangers;
+  for (int i = 0; i < 8; ++i) strangers.push_back(connect_raw());
+  auto client = dial(address(), with({kSecret}));
+  auto other = dial(address(), with({kSecret}));
+  ASSERT_TRUE(run_until([&] { return accepted_.size() == 2; }));
+  EXPECT_TRUE(disconnects_.empty()) << disconnects_[0].message;
+  for (int i = 0; i < 8; ++i) strangers.push_back(connect_raw());
+  const auto until = Clock::now() + milliseconds(50);
+  run_until([&] { return Clock::now() > until; });
+  EXPECT_TRUE(closed_.empty()) << "who has proven it stays";
+}
+
 }  // namespace
 }  // namespace baton::net
