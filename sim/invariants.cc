@@ -118,15 +118,15 @@ std::string World::held_by(const Worker& worker) {
 
 bool World::at_rest() {
   const auto sites = living();
-  return router_->num_open() == 0 && std::ranges::all_of(sites, [](const Site* site) {
-           return held_by(*site->worker).empty();
-         });
+  return std::ranges::all_of(routers_, [](const auto& r) { return r->num_open() == 0; }) &&
+         std::ranges::all_of(sites,
+                             [](const Site* site) { return held_by(*site->worker).empty(); });
 }
 
 void World::check_end() {
   count_reads();
   if (over()) return;
-  router_->check_nothing_is_left();
+  for (const auto& router : routers_) router->check_nothing_is_left();
   for (const Site* site : living()) {
     check_peers(*site->worker);
     const std::string held = held_by(*site->worker);

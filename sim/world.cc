@@ -52,7 +52,7 @@ RunResult World::run() {
     run_until(timeline_.now() + milliseconds(500));
   }
   check_end();
-  result_.tally.add(router_->tally());
+  for (const auto& router : routers_) result_.tally.add(router->tally());
   const kvtransfer::LoopbackCounts n = hub_->counts();
   const std::pair<Fault, uint64_t> counted[] = {
       {Fault::kDropped, n.dropped},         {Fault::kDoubled, n.doubled},
@@ -136,9 +136,9 @@ ProcessClock World::draw_clock() {
 WorkerShape World::draw_shape(proto::Role role) {
   WorkerShape s;
   s.role = role;
-  s.block_tokens = 8;
-  s.num_blocks = random_.between(20, 60);
-  s.chunk_tokens = 8 * random_.between(1, 4);
+  s.block_tokens = 4u << random_.pick(3);  // of 160 to 480 tokens' blocks
+  s.num_blocks = random_.between(20, 60) * 8 / s.block_tokens;
+  s.chunk_tokens = s.block_tokens * random_.between(1, 4);
   s.max_sequences = random_.between(4, 8);
   s.step_depth = random_.between(1, 2);
   s.layer_time = microseconds(random_.between(50, 3000));
@@ -163,7 +163,7 @@ void World::make_cluster() {
                                                     : proto::ROLE_MIXED;
     start_worker(network_.add_site(), draw_shape(role));
   }
-  start_router();
+  for (uint32_t i = random_.chance(0.3) ? 2 : 1; i > 0; --i) start_router();
 }
 
 void World::start_worker(Site& site, WorkerShape shape) {
@@ -175,10 +175,10 @@ void World::start_worker(Site& site, WorkerShape shape) {
 
 void World::start_router() {
   const uint64_t n = next_router_++;
-  router_ =
-      std::make_shared<Router>(RouterId(1000 + n), n * 1'000'000, *this, timeline_, draw_clock());
-  router_->start();
-  network_.add_router(router_);
+  const auto& router = routers_.emplace_back(
+      std::make_shared<Router>(RouterId(1000 + n), n * 1'000'000, *this, timeline_, draw_clock()));
+  router->start();
+  network_.add_router(router);
 }
 
 // --- requests ------------------------------------------------------------------------------------
@@ -215,15 +215,16 @@ Router::Request World::draw_request() {
 }
 
 void World::submit(uint32_t index) {
-  if (!router_->knows_model()) {
+  const auto router = routers_[client_random_.pick(routers_.size())];
+  if (!router->knows_model()) {
     if (timeline_.now() > begun_ + kActive + kRecovery)
       return violation("nobody is there to serve");
     timeline_.after(milliseconds(100), [this, index] { submit(index); });
     return;
   }
   Router::Request request = draw_request();
-  router_->run([this, index, request, router = std::weak_ptr(router_)] {
-    const auto r = router.lock();
+  router->run([this, index, request, weak = std::weak_ptr(router)] {
+    const auto r = weak.lock();
     const auto id = r->submit(request);
     note(fmt::format("request {} is {}: {} tokens, {} choices of {}", index,
                      id ? fmt::format("{}", id->value) : "refused", request.prompt.size(),
@@ -302,7 +303,8 @@ void World::restart(Site& site, WorkerShape shape, const kvtransfer::Endpoint& f
 void World::pause_process() {
   const auto sites = living();
   const uint64_t who = fault_random_.pick(sites.size() + 1);
-  Process& process = who < sites.size() ? static_cast<Process&>(*sites[who]->worker) : *router_;
+  Process& process = who < sites.size() ? static_cast<Process&>(*sites[who]->worker)
+                                        : *routers_[fault_random_.pick(routers_.size())];
   const Duration pause = fault_random_.up_to(kLongestPause);
   count(Fault::kPaused);
   note(fmt::format("{} sleeps for {:.3f} s", process.name(), to_seconds(pause)));
@@ -341,11 +343,13 @@ void World::damage_cache() {
 }
 
 void World::kill_router() {
+  const auto router = routers_[fault_random_.pick(routers_.size())];
   count(Fault::kRouterKilled);
-  note(router_->name() + " is killed");
-  router_->died();
-  result_.tally.add(router_->tally());
-  network_.remove_router(*router_);
+  note(router->name() + " is killed");
+  router->died();
+  result_.tally.add(router->tally());
+  network_.remove_router(*router);
+  std::erase(routers_, router);
   start_router();
 }
 

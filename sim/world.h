@@ -106,7 +106,7 @@ class World final : public Worker::Outside, public Router::Outside {
   TimePoint calm_from_;  // no more misfortune
   std::unique_ptr<kvtransfer::LoopbackHub> hub_;
   Network network_;
-  std::shared_ptr<Router> router_;
+  std::vector<std::shared_ptr<Router>> routers_;
   uint64_t next_worker_ = 1, next_router_ = 1;
   std::map<WorkerId, std::vector<Silent>> silent_;
   std::vector<std::vector<TokenId>> prefixes_;  // that prompts share
