@@ -98,6 +98,7 @@ void Driver::on_message(WorkerId from, const std::vector<std::byte>& payload, Ti
   Peer& peer = *peers_.find(from);
   peer.last_heard = now;
   if (!peer.up) bring_up(from, now);
+  if (peers_.find(from) == nullptr) return;  // lost as it was answered
   std::visit([&](auto& m) { dispatch(from, m, now); }, *message);
 }
 

@@ -28,18 +28,19 @@ constexpr uint64_t kHash = 5, kSeed = 77;
 kvcache::KvLayout layout(uint32_t block_tokens = 16) {
   return kvcache::KvLayout::full_kv(3, 2, 16, DType::kBF16, block_tokens);
 }
+HandoffConfig config(uint64_t worker, uint32_t block_tokens = 16) {
+  HandoffConfig c{.worker = WorkerId{worker}, .layout = layout(block_tokens)};
+  c.model_key = c.numerics = "m";
+  c.num_blocks = kBlocks * 16 / block_tokens;
+  return c;
+}
 HandoffKey key(uint64_t request) { return {RouterId{1}, RequestId{request}, Generation{1}}; }
 
 // One worker on the hub, and what its service heard.
 struct Worker final : HandoffListener {
   Worker(LoopbackHub& hub, uint64_t id, uint32_t block_tokens = 16,
          const std::function<void(HandoffConfig&)>& change = {}) {
-    HandoffConfig c;
-    c.worker = WorkerId{id};
-    c.model_key = "m";
-    c.numerics = "n";
-    c.layout = layout(block_tokens);
-    c.num_blocks = kBlocks * 16 / block_tokens;
+    HandoffConfig c = config(id, block_tokens);
     if (change) change(c);
     driver = *HandoffDriver::create(c, hub.make_transport("h"), *this, &metrics);
   }
@@ -178,18 +179,36 @@ class HandoffDriverTest : public ::testing::Test {
 
 TEST_F(HandoffDriverTest, PeerThatTakesNoMessageIsNotAdded) {
   bool mute = true;
-  HandoffConfig c;
-  c.worker = WorkerId{3};
-  c.model_key = "m";
-  c.numerics = "n";
-  c.layout = layout();
-  c.num_blocks = kBlocks;
   const auto driver = *HandoffDriver::create(
-      c, std::make_unique<fakes::MuteTransport>(hub_->make_transport("h"), mute), sink_, nullptr);
+      config(3), std::make_unique<fakes::MuteTransport>(hub_->make_transport("h"), mute), sink_,
+      nullptr);
   EXPECT_EQ(driver->add_peer(source_.driver->hello(), now_).error().code, Errc::kUnavailable);
   EXPECT_TRUE(driver->peers().empty());
   mute = false;
   EXPECT_TRUE(driver->add_peer(source_.driver->hello(), now_));
+}
+
+// A peer whose first message cannot be answered is lost, and what it says no longer counts.
+TEST_F(HandoffDriverTest, TheFirstMessageOfAPeerThatTakesNoneIsNotBelieved) {
+  bool mute = false;
+  const auto driver = *HandoffDriver::create(
+      config(3), std::make_unique<fakes::MuteTransport>(hub_->make_transport("h"), mute), source_,
+      nullptr);
+  const LoopbackFaults deaf{.drop_message = 1};
+  hub_->set_faults(deaf);
+  ASSERT_TRUE(sink_.driver->add_peer(driver->hello(), now_));
+  hub_->set_faults({});
+  ASSERT_TRUE(driver->add_peer(sink_.driver->hello(), now_));
+  hub_->set_faults(deaf);
+  settle({&sink_});  // it knows that it is known; what it says is lost
+  hub_->set_faults({});
+  ASSERT_TRUE(driver->begin({key(1), WorkerId{2}, kTokens, kHash, now_ + seconds(60)}, now_));
+  ASSERT_TRUE(sink_.reserve(key(1), WorkerId{3}, now_));
+  mute = true;
+  driver->poll(now_);
+  EXPECT_EQ(driver->source().waiting_blocks(), layout().blocks_for(kTokens)) << "nobody reads it";
+  driver->poll(now_ + seconds(20));
+  EXPECT_EQ(source_.sinks_lost, 1) << "once";
 }
 
 TEST_F(HandoffDriverTest, HandsOver) {
