@@ -101,7 +101,7 @@ TEST_F(ServiceTest, FirstTokenOutsideTheVocabularyEndsTheRequest) {
 TEST_F(ServiceTest, AChoiceCancelledWhileItsKvIsAwaitedIsNotDecoded) {
   engine::Request r = request(1);
   r.sampling.num_choices = 2;
-  service_->reserve(r, kSource, kNow);
+  service_->reserve(r, kSource, false, kNow);
   ASSERT_TRUE(host_.frames.at(0).reserve_reply().granted());
   service_->cancel_choice(r.key, 1);
   EXPECT_EQ(service_->snapshot().reserved, 1u);
@@ -112,7 +112,7 @@ TEST_F(ServiceTest, AChoiceCancelledWhileItsKvIsAwaitedIsNotDecoded) {
 }
 
 TEST_F(ServiceTest, BlocksThatComeBackAreToldOf) {
-  service_->reserve(request(1), kSource, kNow);
+  service_->reserve(request(1), kSource, false, kNow);
   host_.works_added = 0;
   service_->cancel(request(1).key, kNow);
   expect_nothing_held();
