@@ -47,7 +47,9 @@ Driver::Driver(const HandoffConfig& config, std::unique_ptr<Transport> transport
   hello_.layout = config.layout;
   hello_.model_key = config.model_key;
   hello_.numerics = config.numerics;
-  hello_.ranks = {{config.layout.head_begin, config.num_blocks, transport_->endpoint()}};
+  const Endpoint& endpoint = transport_->endpoint();
+  const uint32_t readable = endpoint.region.bytes == 0 ? 0 : config.num_blocks;
+  hello_.ranks = {{config.layout.head_begin, readable, endpoint}};
 }
 
 bool Driver::poll(TimePoint now) {

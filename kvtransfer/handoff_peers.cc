@@ -43,7 +43,8 @@ void Driver::bring_up(WorkerId worker, TimePoint now) {
   peer.transport = transport_->in_force(peer.connection);
   const std::string transport = peer.transport;
   const std::deque<std::string> unsent = std::exchange(peer.unsent, {});
-  LOG_INFO("paired with worker {:x}: reads travel over {}", worker.value, transport);
+  LOG_INFO("paired with worker {:x}: {}", worker.value,
+           transport == "none" ? "it is not read" : "reads travel over " + transport);
   metrics_.peer_up(worker, transport);
   send_now(worker, encode(Lease{}), now);  // so that it knows that we know it
   for (const std::string& payload : unsent) send_now(worker, payload, now);

@@ -1,6 +1,8 @@
 #include "kvtransfer/host_buffer.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -11,12 +13,20 @@ namespace baton::kvtransfer {
 namespace {
 
 constexpr size_t kPage = 4096;
+constexpr size_t kHugePage = 2u << 20;
 constexpr size_t kSlice = 64u << 20;  // filled in some 20 ms
 
 }  // namespace
 
 status room_on_this_host(uint64_t bytes) {
   return check_room("what is left to fill of the KV cache", bytes, read_host_memory());
+}
+
+void prefer_huge_pages(void* address, size_t bytes) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(address) / page * page;
+  const size_t length = reinterpret_cast<uintptr_t>(address) + bytes - begin;
+  (void)::madvise(reinterpret_cast<void*>(begin), length, MADV_HUGEPAGE);
 }
 
 status zero_fill(std::span<std::byte> memory, const Room& room) {
@@ -30,13 +40,15 @@ status zero_fill(std::span<std::byte> memory, const Room& room) {
 }
 
 result<HostBuffer> allocate_host_buffer(size_t bytes) {
-  const size_t rounded = (bytes + kPage - 1) / kPage * kPage;
+  const size_t align = bytes < kHugePage ? kPage : kHugePage;
+  const size_t rounded = (bytes + align - 1) / align * align;
   HostBuffer buffer;
-  if (rounded >= bytes) buffer.reset(static_cast<std::byte*>(std::aligned_alloc(kPage, rounded)));
+  if (rounded >= bytes) buffer.reset(static_cast<std::byte*>(std::aligned_alloc(align, rounded)));
   if (!buffer) {
     return error(Errc::kResourceExhausted,
                  fmt::format("the system gives no {} bytes of memory", bytes));
   }
+  prefer_huge_pages(buffer.get(), rounded);
   BATON_CHECK_OK(zero_fill({buffer.get(), rounded}));
   return buffer;
 }

@@ -20,12 +20,16 @@ status room_on_this_host(uint64_t bytes);
 // and the system has no error for it later, but ends a process.
 status zero_fill(std::span<std::byte> memory, const Room& room = room_on_this_host);
 
+// Asks for huge pages, which spare copies and attention their page walks; before the memory is
+// first touched. Where the system offers none, nothing is changed.
+void prefer_huge_pages(void* address, size_t bytes);
+
 struct FreeMemory {
   void operator()(std::byte* p) const { std::free(p); }
 };
 using HostBuffer = std::unique_ptr<std::byte, FreeMemory>;
 
-// Private memory, page-aligned and zeroed. kResourceExhausted.
+// Private memory, page-aligned and zeroed, on huge pages where there are any. kResourceExhausted.
 result<HostBuffer> allocate_host_buffer(size_t bytes);
 
 }  // namespace baton::kvtransfer

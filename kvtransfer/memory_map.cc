@@ -1,8 +1,5 @@
 #include "kvtransfer/memory_map.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -60,13 +57,6 @@ uint64_t mapped_bytes_from(const void* address) {
     return true;
   });
   return end - at;
-}
-
-void prefer_huge_pages(void* address, size_t bytes) {
-  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(address) / page * page;
-  const size_t length = reinterpret_cast<uintptr_t>(address) + bytes - begin;
-  (void)::madvise(reinterpret_cast<void*>(begin), length, MADV_HUGEPAGE);
 }
 
 }  // namespace baton::kvtransfer

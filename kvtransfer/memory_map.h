@@ -14,8 +14,4 @@ std::string_view memory_kind(const void* address);
 // that continues in a neighbouring mapping of the same object counts.
 uint64_t mapped_bytes_from(const void* address);
 
-// Asks for huge pages, which spare the copy's page walks; before the memory is first touched. Where
-// the system offers none, nothing is changed.
-void prefer_huge_pages(void* address, size_t bytes);
-
 }  // namespace baton::kvtransfer

@@ -104,8 +104,8 @@ class Transport {
   // True: wait for event_fd(). False: something happened in between, poll() again.
   virtual result<bool> arm() = 0;
 
-  // How reads from this peer really travel: "sysv", "posix", "tcp", "rc_mlx5", "loopback"; "?" for
-  // an unknown peer.
+  // How reads from this peer really travel: "sysv", "posix", "tcp", "rc_mlx5", "loopback"; "none":
+  // it is not read. "?" for an unknown peer.
   virtual std::string in_force(PeerId peer) const = 0;
 
   // Messages dropped because their sender is not connected here, or because they were too long.

@@ -88,7 +88,7 @@ void drop_reply_type(uint64_t type) { ucp_dt_destroy(type); }
 // --- reads --------------------------------------------------------------------------------------
 
 bool UcxTransport::within(const Peer& peer, const GetOp& op) const {
-  const uint64_t at = reinterpret_cast<uint64_t>(op.local) - endpoint_.region.base;
+  const auto at = reinterpret_cast<uint64_t>(op.local) - reinterpret_cast<uint64_t>(memory_.data());
   return lies_within(op.remote_offset, op.bytes, op.count, op.remote_stride, peer.region.bytes) &&
          lies_within(at, op.bytes, op.count, op.local_stride, memory_.size());
 }
@@ -128,7 +128,8 @@ result<bool> UcxTransport::ask(Peer& peer, std::span<const GetOp> ops, uint64_t 
 
 // A peer wants ranges of our memory.
 void UcxTransport::answer(Peer& peer, uint64_t read, std::span<const std::byte> request) {
-  result<std::vector<ReadRange>> ranges = decode_read_request(request, memory_.size());
+  result<std::vector<ReadRange>> ranges =
+      decode_read_request(request, endpoint_.region.bytes);  // none, where this side is not read
   if (!ranges) {
     Sending refusal;
     refusal.header.read = read;

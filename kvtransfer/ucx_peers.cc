@@ -114,11 +114,11 @@ void UcxTransport::unmap_region(Peer& peer) {
 status UcxTransport::reach(Peer& peer, const Endpoint& remote) {
   BATON_TRY(const Address address, decode_address(remote.address));
   peer.token = address.token;
-  const bool same_host = endpoint_.shared_memory && remote.shared_memory &&
-                         remote.host == endpoint_.host && !address.shared_memory.empty();
+  const bool same_host = shm_ && remote.shared_memory && remote.host == endpoint_.host &&
+                         !remote.host.empty() && !address.shared_memory.empty();
   if (same_host) {
     BATON_CHECK_OK(share_memory(peer, remote, address.shared_memory));
-  } else if (!reads_network_) {
+  } else if (!reads_network_ && peer.region.bytes > 0) {
     return error(Errc::kUnavailable,
                  fmt::format("{} cannot be read: no shared memory in common", peer.name));
   }
@@ -174,6 +174,7 @@ std::span<const std::byte> UcxTransport::mapped(PeerId id) const {
 std::string UcxTransport::in_force(PeerId id) const {
   const auto it = peers_.find(id);
   if (it == peers_.end() || it->second->ep == nullptr) return "?";
+  if (it->second->region.bytes == 0) return "none";
   return transport_of(*it->second);
 }
 

@@ -110,9 +110,16 @@ result<std::span<std::byte>> UcxTransport::allocate_shared(size_t bytes) {
   }
 }
 
+// What peers' keys are compared with where this side has shared nothing.
+status UcxTransport::make_key() {
+  const auto memory = shm_->allocate(1);
+  return memory ? status() : memory.error();
+}
+
 result<std::span<std::byte>> UcxTransport::allocate(size_t bytes) {
   if (!memory_.empty()) return error(Errc::kInternal, "the cache memory is allocated already");
-  if (shm_) {
+  if (shm_ && !options_.is_read) BATON_CHECK_OK(make_key());
+  if (shm_ && options_.is_read) {
     BATON_TRY(memory_, allocate_shared(bytes));
     if (!endpoint_.shared_memory) {
       LOG_WARN(
@@ -127,8 +134,10 @@ result<std::span<std::byte>> UcxTransport::allocate(size_t bytes) {
     memory_ = {private_memory_.get(), bytes};
     LOG_INFO("KV cache memory: {} MiB, private", bytes >> 20);
   }
-  endpoint_.region.base = reinterpret_cast<uint64_t>(memory_.data());
-  endpoint_.region.bytes = bytes;
+  if (options_.is_read) {
+    endpoint_.region.base = reinterpret_cast<uint64_t>(memory_.data());
+    endpoint_.region.bytes = bytes;
+  }
   return memory_;
 }
 

@@ -16,6 +16,9 @@ struct UcxOptions {
   std::string net_devices = "all";  // as UCX_NET_DEVICES
   std::string tcp_port_range;       // "first-last", as UCX_TCP_PORT_RANGE; empty: any free port
   std::string name = "baton";       // shown in UCX's own messages
+  // Peers read this side's memory. If not, it is private, which huge pages make faster to compute
+  // on; shared memory mostly has none.
+  bool is_read = true;
 
   // Under way to one peer and not yet taken by it; beyond, it counts as lost.
   size_t max_queued_sends = 16384;

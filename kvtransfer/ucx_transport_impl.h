@@ -102,6 +102,7 @@ class UcxTransport final : public Transport {
   status start_network(const std::string& tls);
   void publish_address();
   result<std::span<std::byte>> allocate_shared(size_t bytes);
+  status make_key();
   status open(Peer& peer, const std::string& address);
   status share_memory(Peer& peer, const Endpoint& remote, const std::string& address);
   status map_region(Peer& peer, const std::string& address);

@@ -160,6 +160,7 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
   if (ucx.net_devices == "all" && !config_.trusted_network) ucx.net_devices = "lo";
   ucx.tcp_port_range = config_.ucx_port_range;
   ucx.name = config_.name;
+  ucx.is_read = config_.role == proto::ROLE_PREFILL;
   return kvtransfer::make_ucx_transport(ucx);
 }
 

@@ -185,10 +185,7 @@ void WorkerCore::source_refused(const RequestKey& key, Duration) {
 void WorkerCore::source_sink_lost(const RequestKey& key, const Error& why, TimePoint now) {
   prefill_->source_sink_lost(key, why, now);
 }
-void WorkerCore::peer_up(WorkerId worker, std::string_view transport) {
-  LOG_INFO("paired with worker {:x} over {}", worker.value, transport);
-  host_.load_changed();
-}
+void WorkerCore::peer_up(WorkerId, std::string_view) { host_.load_changed(); }
 void WorkerCore::peer_lost(WorkerId worker, const Error& why) {
   LOG_INFO("worker {:x} is lost: {}", worker.value, why.message);
   host_.peer_lost(worker);

@@ -6,6 +6,8 @@
 
 #include <vector>
 
+#include "kvtransfer/host_buffer.h"
+
 namespace baton::kvtransfer {
 namespace {
 
