@@ -169,9 +169,11 @@ void Service::cancel_router(RouterId router, TimePoint now) {
   }
   for (const auto& key : keys) cancel(key, now);
   outbox_.erase(router);
+  std::erase_if(figures_, [router](const auto& entry) { return entry.first == router; });
 }
 
 void Service::expire(TimePoint now) {
+  flush_figures();
   scheduler_.expire(now, events_);
   take(now);
   tell_who_waits(now);
@@ -183,7 +185,14 @@ void Service::plan(engine::StepBudget& budget, engine::StepBatch& batch, TimePoi
   take(now);
 }
 
+// Not before the step that the hand-off was waited for computes.
+void Service::flush_figures() {
+  for (const auto& [router, frame] : figures_) host_.send(router, frame);
+  figures_.clear();
+}
+
 void Service::on_done(const engine::StepBatch& batch, TimePoint now) {
+  flush_figures();
   scheduler_.on_step_done(batch, now, events_);
   take(now);
 }
@@ -292,11 +301,12 @@ void Service::joined(const kvtransfer::Joined& joined, TimePoint now) {
   m->set_exposed_us(to_us(joined.timings.exposed));
   m->set_parked_us(to_us(joined.timings.parked));
   m->set_transport(driver_.transport_in_force(found->second.source));
-  host_.send(key.router, frame);
+  figures_.emplace_back(key.router, std::move(frame));
   if (const status in = scheduler_.join(key, joined.first_tokens, events_); !in) {
     requests_.erase(key);
     (void)scheduler_.cancel(key);
     sink_released(lacking);  // the hand-off is over: nothing writes there any more
+    flush_figures();
     return fail(key, in.error(), true);
   }
   take(now);

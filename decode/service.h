@@ -74,6 +74,7 @@ class Service final : public serving::StepClient {
   void take(const Admitted& admitted, TimePoint now);
   void choice_over(const RequestKey& key);
   void flush_tokens();
+  void flush_figures();
   void fail(const RequestKey& key, const Error& why, bool retryable);
 
   Scheduler scheduler_;
@@ -81,8 +82,9 @@ class Service final : public serving::StepClient {
   kvtransfer::HandoffDriver& driver_;
   serving::ServiceHost& host_;
   std::map<RequestKey, Request> requests_;
-  Events events_;                            // scratch
-  TimePoint next_word_;                      // to the sources of those that wait
+  Events events_;                                           // scratch
+  std::vector<std::pair<RouterId, proto::Frame>> figures_;  // of hand-offs, not sent yet
+  TimePoint next_word_;                                     // to the sources of those that wait
   std::map<RouterId, proto::Frame> outbox_;  // tokens of one step; frames keep their memory
   prometheus::Histogram& itl_seconds_;
   prometheus::Histogram& e2e_seconds_;

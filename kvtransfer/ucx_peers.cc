@@ -63,24 +63,31 @@ status UcxTransport::open(Peer& peer, const std::string& address) {
                fmt::format("{} cannot be reached: {}", peer.name, ucs_status_string(s)));
 }
 
+// Whose own address and key have the shape of the peer's. Few hosts need another way than the
+// first: where that gives too little for a cache.
+result<UcxWorker*> UcxTransport::find_mapper(const Peer& peer, const std::string& address) {
+  std::string_view differs = "address";
+  const std::string& key = peer.region.key;
+  for (size_t i = 0; i < shm_.size() || (!options_.is_read && add_shared_memory()); ++i) {
+    const std::string &ours = shm_[i]->address(), &our_key = shm_[i]->memory_key();
+    // Of one host and over one transport they have one length, too.
+    if (!begins_alike(address, ours, kAddressHead) || address.size() != ours.size()) continue;
+    differs = "memory key";
+    if (key.size() == our_key.size() && begins_alike(key, our_key, kKeyHead)) return shm_[i].get();
+  }
+  return misshapen(peer, differs);
+}
+
 // The peer says how long its region is; what is really mapped bounds what is read here, or a wrong
 // word would end this process. Nothing is ever sent on the endpoint that the mapping needs.
 status UcxTransport::map_region(Peer& peer, const std::string& address) {
-  const std::string& ours = shm_->address();
-  // Of one host and over one transport they have one length, too.
-  if (!begins_alike(address, ours, kAddressHead) || address.size() != ours.size()) {
-    return misshapen(peer, "address");
-  }
-  const std::string &key = peer.region.key, &our_key = shm_->memory_key();
-  if (key.size() != our_key.size() || !begins_alike(key, our_key, kKeyHead)) {
-    return misshapen(peer, "memory key");
-  }
+  BATON_TRY(const UcxWorker* worker, find_mapper(peer, address));
   ucp_ep_params_t params{};
   params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS;
   params.address = reinterpret_cast<const ucp_address_t*>(address.data());
-  ucs_status_t s = ucp_ep_create(shm_->handle(), &params, &peer.map_ep);
+  ucs_status_t s = ucp_ep_create(worker->handle(), &params, &peer.map_ep);
   if (s != UCS_OK) peer.map_ep = nullptr;
-  if (s == UCS_OK) s = ucp_ep_rkey_unpack(peer.map_ep, key.data(), &peer.rkey);
+  if (s == UCS_OK) s = ucp_ep_rkey_unpack(peer.map_ep, peer.region.key.data(), &peer.rkey);
   if (s != UCS_OK) peer.rkey = nullptr;
   void* mapped = nullptr;
   if (s == UCS_OK) s = ucp_rkey_ptr(peer.rkey, peer.region.base, &mapped);
@@ -114,7 +121,7 @@ void UcxTransport::unmap_region(Peer& peer) {
 status UcxTransport::reach(Peer& peer, const Endpoint& remote) {
   BATON_TRY(const Address address, decode_address(remote.address));
   peer.token = address.token;
-  const bool same_host = shm_ && remote.shared_memory && remote.host == endpoint_.host &&
+  const bool same_host = !shm_.empty() && remote.shared_memory && remote.host == endpoint_.host &&
                          !remote.host.empty() && !address.shared_memory.empty();
   if (same_host) {
     BATON_CHECK_OK(share_memory(peer, remote, address.shared_memory));

@@ -26,7 +26,7 @@ constexpr int kMaxClosingProgress = 100000;  // for the last goodbyes
 status UcxTransport::start() {
   BATON_TRY(const SplitTls tls, split_tls(options_.tls));
   shared_memory_tls_ = tls.shared_memory;
-  if (!shared_memory_tls_.empty()) BATON_CHECK_OK(start_shared_memory());
+  if (!shared_memory_tls_.empty()) BATON_CHECK_OK(add_shared_memory());
   reads_network_ = !tls.network.empty();
   BATON_CHECK_OK(start_network(reads_network_ ? tls.network : "tcp"));
   if (::getrandom(token_.data(), token_.size(), 0) != static_cast<ssize_t>(token_.size())) {
@@ -39,27 +39,32 @@ status UcxTransport::start() {
   return {};
 }
 
-// With the first that works here of what was not tried yet.
-status UcxTransport::start_shared_memory() {
-  shm_.reset();
-  status started;
-  while (!shm_ && !shared_memory_tls_.empty()) {
+// One more way, the first that works here of what was not tried yet. Who is not read has a key all
+// the same, of memory that nobody maps: peers' keys are compared with it.
+status UcxTransport::add_shared_memory() {
+  status added = error(Errc::kUnavailable, "no shared memory is left to try");
+  while (!shared_memory_tls_.empty()) {
     const size_t comma = std::min(shared_memory_tls_.find(','), shared_memory_tls_.size());
     auto worker = UcxWorker::create(
         {.tls = shared_memory_tls_.substr(0, comma), .name = options_.name, .one_sided = true});
     shared_memory_tls_.erase(0, comma + 1);
-    if (worker) {
-      shm_ = std::move(*worker);
-    } else {
-      started = worker.error();
+    if (worker && !options_.is_read) {
+      if (const auto memory = (*worker)->allocate(1); !memory) worker = memory.error();
     }
+    if (worker) {
+      shm_.push_back(std::move(*worker));
+      return {};
+    }
+    added = worker.error();
   }
-  return shm_ ? status() : started;
+  return added;
 }
 
 void UcxTransport::publish_address() {
-  endpoint_.address = encode(
-      {.token = token_, .shared_memory = shm_ ? shm_->address() : "", .network = net_->address()});
+  const bool shares = options_.is_read && !shm_.empty();
+  endpoint_.address = encode({.token = token_,
+                              .shared_memory = shares ? shm_[0]->address() : "",
+                              .network = net_->address()});
 }
 
 status UcxTransport::start_network(const std::string& tls) {
@@ -90,36 +95,30 @@ UcxTransport::~UcxTransport() {
     if (peer->close_request != nullptr) ucp_request_free(peer->close_request);
   }
   net_.reset();  // which may still call back
-  shm_.reset();
+  shm_.clear();
   if (reply_type_ != 0) drop_reply_type(reply_type_);
 }
 
 // Of the first kind that the system gives so much of; private if it gives none. Not touched yet.
 result<std::span<std::byte>> UcxTransport::allocate_shared(size_t bytes) {
   for (;;) {
-    BATON_TRY(const std::span<std::byte> memory, shm_->allocate(bytes));
-    endpoint_.region.key = shm_->memory_key();
+    BATON_TRY(const std::span<std::byte> memory, shm_[0]->allocate(bytes));
+    endpoint_.region.key = shm_[0]->memory_key();
     const std::string_view kind = memory_kind(memory.data());
     endpoint_.shared_memory = !endpoint_.host.empty() && (kind == "posix" || kind == "sysv");
     if (endpoint_.shared_memory || shared_memory_tls_.empty()) {
       LOG_INFO("KV cache memory: {} MiB, {}", bytes >> 20, kind);
       return memory;
     }
-    BATON_CHECK_OK(start_shared_memory());
+    shm_.clear();
+    BATON_CHECK_OK(add_shared_memory());
     publish_address();
   }
 }
 
-// What peers' keys are compared with where this side has shared nothing.
-status UcxTransport::make_key() {
-  const auto memory = shm_->allocate(1);
-  return memory ? status() : memory.error();
-}
-
 result<std::span<std::byte>> UcxTransport::allocate(size_t bytes) {
   if (!memory_.empty()) return error(Errc::kInternal, "the cache memory is allocated already");
-  if (shm_ && !options_.is_read) BATON_CHECK_OK(make_key());
-  if (shm_ && options_.is_read) {
+  if (!shm_.empty() && options_.is_read) {
     BATON_TRY(memory_, allocate_shared(bytes));
     if (!endpoint_.shared_memory) {
       LOG_WARN(

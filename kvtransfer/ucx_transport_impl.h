@@ -98,13 +98,13 @@ class UcxTransport final : public Transport {
   const std::byte* memory() const { return memory_.data(); }
 
  private:
-  status start_shared_memory();
+  status add_shared_memory();
   status start_network(const std::string& tls);
   void publish_address();
   result<std::span<std::byte>> allocate_shared(size_t bytes);
-  status make_key();
   status open(Peer& peer, const std::string& address);
   status share_memory(Peer& peer, const Endpoint& remote, const std::string& address);
+  result<UcxWorker*> find_mapper(const Peer& peer, const std::string& address);
   status map_region(Peer& peer, const std::string& address);
   void unmap_region(Peer& peer);
   status reach(Peer& peer, const Endpoint& remote);
@@ -125,10 +125,11 @@ class UcxTransport final : public Transport {
 
   const UcxOptions options_;
   std::unique_ptr<UcxWorker> net_;  // for all messages, and reads of other hosts
-  std::unique_ptr<UcxWorker> shm_;  // maps the memory of peers of this host; may be missing
-  bool reads_network_ = false;      // else nobody is read but over shared memory
-  std::string shared_memory_tls_;   // that were not tried yet, with commas
-  uint64_t reply_type_ = 0;         // UCX's data type that gathers a reply
+  // That shares our memory, or those that map the memory of peers of this host; may be none.
+  std::vector<std::unique_ptr<UcxWorker>> shm_;
+  bool reads_network_ = false;     // else nobody is read but over shared memory
+  std::string shared_memory_tls_;  // that were not tried yet, with commas
+  uint64_t reply_type_ = 0;        // UCX's data type that gathers a reply
   Token token_{};
   HostBuffer private_memory_;  // where there is no shared memory
   std::span<std::byte> memory_;

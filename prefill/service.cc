@@ -194,17 +194,15 @@ void Service::take(const PromptDone& done, TimePoint now) {
   const double seconds_here = to_seconds(done.queued + done.computed);
   if (request.sample && request.output_tokens == 0) ttft_seconds_.Observe(seconds_here);
   // The tokens go out first, at once: what the decode side sends of its own must not overtake them.
-  // Scores, though, stand before the tokens.
+  // Scores, though, stand before the tokens. Figures wait until decode can go on.
   const bool scored = !done.prompt_scores.empty();
   if (scored) report(done);
   const bool over = !request.sample || send_first_tokens(done, request);
+  if (!over) pass_on(done, request, now);
   if (!scored) report(done);
-  if (over) {
-    e2e_seconds_.Observe(seconds_here);
-    finish_here(done, request, now);
-  } else {
-    pass_on(done, request, now);
-  }
+  if (!over) return;
+  e2e_seconds_.Observe(seconds_here);
+  finish_here(done, request, now);
 }
 
 void Service::report(const PromptDone& done) {
@@ -293,8 +291,8 @@ void Service::source_failed(const kvtransfer::SourceFailed& failed) {
   // The first token was computed from what was found: if that was damaged, so may the token be, and
   // it is out. Nothing must go on behind it.
   const Request& request = found->second;
-  const bool doubtful_answer = failed.suspect && request.answered &&
-                               failed.suspect->token_begin < request.cached_tokens;
+  const bool doubtful_answer =
+      failed.suspect && request.answered && failed.suspect->token_begin < request.cached_tokens;
   drop(failed.key);
   if (failed.error.code != Errc::kCancelled) fail(failed.key, failed.error, !doubtful_answer);
 }
