@@ -56,6 +56,8 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add("step-depth", &w.step_depth, "Steps planned ahead: 1 or 2");
   options.add("prefix-cache", &w.prefix_cache, "Keep the KV of finished prompts for reuse");
   options.add("preempt-every", &w.preempt_every, "For tests: preempt a sequence every N steps");
+  options.add("verify-kv", &w.verify_kv,
+              "Check the digest of all KV that is read; without, a wrong byte is a wrong token");
   options.add("transport", &w.transport, "KV transport: auto, shm or tcp");
   options.add("ucx-devices", &w.ucx_devices, "Network devices for the KV transport");
   options.add("ucx-port-range", &w.ucx_port_range, "TCP ports for the KV transport, first-last");

@@ -71,7 +71,7 @@ struct HandoffConfig {
   // None: that `now`.
   std::function<TimePoint()> clock;
 
-  // Believe what arrives without hashing it. Only to measure what the digests cost.
+  // False: what arrives is believed without hashing it.
   bool verify_digests = true;
 };
 

@@ -99,6 +99,8 @@ status Node::make_core() {
   BATON_CHECK_OK(check_room("the KV cache (kv_gib)", core.handoff.num_blocks * layout.block_bytes(),
                             read_host_memory()));
   core.handoff.clock = [] { return Clock::now(); };
+  core.handoff.verify_digests = config_.verify_kv;
+  if (!config_.verify_kv) LOG_WARN("verify-kv is off: KV that is read is not checked");
   core.handoff.max_parked_blocks = num_blocks_ / 2;  // the rest is for prompts that somebody reads
   core.model_key = model_->model_key();
   core.limits = limits_;

@@ -45,6 +45,7 @@ struct WorkerConfig {
 
   // Hand-off.
   std::string transport = "auto";  // "auto", "shm", "tcp"
+  bool verify_kv = true;           // believe KV that was read only if its digest is right
   std::string ucx_devices = "all";
   std::string ucx_port_range;
 };

@@ -303,6 +303,37 @@ TEST_P(TransportTest, PeersThatCameAndWentLeaveNothing) {
   EXPECT_LE(descriptors(), descriptors_before + 5);
 }
 
+// As a decode worker: it reads, over whatever there is, and is not read.
+class UnreadSideTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(UnreadSideTest, ReadsAndIsNotRead) {
+  UcxOptions options{.tls = GetParam(), .net_devices = "lo", .is_read = false};
+  Side reader(*make_ucx_transport(options));
+  options.is_read = true;
+  Side owner(*make_ucx_transport(options));
+  EXPECT_FALSE(reader.transport->endpoint().shared_memory);
+  reader.peer = *reader.transport->connect(owner.transport->endpoint(), "owner");
+  const result<PeerId> back = owner.transport->connect(reader.transport->endpoint(), "reader");
+  ASSERT_TRUE(back) << back.error().message;
+  owner.peer = *back;
+  EXPECT_EQ(reader.transport->in_force(reader.peer), GetParam());
+  EXPECT_EQ(owner.transport->in_force(owner.peer), "none");
+  EXPECT_TRUE(owner.transport->mapped(owner.peer).empty());
+
+  owner.memory[5000] = std::byte{42};
+  const GetOp op{5000, reader.memory.data(), 1};
+  const result<bool> done = reader.transport->get(reader.peer, {&op, 1}, 1);
+  ASSERT_TRUE(done) << done.error().message;
+  const TimePoint end = Clock::now() + seconds(5);
+  while (reader.memory[0] != std::byte{42} && Clock::now() < end) reader.poll(), owner.poll();
+  EXPECT_EQ(reader.memory[0], std::byte{42});
+  const GetOp other{0, owner.memory.data(), 1};
+  EXPECT_EQ(owner.transport->get(owner.peer, {&other, 1}, 2).error().code, Errc::kInvalidArgument);
+}
+
+INSTANTIATE_TEST_SUITE_P(Transports, UnreadSideTest, ::testing::Values("sysv", "posix", "tcp"),
+                         [](const auto& info) { return std::string(info.param); });
+
 INSTANTIATE_TEST_SUITE_P(Kits, TransportTest, ::testing::ValuesIn(kKits),
                          [](const auto& info) { return info.param.name; });
 
