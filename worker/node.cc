@@ -229,7 +229,7 @@ void Node::update_gauges() {
   metrics_.gauge("vllm:num_requests_running", "Requests in the engine.")
       .Set(prefill.running + decode.running);
   metrics_.gauge("vllm:num_requests_waiting", "Requests that wait for the engine.")
-      .Set(prefill.waiting + decode.reserved);
+      .Set(prefill.waiting + decode.reserved + decode.waiting);
   metrics_.gauge("vllm:kv_cache_usage_perc", "Share of KV blocks in use, 0 to 1.")
       .Set(static_cast<double>(counts.active + counts.quarantined) / core_->pool().size());
   metrics_.gauge("baton_kv_parked", "Computed prompts whose KV waits for a decode worker.")

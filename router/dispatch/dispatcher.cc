@@ -194,6 +194,7 @@ void Dispatcher::tick(TimePoint now, Actions& actions) {
     const auto it = legs_.find(id);
     if (it != legs_.end()) time_out(it->second, now, actions);
   }
+  move_from_draining(now, actions);
   pump(now, actions);
 }
 

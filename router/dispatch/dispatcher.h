@@ -105,6 +105,8 @@ class Dispatcher {
   void refuse_leg(Leg& leg, WorkerId by, Duration retry_after, TimePoint now, Actions& actions);
   void fail_leg(Leg& leg, WorkerId by, const Error& why, TimePoint now, Actions& actions);
   bool seek_sink(Leg& leg, WorkerId lost, TimePoint now, Actions& actions);
+  void move_from_draining(TimePoint now, Actions& actions);
+  bool move_leg(Leg& leg, TimePoint now, Actions& actions);
   void leave_decode(Leg& leg, Actions& actions);
   void give_up_kv(Leg& leg, TimePoint now, Actions& actions);
   void restart_leg(Leg& leg, TimePoint now, Actions& actions);

@@ -57,6 +57,7 @@ bool Dispatcher::try_to_place(Leg& leg, TimePoint now, Actions& actions) {
   auto placement = place(pool_, query);
   if (!placement && !leg.seeking) {
     query.park = true;
+    query.tokens = request_of(leg).input.prompt.size() + leg.tokens.size();
     placement = place(pool_, query);
   }
   if (!placement) return false;

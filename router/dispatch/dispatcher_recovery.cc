@@ -49,6 +49,44 @@ bool Dispatcher::seek_sink(Leg& leg, WorkerId lost, TimePoint now, Actions& acti
   return true;
 }
 
+// What runs on a decode or mixed worker that drains goes on elsewhere, behind what was delivered,
+// as soon as there is room; what finds none stays as long as that worker does.
+void Dispatcher::move_from_draining(TimePoint now, Actions& actions) {
+  const auto drains = [](const auto& entry) { return entry.second.load.draining(); };
+  if (std::ranges::none_of(pool_.workers(), drains)) return;
+  std::vector<RequestId> leaving;
+  for (const auto& [id, leg] : legs_) {
+    const Worker* decode = pool_.find(leg.placement.decode);
+    const bool runs = leg.state == Leg::State::kRunning && decode != nullptr;
+    if (runs && decode->load.draining()) leaving.push_back(id);
+  }
+  std::ranges::sort(leaving);
+  for (const RequestId id : leaving) {
+    const auto it = legs_.find(id);
+    if (it == legs_.end() || request_of(it->second).wants_scores()) continue;
+    if (!move_leg(it->second, now, actions)) return;
+    pump(now, actions);
+  }
+}
+
+// False: nobody has room.
+bool Dispatcher::move_leg(Leg& leg, TimePoint now, Actions& actions) {
+  const bool kv_at_prefill = !leg.handed_off && !leg.placement.mixed();
+  const PlacementQuery query{.model = request_of(leg).input.model,
+                             .choices = leg.num_choices,
+                             .prefill = kv_at_prefill ? leg.placement.prefill : WorkerId{},
+                             .now = now};
+  if (!place(pool_, query)) return false;
+  if (kv_at_prefill) {
+    (void)seek_sink(leg, leg.placement.decode, now, actions);  // or it stays
+    return true;
+  }
+  cancel_on_workers(leg, std::nullopt, actions);
+  release(leg);
+  restart_leg(leg, now, actions);
+  return true;
+}
+
 // Off its decode worker, but not off the prefill worker that holds its KV.
 void Dispatcher::leave_decode(Leg& leg, Actions& actions) {
   cancel_on(leg.placement.decode, leg, leg.generation, std::nullopt, actions);

@@ -41,8 +41,11 @@ double penalty(const Worker& worker, const PlacementQuery& query) {
   return worker.id == query.avoid ? kLast : 0.0;
 }
 
-bool may_park(const Worker& prefill) {
-  return prefill.load.waiting_blocks() < prefill.load.most_waiting_blocks();
+// One prompt alone may be larger than what may be parked.
+bool may_park(const Worker& prefill, const PlacementQuery& query) {
+  const uint64_t blocks = query.tokens / prefill.hello.block_tokens() + 1;
+  const uint64_t waiting = prefill.load.waiting_blocks();
+  return waiting == 0 || waiting + blocks <= prefill.load.most_waiting_blocks();
 }
 
 double wait_of(const Worker& decode, const PlacementQuery& query) {
@@ -55,7 +58,7 @@ void add_pairs(const WorkerPool& pool, const Worker& decode, const PlacementQuer
     const bool holds_kv = id == query.prefill;
     if (query.prefill != WorkerId{} && !holds_kv) continue;
     if (!holds_kv && !may_serve(prefill, proto::ROLE_PREFILL, query)) continue;
-    if (!is_paired(decode, prefill) || (query.park && !may_park(prefill))) continue;
+    if (!is_paired(decode, prefill) || (query.park && !may_park(prefill, query))) continue;
     candidates.push_back({{prefill.id, decode.id},
                           prefill_load(prefill) + decode_load(decode) + wait_of(decode, query) +
                               penalty(prefill, query) + penalty(decode, query)});

@@ -25,6 +25,7 @@ struct PlacementQuery {
   // Of pairs whose decode worker is full: its KV will be parked on the prefill worker. No mixed
   // worker then, which has a queue of its own.
   bool park = false;
+  uint64_t tokens = 0;  // to park: of the prompt
 };
 
 // The least-loaded pair or mixed worker that may have room; nothing if there is none. To park: the

@@ -115,7 +115,7 @@ TEST_F(ParkingTest, PrefillParksNoMoreThanItMay) {
   actions_.clear();
   refuse(kDecode, 1'000'000);
   EXPECT_THAT(sent(), ElementsAre("cancel@21"));
-  parked(49);
+  parked(50 - 1);  // three tokens are one block
   EXPECT_EQ(sent().back(), "reserve@21");
 }
 

@@ -31,6 +31,43 @@ TEST_F(DispatcherTest, LostBeforeATokenIsServedAnewFromScratch) {
   EXPECT_EQ(dispatcher_.stale_events(), 1u);
 }
 
+TEST_F(DispatcherTest, WhatRunsOnADrainingWorkerGoesOnElsewhere) {
+  join_pair();
+  submit(5);
+  take_spec();
+  grant(kDecode);
+  const proto::RequestSpec first = spec_;
+  token(kPrefill, 0, 50);
+  handed_off(kDecode);
+  token(kDecode, 1, 51);
+  actions_.sends.clear();
+  proto::Frame drains;
+  drains.mutable_load()->set_draining(true);
+  drains.mutable_load()->add_paired(kPrefill.value);
+  say(kDecode, drains);
+  pass(milliseconds(20));
+  EXPECT_THAT(sent(), IsEmpty()) << "nobody else is there: it stays";
+  token(kDecode, 2, 52);
+  join(kDecode2, proto::ROLE_DECODE);
+  pair(kDecode2, {kPrefill});
+  actions_.sends.clear();
+  pass(milliseconds(20));
+  EXPECT_THAT(sent(), ElementsAre("cancel@21", "reserve@22"));
+  take_spec();
+  EXPECT_THAT(spec_.tokens(), ElementsAre(1, 2, 3, 50, 51, 52));
+  token_of(first, kDecode, 3, 77);
+  grant(kDecode2);
+  token(kPrefill, 3, 53);
+  handed_off(kDecode2);
+  token(kDecode2, 4, 54);
+  finished(kDecode2, 5);
+  EXPECT_THAT(delivered(), ElementsAre(50, 51, 52, 53, 54));
+  ASSERT_NE(ended(), nullptr);
+  EXPECT_FALSE(ended()->error);
+  EXPECT_EQ(ended()->trail.retries, 0u);
+  EXPECT_EQ(ended()->trail.resumes, 1u);
+}
+
 TEST_F(DispatcherTest, LostInMidAnswerGoesOnBehindWhatWasDelivered) {
   join(kMixed, proto::ROLE_MIXED);
   submit(4, 2);

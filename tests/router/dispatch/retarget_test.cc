@@ -108,6 +108,18 @@ TEST_F(RetargetTest, ADecodeWorkersTroubleIsNotTheKvs) {
   (void)grant_second();
 }
 
+TEST_F(RetargetTest, AReaderThatDrainsLeavesItToAnother) {
+  start();
+  proto::Frame drains;
+  drains.mutable_load()->set_draining(true);
+  drains.mutable_load()->add_paired(kPrefill.value);
+  say(kDecode, drains);
+  pass(milliseconds(20));
+  EXPECT_THAT(sent(), Contains("cancel@21"));
+  EXPECT_THAT(sent(), Not(Contains("cancel@11"))) << "prefill goes on";
+  (void)grant_second();
+}
+
 TEST_F(RetargetTest, KvThatDidNotMatchIsComputedAnew) {
   start();
   failed(kDecode, Errc::kDataCorrupt, true);
