@@ -5,27 +5,28 @@ import time
 
 import harness
 import pytest
-from streams import Stream
+from streams import Stream, reference
 
 TOKENS = 1500  # seconds of decoding
+
+
+def running(cluster, name: str) -> float:
+    return cluster.metrics(name).sum("vllm:num_requests_running")
 
 
 @pytest.mark.parametrize("pools", [{"prefill": 1, "decode": 2}, {"mixed": 2}])
 def test_streams_move_from_a_draining_worker(start_cluster, medium, pools):
     cluster = start_cluster(medium, max_context=2048, kv_gib=0.1, drain_seconds=60, **pools)
-    leaving = "decode-0" if "decode" in pools else "mixed-0"
-
-    def start() -> list[Stream]:
-        return [Stream(cluster, f"{i} runs with the baton", max_tokens=TOKENS) for i in range(4)]
-
-    expected = [stream.end().text for stream in start()]
-    streams = start()
-    harness.wait_for(
-        lambda: cluster.metrics(leaving).sum("vllm:num_requests_running") > 0
-        and all(len(stream.events) > 5 for stream in streams),
-        20,
-        "all streams run, some of them there",
-    )
+    bodies = [
+        {"prompt": f"{i} runs with the baton", "max_tokens": TOKENS, "temperature": 0}
+        for i in range(4)
+    ]
+    expected = reference(cluster, bodies)
+    streams = [Stream(cluster, **body) for body in bodies]
+    harness.wait_for(lambda: all(len(stream.events) > 5 for stream in streams), 20, "all run")
+    role = "decode" if "decode" in pools else "mixed"
+    leaving = max((f"{role}-0", f"{role}-1"), key=lambda name: running(cluster, name))
+    assert running(cluster, leaving) > 0
     worker = cluster.workers[leaving].process
     told = time.monotonic()
     worker.popen.send_signal(signal.SIGTERM)
