@@ -296,10 +296,12 @@ TEST_P(TransportTest, PeersThatCameAndWentLeaveNothing) {
     a_.events.clear();
   };
   for (int i = 0; i < 10; ++i) meet_and_part();
-  const auto maps_before = mappings();
+  [[maybe_unused]] const auto maps_before = mappings();
   const auto descriptors_before = descriptors();
   for (int i = 0; i < 20; ++i) meet_and_part();
+#ifndef __SANITIZE_ADDRESS__  // it keeps what is freed mapped for a while
   EXPECT_LE(mappings(), maps_before + 5);
+#endif
   EXPECT_LE(descriptors(), descriptors_before + 5);
 }
 
