@@ -59,25 +59,26 @@ result<Reservation> Scheduler::reserve(DecodeRequest request) {
     return Reservation{Full{estimate}};
   }
   line_.add(std::move(request), next_serial_++);
-  first_is_short_ = false;  // it may be another
+  too_little_.reset();  // the first may be another
   return Reservation{Waiting{estimate}};
 }
 
 void Scheduler::admit_waiting(Events& events) {
   while (!line_.empty()) {
-    const uint32_t blocks = shared_.pool.available(), sequences = free_sequences();
-    if (first_is_short_ && blocks <= short_blocks_ && sequences <= short_sequences_) return;
+    const Free free{shared_.pool.available(), free_sequences()};
+    if (too_little_ && free.blocks <= too_little_->blocks &&
+        free.sequences <= too_little_->sequences) {
+      return;
+    }
     const DecodeRequest& first = line_.first();
     RequestEntry entry{.serial = next_serial_, .limit = limit_of(first.request)};
     const uint32_t lacking = match_prefix(first, entry);
     if (!has_room(lacking, first.request.sampling.num_choices)) {
       shared_.pool.release(entry.table);
-      first_is_short_ = true;
-      short_blocks_ = blocks;
-      short_sequences_ = sequences;
+      too_little_ = free;
       return;
     }
-    first_is_short_ = false;
+    too_little_.reset();
     engine::Request request = line_.take_first().request;
     const RequestKey key = request.key;
     events.push_back(Admitted{key, admit(std::move(request), std::move(entry), lacking)});

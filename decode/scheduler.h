@@ -143,9 +143,10 @@ class Scheduler {
   std::vector<uint32_t> running_;  // sequences not ended, the first to be served first
   std::vector<BlockId> arrived_;   // received for requests that joined since the last plan
   WaitingLine line_;
-  // What was free when the first in line last found too little.
-  uint32_t short_blocks_ = 0, short_sequences_ = 0;
-  bool first_is_short_ = false;
+  struct Free {
+    uint32_t blocks = 0, sequences = 0;
+  };
+  std::optional<Free> too_little_;  // what was free when the first in line last looked
   uint64_t next_serial_ = 0;
   uint64_t plans_ = 0;
   uint32_t awaited_sequences_ = 0;  // choices of reserved requests

@@ -176,7 +176,7 @@ void Scheduler::end_reservation(uint32_t index) {
 
 status Scheduler::cancel(const RequestKey& key) {
   if (line_.remove(key)) {
-    first_is_short_ = false;
+    too_little_.reset();
     return {};
   }
   const auto it = by_key_.find(key);
@@ -211,7 +211,7 @@ void Scheduler::expire(TimePoint now, Events& events) {
     end_request(index);
   }
   line_.expire(now, events);
-  first_is_short_ = false;
+  too_little_.reset();
 }
 
 status Scheduler::preempt(const RequestKey& key, Events& events) {

@@ -76,6 +76,15 @@ class ServiceTest : public testing::Test, private fakes::DeafListener {
     for (uint32_t layer = 0; layer < kLayers; ++layer) service_->on_layer(batch, layer, kNow);
     service_->on_done(batch, kNow);
   }
+  // Computed, and in the prefix cache.
+  PrefillRequest cache_prompt() {
+    PrefillRequest r = request(1, 16);
+    r.sample = false;
+    service_->submit(r, WorkerId(), true, kNow);
+    engine::StepBatch batch = plan();
+    finish(batch);
+    return r;
+  }
   void settle() {
     for (int quiet = 0; quiet < 3;) {
       bool more = false;
@@ -126,11 +135,8 @@ TEST_F(ServiceTest, FirstTokensGoOutFirst) {
 
 // The fake engine's digests are not those of the cache's bytes, so whatever a sink reads is wrong.
 TEST_F(ServiceTest, CachedBlocksThatDoNotMatchAreForgottenWhileTheRestIsComputed) {
-  PrefillRequest first = request(1, 16);
-  first.sample = false;
-  service_->submit(first, WorkerId(), true, kNow);
-  engine::StepBatch batch = plan();
-  finish(batch);
+  const PrefillRequest first = cache_prompt();
+  engine::StepBatch batch;
   ASSERT_TRUE(service_->idle());
   ASSERT_EQ(blocks_found(first), 4u);
 
@@ -155,11 +161,8 @@ TEST_F(ServiceTest, CachedBlocksThatDoNotMatchAreForgottenWhileTheRestIsComputed
 
 // A retry would go on behind a first token that was computed from damaged KV.
 TEST_F(ServiceTest, AnAnswerFromCachedBlocksThatDoNotMatchEnds) {
-  PrefillRequest first = request(1, 16);
-  first.sample = false;
-  service_->submit(first, WorkerId(), true, kNow);
-  engine::StepBatch batch = plan();
-  finish(batch);
+  (void)cache_prompt();
+  engine::StepBatch batch;
   for (const uint32_t tokens : {24u, 16u}) {  // the last of 16 tokens is computed again
     const PrefillRequest r = request(tokens, tokens);
     reserve(r);

@@ -38,8 +38,8 @@ class ParkingTest : public DispatcherTest {
     r.set_retry_after_us(300'000);
     say(kDecode, frame);
   }
-  // Decode is full, and takes the request into its line.
-  void wait_in_line() {
+  // Decode is full, and asked for a place in its line.
+  void ask_for_a_place() {
     id_ = submit();
     EXPECT_FALSE(actions_.sends.back().frame.reserve().may_wait());
     take_spec();
@@ -49,6 +49,9 @@ class ParkingTest : public DispatcherTest {
     ASSERT_TRUE(actions_.sends.back().frame.reserve().may_wait());
     take_spec();
     actions_.clear();
+  }
+  void wait_in_line() {
+    ask_for_a_place();
     reply(false, true);
   }
 
@@ -85,11 +88,7 @@ TEST_F(ParkingTest, ItsStageIsParked) {
 
 TEST_F(ParkingTest, RoomAtOnceIsAGrant) {
   start();
-  (void)submit();
-  take_spec();
-  refuse(kDecode);
-  take_spec();
-  actions_.clear();
+  ask_for_a_place();
   reply(true, false);
   ASSERT_THAT(sent(), ElementsAre("submit@11"));
   EXPECT_FALSE(actions_.sends[0].frame.submit().sink_waits());
@@ -97,11 +96,7 @@ TEST_F(ParkingTest, RoomAtOnceIsAGrant) {
 
 TEST_F(ParkingTest, AFullLineIsNotAskedAgainAndAgain) {
   start();
-  (void)submit();
-  take_spec();
-  refuse(kDecode);
-  take_spec();
-  actions_.clear();
+  ask_for_a_place();
   refuse(kDecode, 1'000'000);
   EXPECT_THAT(sent(), ElementsAre("cancel@21"));
   EXPECT_EQ(dispatcher_.num_queued(), 1u);
