@@ -51,8 +51,8 @@ struct HandoffConfig {
   kvcache::KvLayout layout;
   uint32_t num_blocks = 0;
 
-  // Timers. Silence of a peer beyond peer_timeout is its death: over shared memory nothing else
-  // tells (a process that dies on the same host is noticed at once where the kernel allows it).
+  // Timers. Silence of a peer beyond peer_timeout is its death; a process that ends is noticed
+  // sooner, by its connection.
   Duration heartbeat_every = milliseconds(500);
   Duration peer_timeout = seconds(4);
   Duration lease = seconds(5);

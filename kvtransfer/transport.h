@@ -74,8 +74,9 @@ class Transport {
   virtual const Endpoint& endpoint() const = 0;
 
   // Connects to a peer; `name` is for logs. Both sides must connect: messages from a peer that is
-  // not connected here are dropped and counted. A peer that cannot be reached may show only later,
-  // or, over shared memory, never: callers watch for silence. kUnavailable, kInvalidArgument.
+  // not connected here are dropped and counted. A peer that cannot be reached may show only
+  // later, or, where no connection says so, never: callers watch for silence. kUnavailable,
+  // kInvalidArgument.
   virtual result<PeerId> connect(const Endpoint& remote, std::string_view name) = 0;
 
   // Reads all of `ops`. True: everything is here already, and no event follows. False: exactly one
