@@ -37,6 +37,7 @@ void fill(proto::KvLayoutInfo& out, const kvcache::KvLayout& layout) {
   out.set_head_begin(layout.head_begin);
   out.set_total_heads(layout.total_heads);
   out.set_rope(layout.rope);
+  for (const uint32_t heads : layout.shard_heads) out.add_shard_heads(heads);
 }
 
 // XXH3-64 over all that a rank says, each text behind its length: what a transport is given must be
@@ -104,6 +105,10 @@ result<kvcache::KvLayout> parse(const proto::KvLayoutInfo& in) {
   layout.head_begin = in.head_begin();
   layout.total_heads = in.total_heads();
   layout.rope = in.rope();
+  if (in.shard_heads_size() > static_cast<int>(kMaxRanks)) {
+    return corrupt("layout.shard_heads", "too many");
+  }
+  layout.shard_heads.assign(in.shard_heads().begin(), in.shard_heads().end());
   if (const status valid = layout.validate(); !valid) {
     return error(valid.error().code, "hello: " + valid.error().message);
   }

@@ -9,6 +9,15 @@ namespace baton::kvtransfer {
 
 uint64_t copy_digest(const kvcache::KvLayout& l, const std::byte* source_cache, BlockRun source,
                      std::byte* sink_cache, BlockRun sink, const KvRange& range) {
+  if (l.num_shards() > 1) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < l.num_shards(); ++i) {
+      const size_t offset = l.shard_offset(i);
+      sum +=
+          copy_digest(l.shard(i), source_cache + offset, source, sink_cache + offset, sink, range);
+    }
+    return sum;
+  }
   std::vector<kvcache::DigestCell> cells;
   cells.reserve(size_t{range.layer_end - range.layer_begin} *
                 (l.blocks_for(range.token_end - range.token_begin) + 1));

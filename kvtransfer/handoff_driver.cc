@@ -45,6 +45,7 @@ Driver::Driver(const HandoffConfig& config, std::unique_ptr<Transport> transport
       sink_(sink_config(config)) {
   hello_.worker = config.worker;
   hello_.layout = config.layout;
+  if (config.layout.num_shards() > 1) hello_.protocol_min = kProtocolShards;
   hello_.model_key = config.model_key;
   hello_.numerics = config.numerics;
   const Endpoint& endpoint = transport_->endpoint();

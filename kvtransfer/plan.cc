@@ -96,15 +96,21 @@ struct Part {
   uint32_t count;
 };
 
-// All of a block that lies alike on both sides: its layers are one run.
+// All of a block that lies alike on both sides: a shard's layers are one run.
 void copy_layers(const kvcache::KvLayout& layout, const Part& part, const KvRange& range,
                  Merger& out) {
-  out.push(layout.offset(part.source.block, range.layer_begin),
-           layout.offset(part.sink.block, range.layer_begin),
-           (range.layer_end - range.layer_begin) * layout.layer_bytes());
+  uint32_t head = 0;
+  for (uint32_t shard = 0; shard < layout.num_shards(); ++shard) {
+    const uint32_t heads = layout.heads_of_shard(shard);
+    out.push(
+        layout.offset(part.source.block, range.layer_begin, 0, head),
+        layout.offset(part.sink.block, range.layer_begin, 0, head),
+        (range.layer_end - range.layer_begin) * layout.num_planes() * heads * layout.head_bytes());
+    head += heads;
+  }
 }
 
-// Head by head; whole heads that lie alike merge in push().
+// Head by head; neighbours that lie alike merge in push().
 void copy_heads(const kvcache::KvLayout& source, const kvcache::KvLayout& sink, const Part& part,
                 const KvRange& range, Merger& out) {
   const uint32_t head_begin = std::max(source.head_begin, sink.head_begin);
@@ -127,7 +133,7 @@ void copy_heads(const kvcache::KvLayout& source, const kvcache::KvLayout& sink, 
 
 bool lie_alike(const kvcache::KvLayout& a, const kvcache::KvLayout& b) {
   return a.block_tokens == b.block_tokens && a.head_begin == b.head_begin &&
-         a.num_heads() == b.num_heads();
+         a.num_heads() == b.num_heads() && a.shard_heads == b.shard_heads;
 }
 
 void plan_transfer(const kvcache::KvLayout& source, BlockRun source_blocks,

@@ -43,9 +43,10 @@ bool lie_alike(const kvcache::KvLayout& a, const kvcache::KvLayout& b);
 // every vector of a head that both hold, once, each at its place. Neighbours are merged: where
 // blocks that follow each other in the sequence do so on both sides, or stand apart by equal steps
 // upwards, all layers of them are one run and some layers of them one strided segment. The
-// layouts agree in layers, planes, vector_bytes and total_heads (compat.h); block_tokens and head
-// ranges may differ. Where the range ends within a block, the rest of the smaller block is copied
-// too: one run instead of one a head, and nobody reads beyond the sequence's end.
+// layouts agree in layers, planes, vector_bytes and total_heads (compat.h); block_tokens, head
+// ranges and shards may differ: then the heads are re-sliced. Where the range ends within a block,
+// the rest of the smaller block is copied too: one run instead of one a head, and nobody reads
+// beyond the sequence's end.
 void plan_transfer(const kvcache::KvLayout& source, BlockRun source_blocks,
                    const kvcache::KvLayout& sink, BlockRun sink_blocks, const KvRange& range,
                    std::vector<Segment>& segments);

@@ -9,6 +9,12 @@ namespace baton::kvtransfer {
 uint64_t digest_range(const kvcache::KvLayout& layout, const std::byte* cache, BlockRun blocks,
                       const KvRange& range) {
   uint64_t sum = 0;
+  if (layout.num_shards() > 1) {
+    for (uint32_t i = 0; i < layout.num_shards(); ++i) {
+      sum += digest_range(layout.shard(i), cache + layout.shard_offset(i), blocks, range);
+    }
+    return sum;
+  }
   for (uint32_t at = range.token_begin; at < range.token_end;) {
     const uint32_t i = (at - blocks.first_token) / layout.block_tokens;
     const uint32_t block_begin = blocks.first_token + i * layout.block_tokens;

@@ -14,6 +14,7 @@ kvtransfer::HandoffConfig handoff_config(const WorkerShape& shape) {
   c.model_key = "m";
   c.numerics = "sim";
   c.layout = Worker::layout(shape.block_tokens);
+  c.layout.shard_heads = shape.shard_heads;
   c.num_blocks = shape.num_blocks;
   c.max_parked_blocks = shape.num_blocks / 2;
   // The server's timers, five times as fast: more happens in a second.

@@ -19,6 +19,7 @@ struct WorkerShape {
   proto::Role role = proto::ROLE_MIXED;
   uint32_t num_blocks = 32;
   uint32_t block_tokens = 8;
+  std::vector<uint32_t> shard_heads;  // as KvLayout::shard_heads: a worker of several ranks
   uint32_t chunk_tokens = 16;
   uint32_t max_sequences = 8;
   uint32_t step_depth = 2;

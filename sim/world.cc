@@ -136,6 +136,7 @@ ProcessClock World::draw_clock() {
 WorkerShape World::draw_shape(proto::Role role) {
   WorkerShape s;
   s.role = role;
+  if (random_.pick(3) == 0) s.shard_heads.assign(Worker::kKvHeads, 1);
   s.block_tokens = 4u << random_.pick(3);  // of 160 to 480 tokens' blocks
   s.num_blocks = random_.between(20, 60) * 8 / s.block_tokens;
   s.chunk_tokens = s.block_tokens * random_.between(1, 4);

@@ -24,7 +24,8 @@ class KvCache {
 
   const KvLayout& layout() const { return layout_; }
   uint32_t num_blocks() const { return num_blocks_; }
-  std::span<std::byte> memory() const { return memory_; }  // exactly num_blocks blocks
+  // Exactly num_blocks blocks; of a shard, to the end of the last block.
+  std::span<std::byte> memory() const { return memory_; }
 
   // Address of a vector; layer_bytes (or head_bytes, ...) from here are contiguous.
   std::byte* at(BlockId block, uint32_t layer = 0, uint32_t plane = 0, uint32_t head = 0,
@@ -37,12 +38,18 @@ class KvCache {
   std::span<std::byte> layer(BlockId block, uint32_t layer) const {
     return memory_.subspan(layout_.offset(block, layer), layout_.layer_bytes());
   }
+  // The part of one shard of the layout.
+  KvCache shard(uint32_t i) const {
+    const KvLayout shard = layout_.shard(i);
+    const size_t bytes = (num_blocks_ - 1) * shard.block_stride() + shard.block_bytes();
+    return KvCache(memory_.subspan(layout_.shard_offset(i), bytes), shard, num_blocks_);
+  }
 
  private:
   KvCache(std::span<std::byte> memory, const KvLayout& layout, uint32_t num_blocks)
       : memory_(memory), layout_(layout), num_blocks_(num_blocks) {}
 
-  std::span<std::byte> memory_;  // [block][layer][plane][head][token][vector]
+  std::span<std::byte> memory_;
   KvLayout layout_;
   uint32_t num_blocks_ = 0;
 };

@@ -1,8 +1,12 @@
 #include "common/kvcache/layout.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <bit>
+#include <cassert>
+#include <numeric>
 
 namespace baton::kvcache {
 namespace {
@@ -10,6 +14,7 @@ namespace {
 // What a digest's seed has room for (digest.cc), far above any model.
 constexpr uint32_t kMaxLayers = 65535;
 constexpr uint32_t kMaxHeads = 4096;
+constexpr size_t kMaxShards = 64;
 // Attention works on tiles of 256 tokens; a tile is a whole number of blocks.
 constexpr uint32_t kMaxBlockTokens = 256;
 constexpr uint32_t kMaxVectorBytes = 1u << 20;
@@ -86,6 +91,20 @@ status check_numbers(const KvLayout& layout) {
   return {};
 }
 
+// Whoever splits the heads splits all of them.
+status check_shards(const KvLayout& layout) {
+  if (layout.shard_block_stride != 0) return invalid("a shard is no layout of a worker");
+  if (layout.shard_heads.empty()) return {};
+  const auto& shards = layout.shard_heads;
+  const uint64_t sum = std::accumulate(shards.begin(), shards.end(), uint64_t{0});
+  if (shards.size() > kMaxShards || sum != layout.num_heads() ||
+      std::find(shards.begin(), shards.end(), 0u) != shards.end()) {
+    return invalid(fmt::format("{} shards of {} heads do not split {} heads (into at most {})",
+                               shards.size(), sum, layout.num_heads(), kMaxShards));
+  }
+  return {};
+}
+
 // With the caps above no product can overflow; the result can still be absurd.
 status check_block_size(const KvLayout& layout) {
   if (layout.block_bytes() > kMaxBlockBytes) return invalid("one block is larger than any memory");
@@ -110,7 +129,41 @@ KvLayout KvLayout::full_kv(uint32_t layers, uint32_t kv_heads, uint32_t head_dim
 status KvLayout::validate() const {
   BATON_CHECK_OK(check_shape_is_offered(*this));
   BATON_CHECK_OK(check_numbers(*this));
+  BATON_CHECK_OK(check_shards(*this));
   return check_block_size(*this);
+}
+
+KvLayout KvLayout::shard(uint32_t i) const {
+  if (num_shards() == 1) return *this;
+  assert(i < shard_heads.size());
+  KvLayout shard = *this;
+  for (KvGroup& group : shard.groups) {
+    for (KvPlane& plane : group.planes) plane.heads = shard_heads[i];
+  }
+  const auto begin = shard_heads.begin();
+  shard.head_begin = std::accumulate(begin, begin + i, head_begin);
+  shard.shard_heads.clear();
+  shard.shard_block_stride = block_bytes();
+  return shard;
+}
+
+size_t KvLayout::shard_offset(uint32_t i) const {
+  if (num_shards() == 1) return 0;
+  const auto begin = shard_heads.begin();
+  return std::accumulate(begin, begin + i, size_t{0}) * head_bytes() * num_planes() * num_layers();
+}
+
+size_t KvLayout::offset_in_shard(BlockId block, uint32_t layer, uint32_t plane, uint32_t head,
+                                 uint32_t token) const {
+  uint32_t i = 0;
+  size_t heads_before = 0;
+  while (i + 1 < shard_heads.size() && head >= shard_heads[i]) {
+    head -= shard_heads[i];
+    heads_before += shard_heads[i++];
+  }
+  const size_t in_plane = shard_heads[i] * head_bytes();
+  return block.value * block_stride() + heads_before * head_bytes() * num_planes() * num_layers() +
+         (layer * num_planes() + plane) * in_plane + head * head_bytes() + token * vector_bytes();
 }
 
 std::string KvLayout::to_string() const {
@@ -124,6 +177,7 @@ std::string KvLayout::to_string() const {
     }
     text += ']';
   }
+  if (num_shards() > 1) text += fmt::format(" shards={}", fmt::join(shard_heads, "+"));
   return text;
 }
 

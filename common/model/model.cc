@@ -54,7 +54,7 @@ ops::PagedKv paged_kv(const kvcache::KvCache& cache, uint32_t layer) {
           .block_tokens = layout.block_tokens,
           .num_kv_heads = layout.num_heads(),
           .head_dim = static_cast<uint32_t>(layout.vector_bytes() / size_bytes(layout.dtype)),
-          .block_stride = layout.block_bytes(),
+          .block_stride = layout.block_stride(),
           .plane_stride = layout.plane_bytes(),
           .head_stride = layout.head_bytes(),
           .token_stride = layout.vector_bytes()};

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <vector>
 
 #include "common/kvcache/kv_cache.h"
 
@@ -27,6 +28,50 @@ TEST(KvLayout, FullKvIsBlockMajor) {
   EXPECT_EQ(layout.blocks_for(17), 2u);
 }
 
+// A block of several shards is one shard behind the other, each as dense as a layout of its own.
+TEST(KvLayout, ShardsLieOneAfterTheOtherInABlock) {
+  KvLayout layout = good();
+  layout.shard_heads = {2, 1};
+  ASSERT_TRUE(layout.validate());
+  EXPECT_EQ(layout.block_bytes(), good().block_bytes());
+  size_t offset = 0;
+  uint32_t head = 0;
+  for (uint32_t i = 0; i < 2; ++i) {
+    const KvLayout shard = layout.shard(i);
+    EXPECT_EQ(shard.num_heads(), layout.shard_heads[i]);
+    EXPECT_EQ(shard.head_begin, head);
+    EXPECT_EQ(shard.total_heads, 3u);
+    EXPECT_EQ(layout.shard_offset(i), offset);
+    for (const uint32_t block : {0u, 3u})
+      for (const uint32_t layer : {0u, 7u})
+        for (const uint32_t plane : {0u, 1u})
+          for (uint32_t h = 0; h < shard.num_heads(); ++h)
+            EXPECT_EQ(layout.offset(BlockId{block}, layer, plane, head + h, 5),
+                      offset + shard.offset(BlockId{block}, layer, plane, h, 5));
+    offset += shard.block_bytes();
+    head += shard.num_heads();
+  }
+  EXPECT_EQ(offset, layout.block_bytes());
+  EXPECT_NE(layout.to_string(), good().to_string());
+  EXPECT_EQ(good().shard(0), good());
+}
+
+TEST(KvCache, AShardEndsWithItsLastBlock) {
+  KvLayout layout = good();
+  layout.shard_heads = {1, 1, 1};
+  std::vector<std::byte> memory(4 * layout.block_bytes());
+  const auto cache = KvCache::create(memory, layout, 4);
+  ASSERT_TRUE(cache);
+  for (uint32_t i = 0; i < 3; ++i) {
+    const KvCache shard = cache->shard(i);
+    EXPECT_EQ(shard.block(BlockId{3}).size(), layout.block_bytes() / 3);
+    EXPECT_EQ(shard.at(BlockId{3}, 2, 1), cache->at(BlockId{3}, 2, 1, i));
+    EXPECT_EQ(shard.memory().data(), cache->at(BlockId{0}, 0, 0, i));
+    EXPECT_EQ(shard.memory().data() + shard.memory().size(),
+              shard.block(BlockId{3}).data() + shard.block(BlockId{3}).size());
+  }
+}
+
 struct BadLayout {
   const char* what;
   Errc code;
@@ -48,6 +93,19 @@ TEST(KvLayout, RefusesByName) {
       {"layers", Errc::kInvalidArgument, [](KvLayout& l) { l.groups[0].layer_begin = 1; }},
       {"layers", Errc::kInvalidArgument, [](KvLayout& l) { l.groups[0].layer_end = 1u << 31; }},
       {"heads", Errc::kInvalidArgument, [](KvLayout& l) { l.head_begin = 1; }},
+      {"shards", Errc::kInvalidArgument,
+       [](KvLayout& l) {
+         l.shard_heads = {1, 1};
+       }},
+      {"shards", Errc::kInvalidArgument,
+       [](KvLayout& l) {
+         l.shard_heads = {3, 0};
+       }},
+      {"shards", Errc::kInvalidArgument,
+       [](KvLayout& l) {
+         l.shard_heads = {UINT32_MAX, 4};
+       }},
+      {"shard", Errc::kInvalidArgument, [](KvLayout& l) { l.shard_block_stride = 1; }},
       {"heads", Errc::kInvalidArgument, [](KvLayout& l) { l.head_begin = UINT32_MAX; }},
       {"heads", Errc::kInvalidArgument,
        [](KvLayout& l) {

@@ -45,6 +45,14 @@ TEST(Codec, HelloRoundTrip) {
   EXPECT_EQ(*back, h);
 }
 
+TEST(Codec, HelloOfSeveralRanksRoundTrips) {
+  Hello h = hello();
+  h.layout.shard_heads.assign(h.layout.num_heads(), 1);
+  const result<Hello> back = decode_hello(encode(h));
+  ASSERT_TRUE(back) << back.error().message;
+  EXPECT_EQ(*back, h);
+}
+
 TEST(Codec, EveryMessageRoundTrips) {
   Announce announce{kKey, 2,   4,
                     5,    100, {RankPart{{BlockId{9}, BlockId{3}}, {1, 2, UINT64_MAX, 4}}}};
@@ -155,6 +163,13 @@ struct BadHello {
   const char* named;
 };
 const BadHello kBadHellos[] = {
+    {"shards of too many heads", [](auto& h) { h.mutable_layout()->add_shard_heads(99); },
+     "shards"},
+    {"too many shards",
+     [](auto& h) {
+       for (int i = 0; i < 65; ++i) h.mutable_layout()->add_shard_heads(1);
+     },
+     "shard_heads"},
     {"no protocol", [](auto& h) { h.set_protocol_min(0); }, "protocol"},
     {"protocols reversed", [](auto& h) { h.set_protocol_min(9); }, "protocol"},
     {"nobody", [](auto& h) { h.set_worker(0); }, "worker"},

@@ -42,13 +42,23 @@ TEST(Pair, BlockSizesMayDiffer) {
   EXPECT_EQ(pair(theirs, hello(1))->granule_tokens, 64u);
 }
 
+TEST(Pair, TensorParallelDegreesMayDiffer) {
+  Hello theirs = hello(2);
+  theirs.layout.shard_heads = {1, 1};
+  theirs.protocol_min = kProtocolShards;
+  EXPECT_TRUE(pair(hello(1), theirs));
+  Hello old = hello(3);
+  old.protocol_max = kProtocolShards - 1;
+  EXPECT_FALSE(pair(old, theirs));
+}
+
 struct Unfit {
   std::function<void(Hello&)> change;
   const char* ours;  // both values are in the sentence
   const char* theirs;
 };
 const Unfit kUnfit[] = {
-    {[](Hello& h) { h.protocol_min = 4, h.protocol_max = 6; }, "2..2", "4..6"},
+    {[](Hello& h) { h.protocol_min = 4, h.protocol_max = 6; }, "2..3", "4..6"},
     {[](Hello& h) { h.model_key = "model-b"; }, "model-a", "model-b"},
     {[](Hello& h) { h.numerics = "num-b"; }, "num-a", "num-b"},
     {[](Hello& h) { h.layout.rope = "scaled"; }, "''", "scaled"},
@@ -87,7 +97,7 @@ TEST(Pair, OlderProtocolsAreRefused) {
   const result<Pairing> pairing = pair(hello(1), theirs);
   ASSERT_FALSE(pairing);
   EXPECT_EQ(pairing.error().code, Errc::kUnsupported);
-  EXPECT_THAT(pairing.error().message, HasSubstr("protocol here is '2..2', there '1..1'"));
+  EXPECT_THAT(pairing.error().message, HasSubstr("protocol here is '2..3', there '1..1'"));
 }
 
 TEST(Pair, NotWithItself) { EXPECT_FALSE(pair(hello(1), hello(1))); }

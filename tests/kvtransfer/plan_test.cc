@@ -92,6 +92,36 @@ TEST(PlanTransfer, ARangeOfHeadsIsOneStridedSegmentAPlane) {
                       {whole.plane_bytes() + from, plane, plane, 2, block, half.block_bytes()}}));
 }
 
+KvLayout split(KvLayout l, std::vector<uint32_t> shard_heads) {
+  l.shard_heads = std::move(shard_heads);
+  return l;
+}
+
+TEST(PlanTransfer, ShardsThatLieAlikeAreOneRunTogetherOrOneStridedSegmentEach) {
+  const KvLayout l = split(layout(16, 0, 4, 4), {1, 3});
+  std::vector<Segment> plan;
+  plan_transfer(l, {ids({4, 5}), 0}, l, {ids({1, 2}), 0}, {0, 3, 0, 32}, plan);
+  const uint64_t block = l.block_bytes();
+  EXPECT_EQ(plan, (std::vector<Segment>{{4 * block, block, 2 * block}}));
+  plan.clear();
+  plan_transfer(l, {ids({4, 5}), 0}, l, {ids({1, 2}), 0}, {1, 2, 0, 32}, plan);
+  const uint64_t layer = l.layer_bytes(), second = block / 4 + 3 * layer / 4;
+  EXPECT_EQ(plan, (std::vector<Segment>{
+                      {4 * block + layer / 4, block + layer / 4, layer / 4, 2, block, block},
+                      {4 * block + second, block + second, 3 * layer / 4, 2, block, block}}));
+}
+
+TEST(PlanTransfer, TwoRanksToOneIsOneStridedSegmentAPlaneAndRank) {
+  const KvLayout two = split(layout(16, 0, 4, 4), {2, 2}), one = layout(16, 0, 4, 4);
+  std::vector<Segment> plan;
+  plan_transfer(two, {ids({0, 1}), 0}, one, {ids({3, 4}), 0}, {0, 1, 0, 32}, plan);
+  ASSERT_EQ(plan.size(), 4u);
+  for (const Segment& s : plan) {
+    EXPECT_EQ(s.bytes, one.plane_bytes() / 2);
+    EXPECT_EQ(s.count, 2u);
+  }
+}
+
 // --- the property: every vector of the range, once, at its place --------------------------------
 
 struct Vector {  // where a KV vector belongs, whoever holds it
@@ -137,10 +167,19 @@ void check_plan(uint32_t seed) {
   };
   const uint32_t total = pick(1, 6), layers = pick(1, 4);
   const uint32_t source_head = pick(0, total - 1), sink_head = pick(0, total - 1);
+  // Every other time of several ranks.
+  const auto cut = [&](KvLayout l) {
+    for (uint32_t left = pick(0, 1) * l.num_heads(); left > 0; left -= l.shard_heads.back()) {
+      l.shard_heads.push_back(pick(1, left));
+    }
+    return l;
+  };
   const KvLayout source =
-      layout(4u << pick(0, 3), source_head, pick(1, total - source_head), total, layers);
+      cut(layout(4u << pick(0, 3), source_head, pick(1, total - source_head), total, layers));
+  const bool alike = pick(0, 3) == 0;
   const KvLayout sink =
-      layout(4u << pick(0, 3), sink_head, pick(1, total - sink_head), total, layers);
+      alike ? source
+            : cut(layout(4u << pick(0, 3), sink_head, pick(1, total - sink_head), total, layers));
   const uint32_t granule = std::max(source.block_tokens, sink.block_tokens);
   const uint32_t first = granule * pick(0, 2), tokens = first + pick(1, 3 * granule);
   // Chunks end on blocks of the source, except at the sequence's end.
@@ -185,12 +224,13 @@ void check_plan(uint32_t seed) {
     const uint32_t offset = first / source.block_tokens;  // the sink's blocks begin there
     ASSERT_LE(plan.size(), runs(std::span(source_ids).subspan(begin / source.block_tokens),
                                 std::span(sink_ids).subspan(begin / source.block_tokens - offset),
-                                source.blocks_for(end - begin)))
+                                source.blocks_for(end - begin)) *
+                               source.num_shards())
         << "more than one descriptor a run, seed " << seed;
   }
-  const uint32_t head_begin = std::max(source_head, sink_head);
+  const uint32_t head_begin = std::max(source.head_begin, sink.head_begin);
   const uint32_t head_end =
-      std::min(source_head + source.num_heads(), sink_head + sink.num_heads());
+      std::min(source.head_begin + source.num_heads(), sink.head_begin + sink.num_heads());
   for (uint32_t layer = layer_begin; layer < layer_end; ++layer)
     for (uint32_t plane = 0; plane < 2; ++plane)
       for (uint32_t head = head_begin; head < head_end; ++head)

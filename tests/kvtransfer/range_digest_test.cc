@@ -43,6 +43,23 @@ TEST(RangeDigest, DoesNotDependOnTheBlockSize) {
   }
 }
 
+TEST(RangeDigest, DoesNotDependOnTheShards) {
+  const KvLayout a = KvLayout::full_kv(3, 4, 64, DType::kBF16, 16);
+  const std::vector<std::byte> in_a = sequence(a, 32);
+  for (const std::vector<uint32_t>& shards :
+       {std::vector<uint32_t>{4}, {2, 2}, {1, 1, 1, 1}, {3, 1}}) {
+    KvLayout b = a;
+    b.shard_heads = shards;
+    const std::vector<std::byte> in_b = sequence(b, 32);
+    for (const KvRange range : {KvRange{0, 3, 32, 96}, KvRange{1, 2, 37, 83}}) {
+      EXPECT_EQ(digest_range(a, in_a.data(), {kBlocks, 32}, range),
+                digest_range(b, in_b.data(), {kBlocks, 32}, range));
+    }
+    EXPECT_EQ(kvcache::digest_layer(a, in_a.data() + a.offset(kBlocks[1], 0), 2, 48, 9),
+              kvcache::digest_layer(b, in_b.data() + b.offset(kBlocks[1], 0), 2, 48, 9));
+  }
+}
+
 TEST(RangeDigest, RangesSideBySideAddUp) {
   const KvLayout l = KvLayout::full_kv(3, 2, 8, DType::kBF16, 16);
   const std::vector<std::byte> cache = sequence(l, 0);

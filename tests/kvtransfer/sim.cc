@@ -170,7 +170,8 @@ void Sim::poll_all() {
 void Sim::start_worker(bool decodes) {
   const WorkerId id{next_worker_++};
   const uint32_t block_tokens = config_.mixed_blocks ? 4u << pick(3) : 8;
-  const auto layout = kvcache::KvLayout::full_kv(3, 2, 4, DType::kBF16, block_tokens);
+  auto layout = kvcache::KvLayout::full_kv(3, 2, 4, DType::kBF16, block_tokens);
+  if (config_.mixed_blocks && chance(0.4)) layout.shard_heads = {1, 1};
   Process& p = processes_[id];
   p.decodes = decodes;
   p.worker = std::make_unique<SimWorker>(id, layout, 1600 / block_tokens,
