@@ -34,6 +34,15 @@ pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 
+# Tensor parallelism between CPU ranks needs it; all else does without.
+find_library(GLOO_LIBRARY gloo)
+find_path(GLOO_INCLUDE_DIR gloo/context.h)
+if(GLOO_LIBRARY AND GLOO_INCLUDE_DIR AND NOT TARGET baton_gloo)
+  add_library(baton_gloo INTERFACE)
+  target_include_directories(baton_gloo SYSTEM INTERFACE ${GLOO_INCLUDE_DIR})
+  target_link_libraries(baton_gloo INTERFACE ${GLOO_LIBRARY})
+endif()
+
 # Debian's oneDNN CMake package wants OpenCL headers it does not need.
 find_library(DNNL_LIBRARY dnnl)
 find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.hpp)

@@ -43,7 +43,7 @@ packages=(
   protobuf-compiler libprotobuf-dev
   libyaml-cpp-dev prometheus-cpp-dev libspdlog-dev libfmt-dev libcli11-dev
   libpcre2-dev libutf8proc-dev libssl-dev libxxhash-dev
-  libdnnl-dev libhwy-dev
+  libdnnl-dev libhwy-dev libgloo-dev
   # To test, and to fetch the quick-start model
   libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv python3-pip curl ca-certificates iproute2

@@ -5,7 +5,7 @@ import pathlib
 import re
 
 COMMON = [
-    "base", "proto", "net", "device", "formats", "text",
+    "base", "proto", "net", "device", "collective", "formats", "text",
     "ops", "kvcache", "model", "engine", "serving",
 ]  # fmt: skip
 
@@ -16,11 +16,12 @@ BELOW = {
     "proto": [],
     "net": ["base", "proto"],
     "device": ["base"],
+    "collective": ["device"],
     "formats": ["base"],
     "text": ["formats"],
     "ops": ["device"],
     "kvcache": ["device"],
-    "model": ["ops", "kvcache", "formats"],
+    "model": ["collective", "ops", "kvcache", "formats"],
     "engine": ["model"],
     "serving": ["base", "proto", "engine"],
     "kvtransfer": ["base", "device", "kvcache", "proto"],
@@ -37,6 +38,7 @@ BELOW = {
 FENCED = {
     r"(ucp|ucs|uct|ucm)/": r"kvtransfer/.*\.cc",
     r"(cuda|cublas|cudnn|nvrtc|nccl|driver_types|mma\.h).*": r"(common/(device|ops)/cuda|tests/(gpu|ops/cuda))/.*",
+    r"gloo/": r"common/collective/.*\.cc",
     r"(oneapi/dnnl|dnnl)": r"common/ops/cpu/.*\.(cc|h)",
     r"boost/beast": r"(common/net/.*\.cc|(router|cli|tests)/.*)",
     r"boost/json": r"(common/(formats|text)|router|cli|tests)/.*",
