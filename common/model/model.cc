@@ -62,8 +62,8 @@ ops::PagedKv paged_kv(const kvcache::KvCache& cache, uint32_t layer) {
 
 // The rows that attention and MLP of a layer work on: all of the batch, or the outputs.
 struct Model::LayerRows {
-  Tensor x;  // [rows, hidden], in and out
-  Tensor q;  // [rows, heads * head_dim]
+  Tensor x, x_part;  // [rows, hidden]: x_part comes in, both go out
+  Tensor q;          // [rows, heads * head_dim]
   ops::Sequences sequences;
 };
 
@@ -95,11 +95,28 @@ status Model::check(std::string_view source) const {
   return {};
 }
 
+// Which part of it all is this rank's.
+status Model::split() {
+  collective::Collective* const ranks = options_.collective;
+  if (ranks != nullptr && ops_.join_columns == nullptr) {
+    return error(Errc::kUnsupported,
+                 fmt::format("tensor parallelism is not offered on {} yet", ops_.backend));
+  }
+  BATON_TRY(shards_, Shards::create(config_, ranks == nullptr ? 0 : ranks->rank(),
+                                    ranks == nullptr ? 1 : ranks->size()));
+  if (shards_.is_whole()) options_.collective = nullptr;
+  part_bytes_.resize(shards_.size());
+  parts_.resize(shards_.size());
+  return {};
+}
+
 result<std::unique_ptr<Model>> Model::load(const formats::ModelFiles& files, device::Device& device,
                                            const ops::Ops& ops, const LoadOptions& options) {
   std::unique_ptr<Model> model(new Model(files.config(), device, ops, options));
   BATON_CHECK_OK(model->check(files.path().string()));
-  BATON_TRY(model->weights_, load_weights(files, device, ops, options.weights, options.progress));
+  BATON_CHECK_OK(model->split());
+  BATON_TRY(model->weights_,
+            load_weights(files, device, ops, options.weights, model->shards_, options.progress));
   model->model_key_ = make_key(files, model->weights_.digest);
   BATON_CHECK_OK(model->prepare());
   return model;
@@ -109,7 +126,9 @@ result<std::unique_ptr<Model>> Model::create(const formats::ModelConfig& config,
                                              device::Device& device, const ops::Ops& ops,
                                              const LoadOptions& options) {
   std::unique_ptr<Model> model(new Model(config, device, ops, options));
+  assert(options.collective == nullptr);
   BATON_CHECK_OK(model->check("the model"));
+  BATON_CHECK_OK(model->split());
   model->weights_ = std::move(weights);
   BATON_CHECK_OK(model->prepare());
   return model;
@@ -126,7 +145,7 @@ status Model::prepare() {
   const WorkspaceTypes types = {
       .activation = ops_.activation,
       .input = options_.weights == DType::kBF16 ? ops_.bf16_input : ops_.activation};
-  BATON_TRY(work_, make_workspace(device_, config_, types, size));
+  BATON_TRY(work_, make_workspace(device_, config_, shards_, types, size));
   BATON_TRY(inputs_, PassInputs::create(
                          device_, {.rows = options_.max_rows,
                                    .sequences = options_.max_sequences,
@@ -140,6 +159,9 @@ kvcache::KvLayout Model::kv_layout(uint32_t block_tokens) const {
   auto layout = kvcache::KvLayout::full_kv(config_.num_layers, config_.num_kv_heads,
                                            config_.head_dim, options_.cache, block_tokens);
   layout.rope = rope_text(weights_.rope_frequencies);
+  if (!shards_.is_whole()) {
+    layout.shard_heads.assign(shards_.kv_heads().begin(), shards_.kv_heads().end());
+  }
   return layout;
 }
 
@@ -174,6 +196,7 @@ void Model::run_layers(Stream& stream, const Pass& pass, const kvcache::KvCache&
   embed(stream, pass);
   const auto num_rows = static_cast<int64_t>(pass.tokens.size());
   LayerRows rows = {.x = work_.x.slice_rows(0, num_rows),
+                    .x_part = work_.x_part.slice_rows(0, num_rows),
                     .q = work_.q.slice_rows(0, num_rows),
                     .sequences = pass.sequences};
   for (uint32_t layer = 0; layer < config_.num_layers; ++layer) {
@@ -186,6 +209,7 @@ void Model::run_layers(Stream& stream, const Pass& pass, const kvcache::KvCache&
       const auto outputs = static_cast<int64_t>(pass.out_rows.size());
       if (outputs == 0) return;
       rows = {.x = work_.out_x.slice_rows(0, outputs),
+              .x_part = work_.out_x_part.slice_rows(0, outputs),
               .q = work_.out_q.slice_rows(0, outputs),
               .sequences = pass.out_sequences};
     }
@@ -199,11 +223,13 @@ void Model::run_layers(Stream& stream, const Pass& pass, const kvcache::KvCache&
 void Model::embed(Stream& stream, const Pass& pass) {
   const auto rows = static_cast<int64_t>(pass.tokens.size());
   if (pass.drawn != nullptr) ops_.resolve_drawn(stream, pass.tokens, pass.drawn);
-  if (config_.tie_embeddings) {
-    ops_.embed_packed(stream, pass.tokens, *weights_.head, work_.x.slice_rows(0, rows));
+  const Tensor x_part = work_.x_part.slice_rows(0, rows);
+  if (weights_.embedding.data == nullptr) {  // tied
+    ops_.embed_packed(stream, pass.tokens, *weights_.head, x_part);
   } else {
-    ops_.embed(stream, pass.tokens, weights_.embedding, work_.x.slice_rows(0, rows));
+    ops_.embed(stream, pass.tokens, weights_.embedding, x_part);
   }
+  gather(stream, x_part, shards_.hidden(), work_.x.slice_rows(0, rows));
   ops_.rope_angles(stream, pass.positions,
                    {weights_.rope_device.data(), weights_.rope_frequencies.size()},
                    work_.cos.slice_rows(0, rows), work_.sin.slice_rows(0, rows));
@@ -223,7 +249,7 @@ void Model::write_kv(Stream& stream, const LayerWeights& w, const Pass& pass,
                                   .q_norm = w.q_norm.data(),
                                   .k_norm = w.k_norm.data(),
                                   .norm_eps = config_.rms_norm_eps,
-                                  .num_heads = config_.num_heads,
+                                  .num_heads = num_heads(),
                                   .sequences = pass.sequences,
                                   .kv = kv,
                                   .q_out = work_.q.slice_rows(0, rows)});
@@ -234,8 +260,8 @@ void Model::narrow(Stream& stream, const Pass& pass) {
   const auto outputs = static_cast<int64_t>(pass.out_rows.size());
   assert(outputs <= work_.out_x.rows);
   const auto rows = static_cast<int64_t>(pass.tokens.size());
-  ops_.gather_rows(stream, work_.x.slice_rows(0, rows), pass.out_rows,
-                   work_.out_x.slice_rows(0, outputs));
+  ops_.gather_rows(stream, work_.x_part.slice_rows(0, rows), pass.out_rows,
+                   work_.out_x_part.slice_rows(0, outputs));
   ops_.gather_rows(stream, work_.q.slice_rows(0, rows), pass.out_rows,
                    work_.out_q.slice_rows(0, outputs));
 }
@@ -244,28 +270,51 @@ void Model::narrow(Stream& stream, const Pass& pass) {
 void Model::finish_layer(Stream& stream, const LayerWeights& w, const ops::PagedKv& kv,
                          const LayerRows& rows) {
   const int64_t n = rows.x.rows;
-  const Tensor attn = work_.attn.slice_rows(0, n);
+  const Tensor attn_part = work_.attn_part.slice_rows(0, n), attn = work_.attn.slice_rows(0, n);
   ops_.attention(stream, {.q = rows.q,
                           .kv = kv,
-                          .num_heads = config_.num_heads,
+                          .num_heads = num_heads(),
                           .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
                           .sequences = rows.sequences,
-                          .out = attn});
-  ops_.matmul(stream, attn, *w.o, nullptr, rows.x, true);
+                          .out = attn_part});
+  gather(stream, attn_part, shards_.q_cols(), attn);
+  ops_.matmul(stream, attn, *w.o, nullptr, rows.x_part, true);
+  gather(stream, rows.x_part, shards_.hidden(), rows.x);
 
   const Tensor normed = work_.normed.slice_rows(0, n), gate_up = work_.gate_up.slice_rows(0, n);
-  const Tensor mlp = work_.mlp.slice_rows(0, n);
+  const Tensor mlp_part = work_.mlp_part.slice_rows(0, n), mlp = work_.mlp.slice_rows(0, n);
   ops_.rms_norm(stream, rows.x, w.mlp_norm.data(), config_.rms_norm_eps, normed);
   ops_.matmul(stream, normed, *w.gate_up, nullptr, gate_up, false);
-  ops_.silu_mul(stream, gate_up, mlp);
-  ops_.matmul(stream, mlp, *w.down, nullptr, rows.x, true);
+  ops_.silu_mul(stream, gate_up, mlp_part);
+  gather(stream, mlp_part, shards_.intermediate(), mlp);
+  ops_.matmul(stream, mlp, *w.down, nullptr, rows.x_part, true);
+  gather(stream, rows.x_part, shards_.hidden(), rows.x);
 }
 
 Tensor Model::logits(Stream& stream, uint32_t begin, uint32_t count) {
   assert(count <= max_logit_rows() && begin + count <= num_outputs_);
-  const Tensor out = work_.logits.slice_rows(0, count);
-  ops_.matmul(stream, work_.hidden.slice_rows(begin, count), *weights_.head, nullptr, out, false);
-  return out;
+  const Tensor part = work_.logits_part.slice_rows(0, count),
+               all = work_.logits.slice_rows(0, count);
+  ops_.matmul(stream, work_.hidden.slice_rows(begin, count), *weights_.head, nullptr, part, false);
+  gather(stream, part, shards_.vocab(), all);
+  return all;
+}
+
+// The rows of all ranks, of which `cols` says how many columns each has. Alone there is nothing to
+// do: both are the same memory.
+void Model::gather(Stream& stream, const Tensor& part, std::span<const uint32_t> cols,
+                   const Tensor& all) {
+  if (shards_.is_whole()) return;
+  const size_t row_bytes = size_bytes(part.dtype);
+  std::byte* to = all.rows == 1 ? all.at(0) : work_.gathered;  // one row's parts lie as they should
+  std::byte* at = to;
+  for (size_t r = 0; r < cols.size(); ++r) {
+    parts_[r] = Tensor::matrix(at, part.dtype, part.rows, cols[r]);
+    part_bytes_[r] = static_cast<size_t>(part.rows) * cols[r] * row_bytes;
+    at += part_bytes_[r];
+  }
+  options_.collective->all_gather(stream, part.at(0), part_bytes_, to);
+  if (all.rows > 1) ops_.join_columns(stream, parts_, all);
 }
 
 }  // namespace baton::model

@@ -6,10 +6,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/base/dtype.h"
 #include "common/base/ids.h"
 #include "common/base/result.h"
+#include "common/collective/collective.h"
 #include "common/device/device.h"
 #include "common/formats/model_files.h"
 #include "common/kvcache/kv_cache.h"
@@ -17,6 +19,7 @@
 #include "common/kvcache/model_key.h"
 #include "common/model/pass_graphs.h"
 #include "common/model/pass_inputs.h"
+#include "common/model/shards.h"
 #include "common/model/weights.h"
 #include "common/model/workspace.h"
 #include "common/ops/ops.h"
@@ -32,6 +35,9 @@ struct LoadOptions {
   uint32_t max_context = 0;      // tokens in a sequence; 0: as many as the model allows
   size_t max_logit_bytes = size_t{64} << 20;  // logits made at a time: a scored prompt has many
   Progress progress;
+  // The ranks that compute this model together; null: it is computed here alone. Outlives the
+  // model.
+  collective::Collective* collective = nullptr;
 };
 
 // One layer of a cache, as operations want it.
@@ -45,8 +51,9 @@ class LayerObserver {
   virtual void layer_done(device::Stream& stream, uint32_t layer) = 0;
 };
 
-// A decoder of the Llama family on one device. It schedules nothing and does no I/O after load.
-// Used by one thread at a time: a pass works in memory that the model owns.
+// A decoder of the Llama family on one device, or this rank's part of one: then all ranks make the
+// same calls in the same order, and each has all logits. It schedules nothing and does no I/O after
+// load. Used by one thread at a time: a pass works in memory that the model owns.
 class Model {
  public:
   // Reads and packs the weights and allocates all that passes need. Device and ops must outlive the
@@ -67,15 +74,18 @@ class Model {
   uint32_t max_context() const { return options_.max_context; }
   size_t weight_bytes() const { return weight_bytes_; }  // on the device
 
-  // The layout of this model's cache, in blocks of so many tokens.
+  // The layout of this model's cache, in blocks of so many tokens: one shard a rank.
   kvcache::KvLayout kv_layout(uint32_t block_tokens) const;
+  collective::Collective* collective() const { return options_.collective; }  // null: alone
+  uint32_t rank() const { return shards_.rank(); }
   // `tokenizer` is SHA-256 over the directory's tokenizer.json; empty for GGUF, whose weights'
   // fingerprint has its tokenizer in it.
   const kvcache::ModelKey& model_key() const { return model_key_; }
   // Fingerprint of the arithmetic: workers of one value draw the same tokens.
   const std::string& numerics() const { return numerics_; }
 
-  // Enqueues all layers and returns; no allocation. `cache` has this model's layout. All passes of
+  // Enqueues all layers and returns; no allocation. `cache` has this model's layout, or is this
+  // rank's shard of it. All passes of
   // a model come with one stream, one cache's memory and one `drawn`: recordings keep them. At most
   // max_rows rows, max_sequences sequences, max_rows + max_samples outputs. Rows that are no output
   // end with their K and V in the last layer. `observer` may be null. On a device that records, a
@@ -95,14 +105,18 @@ class Model {
   Model(const formats::ModelConfig& config, device::Device& device, const ops::Ops& ops,
         const LoadOptions& options);
   status check(std::string_view source) const;
+  status split();
   status prepare();
   bool is_recordable(const ForwardBatch& batch) const;
   void run_layers(device::Stream& stream, const Pass& pass, const kvcache::KvCache& cache,
                   LayerObserver* observer);
+  uint32_t num_heads() const { return shards_.own(shards_.q_cols()) / config_.head_dim; }
   void embed(device::Stream& stream, const Pass& pass);
   void write_kv(device::Stream& stream, const LayerWeights& w, const Pass& pass,
                 const ops::PagedKv& kv);
   void narrow(device::Stream& stream, const Pass& pass);
+  void gather(device::Stream& stream, const device::Tensor& part, std::span<const uint32_t> cols,
+              const device::Tensor& all);
   void finish_layer(device::Stream& stream, const LayerWeights& w, const ops::PagedKv& kv,
                     const LayerRows& rows);
 
@@ -110,6 +124,7 @@ class Model {
   device::Device& device_;
   const ops::Ops& ops_;
   LoadOptions options_;
+  Shards shards_;
   kvcache::ModelKey model_key_;
   std::string numerics_;
   Weights weights_;
@@ -117,7 +132,9 @@ class Model {
   Workspace work_;
   PassInputs inputs_;
   PassGraphs graphs_;
-  uint32_t num_outputs_ = 0;  // of the last pass
+  std::vector<size_t> part_bytes_;     // scratch of gather(); [ranks]
+  std::vector<device::Tensor> parts_;  // likewise
+  uint32_t num_outputs_ = 0;           // of the last pass
 };
 
 }  // namespace baton::model

@@ -24,12 +24,24 @@ uint64_t interleaved_row(uint64_t r, uint64_t head_dim) {
   return r - in_head + 2 * (in_head % half) + in_head / half;
 }
 
+// The part of a tensor that is loaded.
+struct Part {
+  const TensorView* view = nullptr;
+  bool interleaved = false;
+  Range rows, cols;
+
+  size_t elements() const { return rows.size() * cols.size(); }
+  uint64_t file_cols() const { return view->elements() / view->shape[0]; }
+  size_t file_row_bytes() const { return view->data.size() / view->shape[0]; }
+};
+
 class Loader {
  public:
   Loader(const formats::ModelFiles& files, device::Device& device, const ops::Ops& ops, DType store,
-         const Progress& progress)
+         const Shards& shards, const Progress& progress)
       : files_(files),
         config_(files.config()),
+        shards_(shards),
         device_(device),
         ops_(ops),
         store_(store),
@@ -55,16 +67,19 @@ class Loader {
                                                            uint32_t layer);
   result<std::unique_ptr<ops::PackedMatrix>> matrix_by_rows(std::span<const TensorRole> parts,
                                                             uint32_t layer);
-  void upload(const TensorView& view, bool interleaved, std::byte* to);
-  Tensor read_rows(const TensorView& view, bool interleaved, std::byte* out);
-  void read_slices(const TensorView& view, bool interleaved, uint64_t first_slice,
-                   std::span<Digest128> digests, std::byte* out);
-  void read_row(const TensorView& view, uint64_t from, std::span<float> row, std::byte* to) const;
+  Part part_of(TensorRole role, uint32_t layer) const;
+  void upload(const Part& part, std::byte* to);
+  Tensor read_rows(const Part& part, std::byte* out);
+  Range read_slices(const Part& part, uint64_t first_slice, std::span<Digest128> digests,
+                    std::byte* out);
+  void read_row(const Part& part, uint64_t from, std::span<float> row, std::byte* to) const;
+  void add_digest(const Part& part, std::span<const Digest128> digests);
   bool is_interleaved(TensorRole role) const;
   void done(const TensorView& view);
 
   const formats::ModelFiles& files_;
   const formats::ModelConfig& config_;
+  const Shards& shards_;
   device::Device& device_;
   const ops::Ops& ops_;
   const DType store_;
@@ -88,66 +103,91 @@ void Loader::done(const TensorView& view) {
   if (progress_) progress_(bytes_done_, bytes_total_);
 }
 
-// [rows, cols] of store_ in `out`.
-Tensor Loader::read_rows(const TensorView& view, bool interleaved, std::byte* out) {
-  const uint64_t rows = view.shape[0], cols = view.elements() / rows;
-  const uint64_t slice_rows = digest_rows(view.data.size() / rows);
-  std::vector<Digest128> digests((rows + slice_rows - 1) / slice_rows);
-  read_slices(view, interleaved, 0, digests, out);
-  digest_.add(view.name, digests);
-  return Tensor::matrix(out, store_, static_cast<int64_t>(rows), static_cast<int64_t>(cols));
+Part Loader::part_of(TensorRole role, uint32_t layer = 0) const {
+  const TensorView& view = *files_.find(role, layer);
+  Part part{.view = &view, .interleaved = is_interleaved(role)};
+  part.rows = shards_.rows_of(role, view.shape[0]);
+  part.cols = role == TensorRole::kEmbedding && !shards_.is_whole() ? shards_.embedding_cols()
+                                                                    : Range{0, part.file_cols()};
+  return part;
 }
 
-// As many slices as there is room for digests, from `first_slice` on; `out`: of its first row. A
-// slice of the file is digested, and then converted from the CPU's cache.
-void Loader::read_slices(const TensorView& view, bool interleaved, uint64_t first_slice,
-                         std::span<Digest128> digests, std::byte* out) {
-  const uint64_t rows = view.shape[0], cols = view.elements() / rows;
-  const size_t row_bytes = view.data.size() / rows, store_bytes = cols * size_bytes(store_);
+// The first rank digests all of the file, so that a model has one name whatever its degree.
+void Loader::add_digest(const Part& part, std::span<const Digest128> digests) {
+  if (shards_.rank() == 0) digest_.add(part.view->name, digests);
+}
+
+// [rows, cols] of store_ in `out`.
+Tensor Loader::read_rows(const Part& part, std::byte* out) {
+  const uint64_t slice_rows = digest_rows(part.file_row_bytes());
+  std::vector<Digest128> digests((part.view->shape[0] + slice_rows - 1) / slice_rows);
+  read_slices(part, 0, digests, out);
+  add_digest(part, digests);
+  return Tensor::matrix(out, store_, static_cast<int64_t>(part.rows.size()),
+                        static_cast<int64_t>(part.cols.size()));
+}
+
+// As many slices as there is room for digests, from `first_slice` on; `out`: of the first row of
+// the part among them. Returns the rows of the part that they have. A slice of the file is
+// digested, and then converted from the CPU's cache.
+Range Loader::read_slices(const Part& part, uint64_t first_slice, std::span<Digest128> digests,
+                          std::byte* out) {
+  const uint64_t rows = part.view->shape[0];
+  const size_t row_bytes = part.file_row_bytes(),
+               store_bytes = part.cols.size() * size_bytes(store_);
   const uint64_t slice_rows = digest_rows(row_bytes), first_row = first_slice * slice_rows;
+  const uint64_t end_row = std::min(first_row + digests.size() * slice_rows, rows);
+  const Range read = {std::clamp(part.rows.begin, first_row, end_row),
+                      std::clamp(part.rows.end, first_row, end_row)};
+  if (read.size() == 0 && shards_.rank() != 0) return read;
   pool_.parallel_for(digests.size(), [&](size_t i, unsigned thread) {
     std::vector<float>& row = row_scratch_[thread];
-    row.resize(cols);
+    row.resize(part.file_cols());
     const uint64_t first = first_row + i * slice_rows, last = std::min(first + slice_rows, rows);
-    digests[i] = digest_bytes(view.data.subspan(first * row_bytes, (last - first) * row_bytes));
-    for (uint64_t r = first; r < last; ++r) {
-      const uint64_t from = interleaved ? interleaved_row(r, config_.head_dim) : r;
-      read_row(view, from, row, out + (r - first_row) * store_bytes);
+    if (shards_.rank() == 0) {
+      digests[i] =
+          digest_bytes(part.view->data.subspan(first * row_bytes, (last - first) * row_bytes));
+    }
+    for (uint64_t r = std::max(first, read.begin); r < std::min(last, read.end); ++r) {
+      const uint64_t from = part.interleaved ? interleaved_row(r, config_.head_dim) : r;
+      read_row(part, from, row, out + (r - read.begin) * store_bytes);
     }
   });
+  return read;
 }
 
 // All rows to `to` on the device, piece by piece.
-void Loader::upload(const TensorView& view, bool interleaved, std::byte* to) {
-  const uint64_t rows = view.shape[0], cols = view.elements() / rows;
-  const size_t store_bytes = cols * size_bytes(store_);
-  const uint64_t slice_rows = digest_rows(view.data.size() / rows);
-  std::vector<Digest128> digests((rows + slice_rows - 1) / slice_rows);
+void Loader::upload(const Part& part, std::byte* to) {
+  const size_t store_bytes = part.cols.size() * size_bytes(store_);
+  const uint64_t slice_rows = digest_rows(part.file_row_bytes());
+  std::vector<Digest128> digests((part.view->shape[0] + slice_rows - 1) / slice_rows);
   const size_t piece = std::max<size_t>(UploadRing::kPieceBytes / (slice_rows * store_bytes), 1);
   for (size_t slice = 0; slice < digests.size(); slice += piece) {
     const size_t count = std::min(piece, digests.size() - slice);
-    const uint64_t first = slice * slice_rows, last = std::min(first + count * slice_rows, rows);
     std::byte* const buffer = ring_->next();
-    read_slices(view, interleaved, slice, std::span(digests).subspan(slice, count), buffer);
-    ring_->send(*stream_, to + first * store_bytes, (last - first) * store_bytes);
+    const Range read = read_slices(part, slice, std::span(digests).subspan(slice, count), buffer);
+    if (read.size() == 0) continue;
+    ring_->send(*stream_, to + (read.begin - part.rows.begin) * store_bytes,
+                read.size() * store_bytes);
   }
-  digest_.add(view.name, digests);
+  add_digest(part, digests);
 }
 
 // Row `from` of the file, as store_; `row` is scratch.
-void Loader::read_row(const TensorView& view, uint64_t from, std::span<float> row,
-                      std::byte* to) const {
-  const size_t row_bytes = view.data.size() / view.shape[0];
-  const auto source = view.data.subspan(from * row_bytes, row_bytes);
-  if (view.type == formats::StorageType::kBF16 && store_ == DType::kBF16) {
-    std::memcpy(to, source.data(), row_bytes);
+void Loader::read_row(const Part& part, uint64_t from, std::span<float> row, std::byte* to) const {
+  const size_t row_bytes = part.file_row_bytes();
+  const auto source = part.view->data.subspan(from * row_bytes, row_bytes);
+  if (part.view->type == formats::StorageType::kBF16 && store_ == DType::kBF16) {
+    std::memcpy(to, source.data() + part.cols.begin * sizeof(uint16_t),
+                part.cols.size() * sizeof(uint16_t));
     return;
   }
-  formats::dequantize(view.type, source, row);
+  formats::dequantize(part.view->type, source, row);
+  const auto wanted = row.subspan(part.cols.begin, part.cols.size());
   if (store_ == DType::kF32) {
-    std::memcpy(to, row.data(), row.size_bytes());
+    std::memcpy(to, wanted.data(), wanted.size_bytes());
   } else {
-    std::transform(row.begin(), row.end(), reinterpret_cast<uint16_t*>(to), f32_to_bf16);
+    std::transform(wanted.begin(), wanted.end(), reinterpret_cast<uint16_t*>(to), f32_to_bf16);
   }
 }
 
@@ -165,17 +205,17 @@ result<std::unique_ptr<ops::PackedMatrix>> Loader::matrix_by_rows(std::span<cons
                                                                   uint32_t layer) {
   uint64_t rows = 0, cols = 0;
   for (const TensorRole role : parts) {
-    const TensorView& view = *files_.find(role, layer);
-    rows += view.shape[0];
-    cols = view.elements() / view.shape[0];
+    const Part part = part_of(role, layer);
+    rows += part.rows.size();
+    cols = part.cols.size();
   }
   BATON_TRY(ops::RowMatrix made, ops_.make_rows(device_, static_cast<int64_t>(rows),
                                                 static_cast<int64_t>(cols), store_));
   std::byte* to = made.rows;
   for (const TensorRole role : parts) {
-    const TensorView& view = *files_.find(role, layer);
-    upload(view, is_interleaved(role), to);
-    to += view.elements() * size_bytes(store_);
+    const Part part = part_of(role, layer);
+    upload(part, to);
+    to += part.elements() * size_bytes(store_);
   }
   return std::move(made.matrix);
 }
@@ -183,15 +223,15 @@ result<std::unique_ptr<ops::PackedMatrix>> Loader::matrix_by_rows(std::span<cons
 result<std::unique_ptr<ops::PackedMatrix>> Loader::packed_matrix(std::span<const TensorRole> parts,
                                                                  uint32_t layer) {
   size_t elements = 0;
-  for (const TensorRole role : parts) elements += files_.find(role, layer)->elements();
+  for (const TensorRole role : parts) elements += part_of(role, layer).elements();
   if (scratch_.size() < elements * size_bytes(store_))
     scratch_.resize(elements * size_bytes(store_));
   std::vector<Tensor> sources;
   std::byte* next = scratch_.data();
   for (const TensorRole role : parts) {
-    const TensorView& view = *files_.find(role, layer);
-    sources.push_back(read_rows(view, is_interleaved(role), next));
-    next += view.elements() * size_bytes(store_);
+    const Part part = part_of(role, layer);
+    sources.push_back(read_rows(part, next));
+    next += part.elements() * size_bytes(store_);
   }
   return ops_.pack(device_, sources, store_);
 }
@@ -199,14 +239,16 @@ result<std::unique_ptr<ops::PackedMatrix>> Loader::packed_matrix(std::span<const
 result<DeviceVector> Loader::vector(std::span<const TensorRole> parts, uint32_t layer) {
   std::vector<float> host;
   for (const TensorRole role : parts) {
-    const TensorView& view = *files_.find(role, layer);
-    std::vector<float> part(view.elements());
-    formats::dequantize(view.type, view.data, part);
-    digest_.add(view.name, std::array{digest_bytes(view.data)});
-    for (size_t i = 0; i < part.size(); ++i) {
-      host.push_back(part[is_interleaved(role) ? interleaved_row(i, config_.head_dim) : i]);
+    const Part part = part_of(role, layer);
+    std::vector<float> all(part.view->elements());
+    formats::dequantize(part.view->type, part.view->data, all);
+    add_digest(part, std::array{digest_bytes(part.view->data)});
+    // A vector's elements are what a matrix's rows are.
+    const Range own = shards_.rows_of(role, all.size());
+    for (uint64_t i = own.begin; i < own.end; ++i) {
+      host.push_back(all[part.interleaved ? interleaved_row(i, config_.head_dim) : i]);
     }
-    done(view);
+    done(*part.view);
   }
   return to_device(host, device_);
 }
@@ -231,22 +273,22 @@ status Loader::load_layer(uint32_t layer, LayerWeights* w) {
 
 status Loader::load_embedding(Weights* w) {
   BATON_TRY(w->head, matrix(std::array{TensorRole::kLmHead}));
-  if (config_.tie_embeddings) return {};
-  const TensorView& view = *files_.find(TensorRole::kEmbedding);
-  const uint64_t rows = view.shape[0], cols = view.elements() / rows;
-  const size_t bytes = view.elements() * size_bytes(store_);
+  if (config_.tie_embeddings && shards_.is_whole()) return {};
+  const Part part = part_of(TensorRole::kEmbedding);
+  const size_t bytes = part.elements() * size_bytes(store_);
   BATON_TRY(w->embedding_memory, device_.allocate(bytes));
   std::byte* const to = w->embedding_memory.data();
   if (ring_) {
-    upload(view, false, to);
+    upload(part, to);
   } else {
     if (scratch_.size() < bytes) scratch_.resize(bytes);
-    read_rows(view, false, scratch_.data());
+    read_rows(part, scratch_.data());
     device_.copy(*stream_, to, scratch_.data(), bytes);
     stream_->synchronize();
   }
-  w->embedding = Tensor::matrix(to, store_, static_cast<int64_t>(rows), static_cast<int64_t>(cols));
-  done(view);
+  w->embedding = Tensor::matrix(to, store_, static_cast<int64_t>(part.rows.size()),
+                                static_cast<int64_t>(part.cols.size()));
+  if (!config_.tie_embeddings) done(*part.view);
   return {};
 }
 
@@ -273,7 +315,7 @@ status Loader::load_all(Weights* w) {
   BATON_CHECK_OK(load_embedding(w));
   BATON_TRY(w->rope_frequencies, load_frequencies());
   BATON_TRY(w->rope_device, to_device(w->rope_frequencies, device_));
-  w->digest = digest_.finish(files_.fingerprint());
+  if (shards_.rank() == 0) w->digest = digest_.finish(files_.fingerprint());
   return {};
 }
 
@@ -296,8 +338,9 @@ result<DeviceVector> to_device(std::span<const float> values, device::Device& de
 }
 
 result<Weights> load_weights(const formats::ModelFiles& files, device::Device& device,
-                             const ops::Ops& ops, DType store, const Progress& progress) {
-  return Loader(files, device, ops, store, progress).load();
+                             const ops::Ops& ops, DType store, const Shards& shards,
+                             const Progress& progress) {
+  return Loader(files, device, ops, store, shards, progress).load();
 }
 
 }  // namespace baton::model

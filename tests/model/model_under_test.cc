@@ -46,12 +46,14 @@ ModelUnderTest::ModelUnderTest(const std::filesystem::path& path, const TestOpti
                         .max_rows = options.max_rows,
                         .max_sequences = options.max_sequences,
                         .max_samples = options.max_samples,
-                        .max_logit_bytes = options.max_logit_bytes})
+                        .max_logit_bytes = options.max_logit_bytes,
+                        .collective = options.collective})
                .value();
   const kvcache::KvLayout layout = model_->kv_layout(options.block_tokens);
   memory_ = device().allocate(layout.block_bytes() * options.num_blocks).value();
   cache_ = kvcache::KvCache::create({memory_.data(), memory_.bytes()}, layout, options.num_blocks)
-               .value();
+               .value()
+               .shard(model_->rank());
   host_cache_ = cache_;
   if (!device().info().host_addressable) {
     // Plain memory, which the engine locks.

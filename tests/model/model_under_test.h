@@ -34,6 +34,7 @@ struct TestOptions {
   uint32_t max_samples = 16;
   size_t max_logit_bytes = LoadOptions{}.max_logit_bytes;
   std::function<Backend()> backend;  // null: as ModelUnderTest says
+  collective::Collective* collective = nullptr;
 };
 
 // A model with a cache of its own, on the CPU or, where BATON_TEST_DEVICE says cuda, on GPU 0:

@@ -34,7 +34,7 @@ TEST(Weights, AnErrorLetsTheCopiesUnderWayEndFirst) {
     fake.let_go();
   });
   // The fake dies of a copy into memory that was freed.
-  const auto weights = load_weights(files, fake, ops, DType::kBF16, {});
+  const auto weights = load_weights(files, fake, ops, DType::kBF16, Shards(), {});
   later.join();
   ASSERT_FALSE(weights);
   EXPECT_EQ(weights.error().message, "no room");

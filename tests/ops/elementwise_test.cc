@@ -142,5 +142,19 @@ TEST(GatherRows, CopiesTheRowsAskedFor) {
   }
 }
 
+TEST(JoinColumns, PutsPartsOfAnyTypeSideBySide) {
+  Random random(7);
+  const Ops ops = cpu_ops();
+  Cpu cpu(2);
+  MatrixF a = random_matrix(random, 70, 65), b = random_matrix(random, 70, 1);
+  MatrixF out(70, 66);
+  const std::vector<Tensor> parts = {a.tensor(), b.tensor()};
+  ops.join_columns(*cpu.stream, parts, out.tensor());
+  for (int64_t r = 0; r < 70; ++r) {
+    expect_same_bits(out.row(r), a.row(r), 65, "first part");
+    expect_same_bits(out.row(r) + 65, b.row(r), 1, "second part");
+  }
+}
+
 }  // namespace
 }  // namespace baton::ops

@@ -86,6 +86,7 @@ Ops cpu_ops() {
           .merge_partials = cpu_merge_partials,
           .silu_mul = cpu_silu_mul,
           .gather_rows = cpu_gather_rows,
+          .join_columns = cpu_join_columns,
           .sample = cpu_sample,
           .score = cpu_score};
 }

@@ -26,6 +26,7 @@ void cpu_attention_partials_dot(Stream&, const AttentionArgs&, const AttentionPa
 void cpu_merge_partials(Stream&, std::span<const AttentionPartials> parts, uint32_t num_heads,
                         const Tensor& out);
 void cpu_silu_mul(Stream&, const Tensor& gate_up, const Tensor& out);
+void cpu_join_columns(Stream&, std::span<const Tensor> parts, const Tensor& out);
 void cpu_gather_rows(Stream&, const Tensor& x, std::span<const uint32_t> rows, const Tensor& out);
 void cpu_sample(Stream&, const Tensor& logits, std::span<const SampleRow> rows,
                 std::span<SampleResult> results);
