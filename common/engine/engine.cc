@@ -16,17 +16,23 @@ constexpr std::chrono::microseconds kLookAgain{20};
 
 result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const KvMemory& kv,
                                                device::Device& device, const ops::Ops& ops,
-                                               const StepLimits& limits, uint32_t depth) {
+                                               const StepLimits& limits, uint32_t depth,
+                                               RankSteps* ranks) {
   assert(depth == 1 || depth == 2);
   BATON_TRY(auto runner, StepRunner::create(model, kv, device, ops, limits));
-  // A batch has one event a layer and one at its end.
-  BATON_TRY(auto events, EventQueue::create(depth * (model.config().num_layers + 1)));
-  return std::unique_ptr<Engine>(new Engine(std::move(runner), std::move(events), depth));
+  // A batch has one event a layer and one at its end; one more may end it all.
+  BATON_TRY(auto events, EventQueue::create(depth * (model.config().num_layers + 1) + 1));
+  return std::unique_ptr<Engine>(
+      new Engine(std::move(runner), std::move(events), depth, ranks, model.collective()));
 }
 
 Engine::Engine(std::unique_ptr<StepRunner> runner, std::unique_ptr<EventQueue> events,
-               uint32_t depth)
-    : runner_(std::move(runner)), events_(std::move(events)), depth_(depth) {
+               uint32_t depth, RankSteps* ranks, const collective::Collective* collective)
+    : runner_(std::move(runner)),
+      events_(std::move(events)),
+      depth_(depth),
+      ranks_(ranks),
+      collective_(collective) {
   waiting_.reserve(depth);
   running_.reserve(StepRunner::kMaxSteps);
   thread_ = std::thread([this] { loop(); });
@@ -73,10 +79,10 @@ void Engine::loop() {
     StepBatch* batch = nullptr;
     switch (next(&batch)) {
       case Next::kBegin:
-        begin(*batch);
+        if (!begin(*batch)) return;
         break;
       case Next::kFinish:
-        finish();
+        if (!finish()) return;
         break;
       case Next::kStop:
         return;
@@ -107,18 +113,27 @@ Engine::Next Engine::next(StepBatch** batch) {
   }
 }
 
-void Engine::begin(StepBatch& batch) {
+// False: the engine has ended.
+bool Engine::begin(StepBatch& batch) {
+  if (ranks_ != nullptr) {
+    if (const status told = ranks_->tell(batch); !told) return fail(told.error());
+  }
   if (running_.empty()) {
     oldest_since_ = Clock::now();
     running_since_.store(oldest_since_.time_since_epoch().count(), std::memory_order_relaxed);
   }
   running_.push_back(&batch);
   runner_->begin(batch, *this);
+  return true;
 }
 
-void Engine::finish() {
+bool Engine::finish() {
   StepBatch& batch = *running_.front();
   runner_->finish();
+  // What was computed without another rank means nothing.
+  if (collective_ != nullptr) {
+    if (const status all = collective_->health(); !all) return fail(all.error());
+  }
   running_.erase(running_.begin());
   const TimePoint now = Clock::now();
   batch.duration = now - oldest_since_;
@@ -127,11 +142,22 @@ void Engine::finish() {
                        std::memory_order_relaxed);
   steps_done_.fetch_add(1, std::memory_order_relaxed);
   events_->push({.kind = EngineEvent::Kind::kStepDone, .batch = &batch});
+  return true;
+}
+
+bool Engine::fail(const Error& why) {
+  failure_ = why;
+  running_since_.store(0, std::memory_order_relaxed);
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  events_->push({.kind = EngineEvent::Kind::kFailed});
+  return false;
 }
 
 void Engine::on_layer(StepBatch& batch, uint32_t layer) {
-  const std::vector<uint32_t>& told = batch.told_layers;
-  if (!told.empty() && !std::ranges::binary_search(told, layer)) return;
+  if (!batch.is_told(layer) || (collective_ != nullptr && !collective_->health())) return;
   events_->push({.kind = EngineEvent::Kind::kLayerDone, .layer = layer, .batch = &batch});
 }
 

@@ -13,7 +13,7 @@ namespace baton::engine {
 
 // What the engine tells its owner.
 struct EngineEvent {
-  enum class Kind : uint8_t { kLayerDone, kStepDone };
+  enum class Kind : uint8_t { kLayerDone, kStepDone, kFailed };
   Kind kind = Kind::kStepDone;
   uint32_t layer = 0;  // kLayerDone
   StepBatch* batch = nullptr;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -61,8 +62,12 @@ struct StepBatch {
   // Blocks that were received from another worker since the last step: where the device has memory
   // of its own, they are brought there before the step computes.
   std::vector<BlockId> arrived;
-  // Layers after which Engine tells that they are done, ascending; empty: each.
+  // Layers after which Engine tells that they are done, ascending, the last one among them; empty:
+  // each.
   std::vector<uint32_t> told_layers;
+  bool is_told(uint32_t layer) const {
+    return told_layers.empty() || std::ranges::binary_search(told_layers, layer);
+  }
   Duration duration{};              // result: how long the step ran
   std::vector<StepSequence> spare;  // sequences of earlier steps, for their memory
 

@@ -26,10 +26,11 @@ status check(const model::Model& model, const KvMemory& kv, const StepLimits& li
                              model.max_samples(), model.max_context()));
   }
   const kvcache::KvLayout& layout = kv.device.layout();
-  if (layout != model.kv_layout(layout.block_tokens)) {
+  const kvcache::KvLayout wanted = model.kv_layout(layout.block_tokens).shard(model.rank());
+  if (layout != wanted) {
     return error(Errc::kInvalidArgument,
                  fmt::format("the cache is laid out as {}, the model's as {}", layout.to_string(),
-                             model.kv_layout(layout.block_tokens).to_string()));
+                             wanted.to_string()));
   }
   if (kv.host.layout() != layout || kv.host.num_blocks() != kv.device.num_blocks()) {
     return error(Errc::kInvalidArgument,
@@ -220,6 +221,10 @@ void StepRunner::tell_layer(Step& step, uint32_t layer) {
   for (StepSequence& s : step.batch->sequences) {
     if (s.digest) digest(s, layer);
   }
+  if (layer == 0) added_up_ = 0;
+  if (model_.collective() != nullptr && step.batch->is_told(layer)) {
+    add_up_digests(*step.batch, layer + 1);
+  }
   step.observer->on_layer(*step.batch, layer);
 }
 
@@ -236,6 +241,29 @@ void StepRunner::digest(StepSequence& s, uint32_t layer) {
         kvcache::digest_layer(layout, kv_.host.block(s.block_table[first + i]).data(), layer,
                               position, std::min(layout.block_tokens, end - position));
   }
+}
+
+// Each rank has digested its own heads; digests add up. All layers since the last time at once.
+void StepRunner::add_up_digests(StepBatch& batch, uint32_t end_layer) {
+  const uint32_t layers = kv_.host.layout().num_layers();
+  const auto each = [&](const auto& visit) {
+    for (StepSequence& s : batch.sequences) {
+      if (!s.digest) continue;
+      const size_t blocks = s.digests.size() / layers;
+      visit(std::span(s.digests).subspan(added_up_ * blocks, (end_layer - added_up_) * blocks));
+    }
+  };
+  digest_sums_.clear();
+  each([&](std::span<uint64_t> part) {
+    digest_sums_.insert(digest_sums_.end(), part.begin(), part.end());
+  });
+  model_.collective()->all_reduce_sum(digest_sums_);
+  auto sum = digest_sums_.cbegin();
+  each([&](std::span<uint64_t> part) {
+    std::copy_n(sum, part.size(), part.begin());
+    sum += static_cast<std::ptrdiff_t>(part.size());
+  });
+  added_up_ = end_layer;
 }
 
 }  // namespace baton::engine

@@ -24,7 +24,8 @@ class StepObserver {
  public:
   virtual ~StepObserver() = default;
   // K and V of the batch's rows in `layer` can be read by others, and the digests of the sequences
-  // that want them are in the batch. Only for batches that have such a sequence.
+  // that want them are in the batch (of ranks, where the batch tells the layer). Only for batches
+  // that have such a sequence.
   virtual void on_layer(StepBatch& batch, uint32_t layer) = 0;
 };
 
@@ -93,6 +94,7 @@ class StepRunner final : private model::LayerObserver {
   bool is_layer_done(uint32_t index, uint32_t layer) const;
   void tell_layer(Step& step, uint32_t layer);
   void digest(StepSequence& sequence, uint32_t layer);
+  void add_up_digests(StepBatch& batch, uint32_t end_layer);
 
   model::Model& model_;
   const KvMemory kv_;
@@ -112,6 +114,10 @@ class StepRunner final : private model::LayerObserver {
   std::vector<TokenId> tokens_;
   std::vector<uint32_t> positions_;
   std::vector<ops::SequenceRows> sequences_;
+
+  // Of ranks: digests up to this layer are those of all heads; and scratch.
+  uint32_t added_up_ = 0;
+  std::vector<uint64_t> digest_sums_;
 };
 
 }  // namespace baton::engine

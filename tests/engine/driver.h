@@ -35,6 +35,7 @@ class Driver {
   struct Options {
     model::TestOptions model{.num_blocks = 512, .max_rows = 256};
     uint32_t depth = 2;
+    RankSteps* ranks = nullptr;
   };
 
   explicit Driver(const std::filesystem::path& model, const Options& options);

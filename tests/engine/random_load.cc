@@ -284,7 +284,7 @@ bool same_results(const StepResults& a, const StepResults& b) {
 }
 
 std::vector<StepResults> run_load(Driver& driver, uint32_t seed) {
-  RandomLoad load(seed, driver.model().host_cache(), driver.limits());
+  RandomLoad load(seed, driver.model().whole_cache(), driver.limits());
   std::array<StepBatch, kInFlight> batches;
   std::vector<StepResults> results;
   uint32_t submitted = 0;

@@ -50,10 +50,11 @@ ModelUnderTest::ModelUnderTest(const std::filesystem::path& path, const TestOpti
                         .collective = options.collective})
                .value();
   const kvcache::KvLayout layout = model_->kv_layout(options.block_tokens);
-  memory_ = device().allocate(layout.block_bytes() * options.num_blocks).value();
-  cache_ = kvcache::KvCache::create({memory_.data(), memory_.bytes()}, layout, options.num_blocks)
-               .value()
-               .shard(model_->rank());
+  const size_t bytes = layout.block_bytes() * options.num_blocks;
+  if (options.shared_cache == nullptr) memory_ = device().allocate(bytes).value();
+  std::byte* const memory = options.shared_cache == nullptr ? memory_.data() : options.shared_cache;
+  whole_cache_ = kvcache::KvCache::create({memory, bytes}, layout, options.num_blocks).value();
+  cache_ = whole_cache_.shard(model_->rank());
   host_cache_ = cache_;
   if (!device().info().host_addressable) {
     // Plain memory, which the engine locks.
@@ -61,6 +62,7 @@ ModelUnderTest::ModelUnderTest(const std::filesystem::path& path, const TestOpti
     host_cache_ = kvcache::KvCache::create({host_memory_.data(), host_memory_.bytes()}, layout,
                                            options.num_blocks)
                       .value();
+    whole_cache_ = host_cache_;
   }
 }
 

@@ -35,6 +35,9 @@ struct TestOptions {
   size_t max_logit_bytes = LoadOptions{}.max_logit_bytes;
   std::function<Backend()> backend;  // null: as ModelUnderTest says
   collective::Collective* collective = nullptr;
+  // Of ranks that are threads of one process: the memory of the cache that they share, of all
+  // shards; null: each has its own.
+  std::byte* shared_cache = nullptr;
 };
 
 // A model with a cache of its own, on the CPU or, where BATON_TEST_DEVICE says cuda, on GPU 0:
@@ -50,6 +53,8 @@ class ModelUnderTest {
   kvcache::KvCache& cache() { return cache_; }
   // What the host may read: the cache itself, or a mirror for the engine to use.
   kvcache::KvCache& host_cache() { return host_cache_; }
+  // Of all ranks; the host's.
+  const kvcache::KvCache& whole_cache() const { return whole_cache_; }
   device::Stream& stream() { return *stream_; }
 
   // Runs `tokens` as the rows [position, ...) of the sequence that has `block_table`, in chunks of
@@ -65,7 +70,7 @@ class ModelUnderTest {
   std::unique_ptr<device::Stream> stream_;
   std::unique_ptr<Model> model_;
   device::Buffer memory_, host_memory_;
-  kvcache::KvCache cache_, host_cache_;
+  kvcache::KvCache cache_, host_cache_, whole_cache_;
 };
 
 // Whether tests are to use a GPU; the tests of f32 arithmetic are then skipped.

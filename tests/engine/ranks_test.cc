@@ -1,0 +1,182 @@
+// An engine of several ranks gives what an engine alone gives, bit for bit, digests included; and
+// it ends when a rank is lost.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/engine/rank_loop.h"
+#include "common/engine/step_codec.h"
+#include "tests/engine/driver.h"
+#include "tests/engine/random_load.h"
+#include "tests/fakes/rank_threads.h"
+#include "tests/fakes/temp_dir.h"
+#include "tests/fakes/tiny_model.h"
+
+namespace baton::engine {
+namespace {
+
+using testing::HasSubstr;
+
+// The steps on their way to one rank.
+class Steps {
+ public:
+  void push(std::vector<std::byte> step) {
+    const std::lock_guard lock(mutex_);
+    steps_.push_back(std::move(step));
+    changed_.notify_one();
+  }
+  void end() { push({}); }
+  result<bool> next(StepBatch& batch) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !steps_.empty(); });
+    const std::vector<std::byte> step = std::move(steps_.front());
+    steps_.pop_front();
+    if (step.empty()) return false;
+    BATON_CHECK_OK(decode(step, &batch));
+    return true;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::vector<std::byte>> steps_;
+};
+
+class AllSteps final : public RankSteps {
+ public:
+  explicit AllSteps(uint32_t ranks) : to(ranks) {}
+  status tell(const StepBatch& batch) override {
+    std::vector<std::byte> bytes;
+    encode(batch, &bytes);
+    for (size_t r = 1; r < to.size(); ++r) to[r].push(bytes);
+    return {};
+  }
+  std::deque<Steps> to;  // [0] has none
+};
+
+class Ranks : public testing::Test {
+ protected:
+  Ranks() {
+    formats::ModelConfig config = fakes::tiny_config("llama");
+    config.num_heads = 8;
+    config.num_kv_heads = 4;
+    fakes::write_hf_model(dir_ / "model", fakes::make_tiny_model(config, 5));
+  }
+
+  // `lead` on rank 0, with all others following it.
+  void run(uint32_t size, const std::function<void(Driver&)>& lead,
+           const std::function<void(const status&)>& follower_ended) {
+    AllSteps steps(size);
+    model::TestOptions options = options_;
+    options.shared_cache = cache_.data();
+    fakes::run_ranks(size, [&](std::unique_ptr<collective::Collective> ranks) {
+      model::TestOptions mine = options;
+      mine.collective = ranks.get();
+      if (ranks->rank() == 0) {
+        Driver driver(dir_ / "model", {.model = mine, .ranks = &steps});
+        lead(driver);
+        for (uint32_t r = 1; r < size; ++r) steps.to[r].end();
+        return;
+      }
+      model::ModelUnderTest m(dir_ / "model", mine);
+      const auto runner =
+          StepRunner::create(
+              m.model(), {m.cache(), m.host_cache()}, m.device(), m.ops(),
+              {mine.max_rows, mine.max_sequences, mine.max_samples, m.model().max_context()})
+              .value();
+      Steps& next = steps.to[ranks->rank()];
+      follower_ended(
+          follow_steps(*runner, *ranks, [&](StepBatch& batch) { return next.next(batch); }));
+    });
+  }
+
+  const fakes::TempDir dir_;
+  const model::TestOptions options_ = {.threads = 1, .num_blocks = 160, .max_rows = 48};
+  std::vector<std::byte> cache_ = std::vector<std::byte>(16u << 20);
+};
+
+TEST_F(Ranks, RandomLoadsGiveWhatOneGives) {
+  Driver alone(dir_ / "model", {.model = options_});
+  for (const uint32_t size : {2u, 4u}) {
+    run(
+        size,
+        [&](Driver& together) {
+          for (uint32_t seed = 0; seed < 4; ++seed) {
+            const auto expected = run_load(alone, seed), got = run_load(together, seed);
+            ASSERT_EQ(expected.size(), got.size()) << "seed " << seed;
+            for (size_t i = 0; i < expected.size(); ++i) {
+              ASSERT_TRUE(same_results(expected[i], got[i]))
+                  << size << " ranks, seed " << seed << ", step " << i;
+            }
+          }
+        },
+        [](const status& ended) { EXPECT_TRUE(ended); });
+  }
+}
+
+// Layers that nobody is told of are added up with the next that somebody is.
+TEST_F(Ranks, DigestsOfUntoldLayersAreAddedUp) {
+  const auto digests = [](Driver& driver) {
+    StepBatch batch;
+    StepSequence& s = batch.add_sequence();
+    s.num_rows = 40;
+    s.tokens.assign(40, 7);
+    s.block_table = {BlockId{1}, BlockId{4}, BlockId{2}};
+    s.digest = true;
+    batch.told_layers = {1};
+    EXPECT_EQ(driver.run(batch), (std::vector<uint32_t>{1}));
+    return batch.sequences[0].digests;
+  };
+  Driver alone(dir_ / "model", {.model = options_});
+  const auto expected = digests(alone);
+  ASSERT_EQ(expected.size(), 6u);
+  run(
+      2, [&](Driver& together) { EXPECT_EQ(digests(together), expected); },
+      [](const status& ended) { EXPECT_TRUE(ended); });
+}
+
+// What comes out of a step without all its ranks is no result.
+TEST_F(Ranks, ALostRankEndsTheEngine) {
+  AllSteps steps(2);
+  fakes::run_ranks(2, [&](std::unique_ptr<collective::Collective> ranks) {
+    model::TestOptions mine = options_;
+    mine.collective = ranks.get();
+    if (ranks->rank() == 1) return;
+    Driver driver(dir_ / "model", {.model = mine, .ranks = &steps});
+    StepBatch batch;
+    StepSequence& s = batch.add_sequence();
+    s.num_rows = 4;
+    s.tokens.assign(4, 7);
+    s.block_table = {BlockId{1}};
+    s.digest = true;
+    batch.opens.push_back({.slot = SlotId{0}, .tokens = s.tokens, .prompt_tokens = 4});
+    batch.samples.push_back({.sequence = 0, .slot = SlotId{0}});
+    ASSERT_TRUE(driver.engine().submit(&batch));
+    EXPECT_EQ(driver.wait().kind, EngineEvent::Kind::kFailed) << "and no layer was told";
+    EXPECT_THAT(driver.engine().failure().error().message, HasSubstr("a rank is lost"));
+    StepBatch another;
+    EXPECT_FALSE(driver.engine().submit(&another));
+    EXPECT_FALSE(driver.engine().running_for(Clock::now()));
+  });
+}
+
+TEST_F(Ranks, WhoCannotBeToldEndsTheEngine) {
+  class Deaf final : public RankSteps {
+    status tell(const StepBatch&) override { return error(Errc::kUnavailable, "rank 1 is deaf"); }
+  } deaf;
+  Driver driver(dir_ / "model", {.model = options_, .ranks = &deaf});
+  StepBatch batch;
+  batch.block_copies.emplace_back(BlockId{1}, BlockId{2});
+  ASSERT_TRUE(driver.engine().submit(&batch));
+  EXPECT_EQ(driver.wait().kind, EngineEvent::Kind::kFailed);
+  EXPECT_EQ(driver.engine().failure().error().message, "rank 1 is deaf");
+}
+
+}  // namespace
+}  // namespace baton::engine
