@@ -45,6 +45,7 @@ int main(int argc, char** argv) {
   if (command == "up") return run(command, baton::cli::run_up, args);
   if (command == "router") return run(command, baton::cli::run_router, args);
   if (command == "worker") return run(command, baton::cli::run_worker, args);
+  if (command == "rank") return run(command, baton::cli::run_rank, args);
   if (command == "sim") return run(command, baton::cli::run_sim, args);
   if (command == "version" || command == "--version") {
     std::printf("baton %s\n", BATON_VERSION);

@@ -82,7 +82,7 @@ size_t Supervisor::add(Spec spec) {
 }
 
 void Supervisor::start(const std::shared_ptr<Entry>& entry) {
-  auto child = spawn_self(entry->spec.args(entry->ports));
+  auto child = spawn_serving(entry->spec.args(entry->ports));
   if (!child) {
     on_fatal_(entry->spec.name + ": " + child.error().message);
     return;

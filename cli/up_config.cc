@@ -23,7 +23,13 @@ void add_options(Options& options, UpConfig& c) {
   options.add("host", &c.host, "Address that HTTP listens on");
   options.add("port", &c.port, "Port that HTTP listens on; 0 picks a free one");
   options.add("threads-per-worker", &c.threads_per_worker,
-              "Compute threads of each worker; 0 divides the cores");
+              "Compute threads of each rank of a worker; 0 divides the cores");
+  options.add("tensor-parallel", &c.tensor_parallel,
+              "Processes (ranks) that compute a worker's model together; at most its KV heads");
+  options.add("prefill-tensor-parallel", &c.prefill_tensor_parallel,
+              "The same for prefill workers; 0: as --tensor-parallel");
+  options.add("decode-tensor-parallel", &c.decode_tensor_parallel,
+              "The same for decode workers; 0: as --tensor-parallel");
   options.add("dtype", &c.dtype, "Weights and KV cache: bf16 or f32");
   options.add("device", &c.device, "Where workers compute: cpu or cuda");
   options.add("gpus", &c.gpus, "GPUs that workers on cuda are spread over, in turn");
@@ -64,6 +70,11 @@ status check(const UpConfig& c) {
   if (uint64_t{c.prefill} + c.decode + c.mixed > 64) {
     return bad("more than 64 workers on one machine");
   }
+  for (const char* role : {"prefill", "decode", "mixed"}) {
+    if (c.ranks_of(role) == 0 || c.ranks_of(role) > 64) {
+      return bad("--tensor-parallel is not in [1, 64]");
+    }
+  }
   if (c.gpus == 0 || c.gpus > 64) return bad("--gpus is not in [1, 64]");
   if (c.host.empty()) return bad("--host is empty");
   if (c.port > 65535) return bad("--port is over 65535");
@@ -72,7 +83,7 @@ status check(const UpConfig& c) {
 
 uint32_t threads(const UpConfig& c) {
   if (c.threads_per_worker != 0) return c.threads_per_worker;
-  return std::max(1u, std::thread::hardware_concurrency() / c.workers());
+  return std::max(1u, std::thread::hardware_concurrency() / c.ranks());
 }
 
 using Flag = std::pair<const char*, std::string>;
@@ -112,6 +123,7 @@ std::vector<std::string> worker_args(const UpConfig& c, const WorkerPlace& place
                                  {"model", c.model},
                                  {"model-name", c.model_name},
                                  {"threads", std::to_string(threads(c))},
+                                 {"tensor-parallel", std::to_string(c.ranks_of(place.role))},
                                  {"dtype", c.dtype},
                                  {"device", c.device},
                                  {"gpu", std::to_string(place.gpu)},

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/base/clock.h"
@@ -22,7 +23,9 @@ struct UpConfig {
   uint32_t prefill = 1, decode = 1, mixed = 0;
   std::string host = "127.0.0.1";
   uint32_t port = 8000;
-  uint32_t threads_per_worker = 0;  // 0: the cores, divided
+  uint32_t threads_per_worker = 0;  // of each rank; 0: the cores, divided
+  uint32_t tensor_parallel = 1;
+  uint32_t prefill_tensor_parallel = 0, decode_tensor_parallel = 0;  // 0: as tensor_parallel
   std::string dtype = "bf16";
   std::string device = "cpu";
   bool deterministic = false;
@@ -43,6 +46,15 @@ struct UpConfig {
   bool quiet = false;
 
   uint32_t workers() const { return prefill + decode + mixed; }
+  uint32_t ranks_of(std::string_view role) const {
+    const uint32_t own = role == "prefill"  ? prefill_tensor_parallel
+                         : role == "decode" ? decode_tensor_parallel
+                                            : 0;
+    return own == 0 ? tensor_parallel : own;
+  }
+  uint32_t ranks() const {
+    return prefill * ranks_of("prefill") + decode * ranks_of("decode") + mixed * ranks_of("mixed");
+  }
 };
 
 // Fills `config` from flags, environment and file, and checks it. Errors name the flag.

@@ -44,7 +44,10 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add("gpu", &w.gpu, "Which GPU, of those that CUDA shows");
   options.add("deterministic", &w.deterministic,
               "On a GPU, give a request the same tokens in any batch; slower");
-  options.add("threads", &w.threads, "Compute threads");
+  options.add("threads", &w.threads, "Compute threads of each rank");
+  options.add(
+      "tensor-parallel", &w.tensor_parallel,
+      "Processes (ranks) that compute the model together, on the CPU; at most its KV heads");
   options.add("dtype", &w.dtype, "Weights and KV cache: bf16 or f32");
   options.add("kv-gib", &s.kv_gib, "KV cache, GiB");
   options.add("block-tokens", &w.block_tokens,
@@ -74,6 +77,7 @@ status check(WorkerSettings& s) {
     if (const auto where = net::split_host_port(address); !where) return where.error();
   }
   BATON_CHECK_OK(check_log_level(s.log_level));
+  w.log_level = s.log_level;
   if (s.role == "prefill") {
     w.role = proto::ROLE_PREFILL;
   } else if (s.role == "decode") {
@@ -82,6 +86,9 @@ status check(WorkerSettings& s) {
     w.role = proto::ROLE_MIXED;
   } else {
     return bad("--role '" + s.role + "' is none of prefill, decode, mixed");
+  }
+  if (w.tensor_parallel == 0 || w.tensor_parallel > 64) {
+    return bad("--tensor-parallel is not in [1, 64]");
   }
   if (w.threads == 0 || w.threads > 1024) return bad("--threads is not in [1, 1024]");
   if (w.block_tokens < 16 || w.block_tokens > 256 || (w.block_tokens & (w.block_tokens - 1)) != 0) {
@@ -102,7 +109,11 @@ status check(WorkerSettings& s) {
 
 int serve(const WorkerSettings& s) {
   boost::asio::io_context io(1);
-  auto worker = worker::Worker::start(io, s.worker);
+  int code = 0;
+  auto worker = worker::Worker::start(io, s.worker, [&] {
+    code = 1;
+    io.stop();
+  });
   if (!worker) {
     std::fprintf(stderr, "baton worker: %s\n", worker.error().message.c_str());
     return 1;
@@ -116,7 +127,7 @@ int serve(const WorkerSettings& s) {
       [&](std::function<void()> done) {
         (*worker)->drain(seconds(s.drain_seconds), std::move(done));
       });
-  return 0;
+  return code;
 }
 
 }  // namespace

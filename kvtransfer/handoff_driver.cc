@@ -114,7 +114,7 @@ result<std::unique_ptr<HandoffDriver>> HandoffDriver::create(const HandoffConfig
     return error(Errc::kInvalidArgument, "hand-off: a worker id and at least one block are needed");
   }
   BATON_TRY(const std::span<std::byte> cache,
-            transport->allocate(config.num_blocks * config.layout.block_bytes()));
+            transport->allocate(config.num_blocks * config.layout.block_bytes(), config.sharing));
   std::unique_ptr<Metrics> own;
   if (metrics == nullptr) own = std::make_unique<Metrics>();
   Metrics& in_use = metrics != nullptr ? *metrics : *own;

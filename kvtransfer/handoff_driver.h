@@ -50,6 +50,7 @@ struct HandoffConfig {
   std::string numerics;
   kvcache::KvLayout layout;
   uint32_t num_blocks = 0;
+  Sharing sharing = Sharing::kNone;  // kRanks: other processes write shards of the cache
 
   // Timers. Silence of a peer beyond peer_timeout is its death; a process that ends is noticed
   // sooner, by its connection.

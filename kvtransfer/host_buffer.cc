@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "common/base/host_memory.h"
+#include "kvtransfer/shared_segment.h"
 
 namespace baton::kvtransfer {
 namespace {
@@ -39,7 +41,22 @@ status zero_fill(std::span<std::byte> memory, const Room& room) {
   return {};
 }
 
-result<HostBuffer> allocate_host_buffer(size_t bytes) {
+void FreeMemory::operator()(std::byte* p) const {
+  if (sharing == Sharing::kRanks) {
+    (void)::shmdt(p);
+  } else {
+    std::free(p);
+  }
+}
+
+result<HostBuffer> allocate_host_buffer(size_t bytes, Sharing sharing) {
+  if (sharing == Sharing::kRanks) {
+    BATON_TRY(std::byte* const segment, make_segment(bytes));
+    HostBuffer buffer(segment, {sharing});
+    prefer_huge_pages(segment, bytes);
+    BATON_CHECK_OK(zero_fill({segment, bytes}));
+    return buffer;
+  }
   const size_t align = bytes < kHugePage ? kPage : kHugePage;
   const size_t rounded = (bytes + align - 1) / align * align;
   HostBuffer buffer;

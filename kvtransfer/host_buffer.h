@@ -24,12 +24,17 @@ status zero_fill(std::span<std::byte> memory, const Room& room = room_on_this_ho
 // first touched. Where the system offers none, nothing is changed.
 void prefer_huge_pages(void* address, size_t bytes);
 
+// Who uses a cache's memory beside its owner: nobody, or the other ranks of its worker, which are
+// processes of this host that attach it (shared_segment.h).
+enum class Sharing { kNone, kRanks };
+
 struct FreeMemory {
-  void operator()(std::byte* p) const { std::free(p); }
+  Sharing sharing = Sharing::kNone;
+  void operator()(std::byte* p) const;
 };
 using HostBuffer = std::unique_ptr<std::byte, FreeMemory>;
 
-// Private memory, page-aligned and zeroed, on huge pages where there are any. kResourceExhausted.
-result<HostBuffer> allocate_host_buffer(size_t bytes);
+// Page-aligned and zeroed; on huge pages where there are any. kResourceExhausted.
+result<HostBuffer> allocate_host_buffer(size_t bytes, Sharing sharing);
 
 }  // namespace baton::kvtransfer

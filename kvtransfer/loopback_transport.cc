@@ -105,7 +105,7 @@ class Hub final : public LoopbackHub {
   }
 
   // --- for the transports, by node id ---
-  result<std::span<std::byte>> allocate(uint32_t id, size_t bytes);
+  result<std::span<std::byte>> allocate(uint32_t id, size_t bytes, Sharing sharing);
   const Endpoint& endpoint(uint32_t id) { return nodes_.at(id).endpoint; }
   result<PeerId> connect(uint32_t id, const Endpoint& remote);
   result<bool> get(uint32_t id, PeerId peer, std::span<const GetOp> ops, uint64_t cookie);
@@ -168,7 +168,9 @@ class LoopbackTransport final : public Transport {
   LoopbackTransport(Hub& hub, uint32_t id) : hub_(hub), id_(id) {}
   ~LoopbackTransport() override { hub_.destroyed(id_); }
 
-  result<std::span<std::byte>> allocate(size_t bytes) override { return hub_.allocate(id_, bytes); }
+  result<std::span<std::byte>> allocate(size_t bytes, Sharing sharing) override {
+    return hub_.allocate(id_, bytes, sharing);
+  }
   const Endpoint& endpoint() const override { return hub_.endpoint(id_); }
   result<PeerId> connect(const Endpoint& remote, std::string_view) override {
     return hub_.connect(id_, remote);
@@ -217,10 +219,10 @@ std::unique_ptr<Transport> Hub::make_transport_at(const Endpoint& former) {
   return std::make_unique<LoopbackTransport>(*this, id);
 }
 
-result<std::span<std::byte>> Hub::allocate(uint32_t id, size_t bytes) {
+result<std::span<std::byte>> Hub::allocate(uint32_t id, size_t bytes, Sharing sharing) {
   const std::lock_guard lock(mutex_);
   Node& node = nodes_.at(id);
-  BATON_TRY(node.memory, allocate_host_buffer(bytes));
+  BATON_TRY(node.memory, allocate_host_buffer(bytes, sharing));
   node.endpoint.region = {reinterpret_cast<uint64_t>(node.memory.get()), bytes,
                           fmt::format("loopback life {}", node.lives)};
   return std::span(node.memory.get(), bytes);

@@ -1,5 +1,6 @@
 #include "kvtransfer/memory_map.h"
 
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -10,6 +11,7 @@ namespace {
 struct Mapping {
   uintptr_t begin = 0, end = 0;
   std::string rights, object, name;  // object: the device and inode that it shows
+  int64_t inode = 0;
 };
 
 // Calls each(mapping), by address, until it says false.
@@ -24,6 +26,7 @@ void for_each_mapping(const Each& each) {
     fields >> std::hex >> m.begin >> dash >> m.end >> m.rights >> offset >> device >> inode >>
         m.name;
     m.object = device + '/' + inode;
+    m.inode = std::strtoll(inode.c_str(), nullptr, 10);
     if (!each(m)) return;
   }
 }
@@ -57,6 +60,18 @@ uint64_t mapped_bytes_from(const void* address) {
     return true;
   });
   return end - at;
+}
+
+// The kernel shows a segment's number as its inode (proc(5)).
+int64_t segment_number(const void* address) {
+  const auto at = reinterpret_cast<uintptr_t>(address);
+  int64_t number = -1;
+  for_each_mapping([&](const Mapping& m) {
+    if (m.begin < at) return true;
+    if (m.begin == at && m.name.starts_with("/SYSV")) number = m.inode;
+    return false;
+  });
+  return number;
 }
 
 }  // namespace baton::kvtransfer

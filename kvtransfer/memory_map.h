@@ -14,4 +14,7 @@ std::string_view memory_kind(const void* address);
 // that continues in a neighbouring mapping of the same object counts.
 uint64_t mapped_bytes_from(const void* address);
 
+// The number of the System V segment that is mapped from `address` on; -1: none is.
+int64_t segment_number(const void* address);
+
 }  // namespace baton::kvtransfer

@@ -11,6 +11,7 @@
 #include "common/base/ids.h"
 #include "common/base/result.h"
 #include "kvtransfer/endpoint.h"
+#include "kvtransfer/host_buffer.h"
 
 namespace baton::kvtransfer {
 
@@ -68,7 +69,7 @@ class Transport {
 
   // Memory that peers may read and that gets may fill, zeroed, page-aligned; owned by the transport
   // and valid until its destruction. Once, before endpoint() is handed out. kResourceExhausted.
-  virtual result<std::span<std::byte>> allocate(size_t bytes) = 0;
+  virtual result<std::span<std::byte>> allocate(size_t bytes, Sharing sharing) = 0;
 
   // What a peer needs to connect() here.
   virtual const Endpoint& endpoint() const = 0;

@@ -116,7 +116,7 @@ result<std::span<std::byte>> UcxTransport::allocate_shared(size_t bytes) {
   }
 }
 
-result<std::span<std::byte>> UcxTransport::allocate(size_t bytes) {
+result<std::span<std::byte>> UcxTransport::allocate(size_t bytes, Sharing sharing) {
   if (!memory_.empty()) return error(Errc::kInternal, "the cache memory is allocated already");
   if (!shm_.empty() && options_.is_read) {
     BATON_TRY(memory_, allocate_shared(bytes));
@@ -129,7 +129,7 @@ result<std::span<std::byte>> UcxTransport::allocate(size_t bytes) {
     prefer_huge_pages(memory_.data(), bytes);
     BATON_CHECK_OK(zero_fill(memory_));
   } else {
-    BATON_TRY(private_memory_, allocate_host_buffer(bytes));
+    BATON_TRY(private_memory_, allocate_host_buffer(bytes, sharing));
     memory_ = {private_memory_.get(), bytes};
     LOG_INFO("KV cache memory: {} MiB, private", bytes >> 20);
   }

@@ -77,7 +77,7 @@ class UcxTransport final : public Transport {
   ~UcxTransport() override;
   status start();
 
-  result<std::span<std::byte>> allocate(size_t bytes) override;
+  result<std::span<std::byte>> allocate(size_t bytes, Sharing sharing) override;
   const Endpoint& endpoint() const override { return endpoint_; }
   result<PeerId> connect(const Endpoint& remote, std::string_view name) override;
   result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie) override;

@@ -34,7 +34,7 @@ std::string pair_address(const std::string& listen, uint16_t port) {
 
 }  // namespace
 
-Node::Node(boost::asio::io_context& io, const WorkerConfig& config)
+Node::Node(boost::asio::io_context& io, const WorkerConfig& config, std::function<void()> failed)
     : io_(io),
       config_(config),
       id_(random_id()),
@@ -61,7 +61,8 @@ Node::Node(boost::asio::io_context& io, const WorkerConfig& config)
            .on_hello =
                [this](const std::string& hello) { return core_->add_peer(hello, Clock::now()); },
            .on_lost = [this](WorkerId peer) { core_->remove_peer(peer, Clock::now()); }}),
-      tick_timer_(io) {}
+      tick_timer_(io),
+      failed_(std::move(failed)) {}
 
 Node::~Node() {
   if (engine_) engine_->stop();
@@ -93,10 +94,20 @@ status Node::start() {
 
 status Node::serve() {
   BATON_CHECK_OK(step_loop_->start());
+  if (ranks_) ranks_->watch(io_, [this](const Error& why) { fail(why); });
   BATON_CHECK_OK(sessions_.listen(config_.listen));
   BATON_TRY(http_, net::serve_http(io_, config_.metrics_listen, http_handlers()));
   tick();
   return {};
+}
+
+// Nothing that was computed since is believed, and what this worker had is others' to redo: a
+// router sees the end of its connection.
+void Node::fail(const Error& why) {
+  if (!failed_) return;
+  const Error said = ranks_ ? ranks_->why_lost(why) : why;
+  LOG_ERROR("this worker ends: {}", said.message);
+  std::exchange(failed_, nullptr)();
 }
 
 // --- routers -------------------------------------------------------------------------------------
@@ -240,8 +251,9 @@ void Node::update_gauges() {
 }
 
 result<std::unique_ptr<Worker>> Worker::start(boost::asio::io_context& io,
-                                              const WorkerConfig& config) {
-  auto node = std::make_unique<Node>(io, config);
+                                              const WorkerConfig& config,
+                                              std::function<void()> failed) {
+  auto node = std::make_unique<Node>(io, config, std::move(failed));
   BATON_CHECK_OK(node->start());
   return std::unique_ptr<Worker>(std::move(node));
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include "kvtransfer/loopback_transport.h"
 #include "worker/handoff_loop.h"
 #include "worker/pairing.h"
+#include "worker/rank_group.h"
 #include "worker/sessions.h"
 #include "worker/step_loop.h"
 #include "worker/worker.h"
@@ -21,7 +23,7 @@ namespace baton::worker {
 
 class Node final : public Worker, private CoreHost {
  public:
-  Node(boost::asio::io_context& io, const WorkerConfig& config);
+  Node(boost::asio::io_context& io, const WorkerConfig& config, std::function<void()> failed);
   ~Node() override;
 
   status start();
@@ -33,6 +35,8 @@ class Node final : public Worker, private CoreHost {
   // building, in node_build.cc
   status make_device();
   status load_model();
+  status start_ranks(const formats::ModelFiles& files, const model::LoadOptions& options);
+  status attach_ranks(const kvcache::KvCache& whole);
   status make_core();
   RequestLimits request_limits() const;
   bool needs_host_cache() const;
@@ -41,6 +45,7 @@ class Node final : public Worker, private CoreHost {
   status make_engine();
 
   status serve();
+  void fail(const Error& why);
 
   // routers
   proto::WorkerHello hello() const;
@@ -70,6 +75,7 @@ class Node final : public Worker, private CoreHost {
 
   std::unique_ptr<device::Device> device_;
   ops::Ops ops_;
+  std::unique_ptr<RankGroup> ranks_;  // null where this process computes the model alone
   std::unique_ptr<model::Model> model_;
   engine::StepLimits limits_;
   uint32_t num_blocks_ = 0;
@@ -89,6 +95,8 @@ class Node final : public Worker, private CoreHost {
   boost::asio::steady_timer tick_timer_;
   std::string last_load_;  // serialized
   TimePoint last_load_at_{};
+
+  std::function<void()> failed_;
 
   TimePoint drain_until_;
   std::function<void()> drained_;

@@ -8,6 +8,7 @@
 #include "common/ops/cpu/cpu_ops.h"
 #include "common/ops/cuda/cuda_ops.h"
 #include "kvtransfer/loopback_transport.h"
+#include "kvtransfer/shared_segment.h"
 #include "kvtransfer/ucx_transport.h"
 #include "worker/node.h"
 
@@ -25,6 +26,15 @@ model::Progress say_progress(TimePoint begun) {
     last = now;
     LOG_INFO("loading: {} of {} MB, {} %", done >> 20, total >> 20, done * 100 / total);
   };
+}
+
+proto::RankLimits to_proto(const engine::StepLimits& limits) {
+  proto::RankLimits out;
+  out.set_max_rows(limits.max_rows);
+  out.set_max_sequences(limits.max_sequences);
+  out.set_max_slots(limits.max_slots);
+  out.set_max_context(limits.max_context);
+  return out;
 }
 
 }  // namespace
@@ -64,9 +74,14 @@ status Node::load_model() {
   options.max_sequences = config_.max_sequences + 1 + chunk / config_.block_tokens;
   options.max_samples = config_.max_sequences * 2;  // prompts about to end, and outputs
   options.max_context = context;
+  if (config_.tensor_parallel > 1) {
+    BATON_CHECK_OK(start_ranks(files, options));
+    options.collective = &ranks_->collective();
+  }
   const TimePoint begun = Clock::now();
   options.progress = say_progress(begun);
   BATON_TRY(model_, model::Model::load(files, *device_, ops_, options));
+  if (ranks_) BATON_CHECK_OK(ranks_->await_loaded());
   LOG_INFO("loaded {} ({} MB on the device) in {:.2f} s", config_.model,
            model_->weight_bytes() >> 20, to_seconds(Clock::now() - begun));
   limits_ = {.max_rows = model_->max_rows(),
@@ -74,6 +89,40 @@ status Node::load_model() {
              .max_slots = model_->max_samples(),
              .max_context = model_->max_context()};
   return {};
+}
+
+status Node::start_ranks(const formats::ModelFiles& files, const model::LoadOptions& options) {
+  if (config_.device != "cpu") {
+    return error(Errc::kUnsupported, "tensor_parallel is offered on the CPU only yet");
+  }
+  const uint32_t size = config_.tensor_parallel;
+  BATON_TRY(const auto whole, model::Shards::create(files.config(), 0, size));
+  (void)whole;  // each rank makes its own; here a degree that cannot be is refused at once
+  proto::RankSetup setup;
+  setup.set_size(size);
+  setup.set_name(config_.name);
+  setup.set_log_level(config_.log_level);
+  setup.set_model(config_.model);
+  const auto& fingerprint = files.fingerprint().bytes;
+  setup.set_fingerprint(fingerprint.data(), fingerprint.size());
+  setup.set_dtype(config_.dtype);
+  setup.set_threads(config_.threads);
+  *setup.mutable_limits() =
+      to_proto({options.max_rows, options.max_sequences, options.max_samples, options.max_context});
+  BATON_TRY(ranks_, RankGroup::start(setup));
+  LOG_INFO("{} ranks compute the model together", size);
+  return {};
+}
+
+// The other ranks write their shards of the cache that the transport has made.
+status Node::attach_ranks(const kvcache::KvCache& whole) {
+  proto::RankCache cache;
+  BATON_TRY(const int segment, kvtransfer::segment_at(whole.memory().data()));
+  cache.set_segment(segment);
+  cache.set_num_blocks(num_blocks_);
+  cache.set_block_tokens(config_.block_tokens);
+  *cache.mutable_limits() = to_proto(limits_);
+  return ranks_->attach(cache);
 }
 
 status Node::make_core() {
@@ -100,6 +149,7 @@ status Node::make_core() {
                             read_host_memory()));
   core.handoff.clock = [] { return Clock::now(); };
   core.handoff.verify_digests = config_.verify_kv;
+  if (ranks_) core.handoff.sharing = kvtransfer::Sharing::kRanks;
   if (!config_.verify_kv) LOG_WARN("verify-kv is off: KV that is read is not checked");
   core.handoff.max_parked_blocks = num_blocks_ / 2;  // the rest is for prompts that somebody reads
   core.model_key = model_->model_key();
@@ -112,6 +162,8 @@ status Node::make_core() {
   BATON_TRY(core_, WorkerCore::create(core, std::move(transport), *this, metrics_));
   if (needs_host_cache()) {
     BATON_TRY(kv_.host, kvcache::KvCache::create(core_->driver().cache(), layout, num_blocks_));
+    if (ranks_) BATON_CHECK_OK(attach_ranks(kv_.host));
+    kv_.host = kv_.host.shard(0);
   }
   BATON_CHECK_OK(allocate_device_cache(layout));
   handoff_loop_.emplace(io_, core_->driver());
@@ -167,9 +219,10 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
 }
 
 status Node::make_engine() {
-  BATON_TRY(engine_,
-            engine::Engine::create(*model_, kv_, *device_, ops_, limits_, config_.step_depth));
-  step_loop_.emplace(io_, *engine_, limits_, config_.step_depth, core_->step_clients(), metrics_);
+  BATON_TRY(engine_, engine::Engine::create(*model_, kv_, *device_, ops_, limits_,
+                                            config_.step_depth, ranks_.get()));
+  step_loop_.emplace(io_, *engine_, limits_, config_.step_depth, core_->step_clients(), metrics_,
+                     [this](const Error& why) { fail(why); });
   return {};
 }
 

@@ -14,11 +14,13 @@ using boost::system::error_code;
 
 StepLoop::StepLoop(boost::asio::io_context& io, engine::Engine& engine,
                    const engine::StepLimits& limits, uint32_t depth,
-                   std::vector<serving::StepClient*> clients, Metrics& metrics)
+                   std::vector<serving::StepClient*> clients, Metrics& metrics,
+                   std::function<void(const Error&)> failed)
     : io_(io),
       engine_(engine),
       limits_(limits),
       clients_(std::move(clients)),
+      failed_(std::move(failed)),
       event_(io),
       steps_(metrics.counter("baton_steps_total", "Engine steps.")),
       rows_(metrics.counter("baton_step_rows_total", "Tokens computed in engine steps.")) {
@@ -71,6 +73,10 @@ void StepLoop::take_events() {
   engine::EngineEvent event;
   while (engine_.poll(event)) {
     const TimePoint now = Clock::now();
+    if (event.kind == engine::EngineEvent::Kind::kFailed) {
+      failed_(engine_.failure().error());
+      continue;
+    }
     if (event.kind == engine::EngineEvent::Kind::kLayerDone) {
       for (auto* client : clients_) client->on_layer(*event.batch, event.layer, now);
       continue;
@@ -94,10 +100,7 @@ void StepLoop::plan() {
     batch.step = next_step_++;
     steps_.Increment();
     rows_.Increment(batch.num_rows());
-    if (!engine_.submit(&batch)) {
-      LOG_ERROR("the engine refused a step: it has stopped");
-      return;
-    }
+    if (!engine_.submit(&batch)) return failed_(error(Errc::kInternal, "the engine has stopped"));
     free_.pop_back();
     ++in_flight_;
   }

@@ -2,6 +2,7 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -15,10 +16,12 @@ namespace baton::worker {
 // is decode rows and then a chunk) for the next step while the last one runs. Control thread.
 class StepLoop {
  public:
-  // `depth`: steps given to the engine at once; with 2 the next one is planned before the tokens of
-  // the one before are read. All outlive the loop.
+  // `failed` is called when the engine computes no more. `depth`: steps given to the engine at
+  // once; with 2 the next one is planned before the tokens of the one before are read. All outlive
+  // the loop.
   StepLoop(boost::asio::io_context& io, engine::Engine& engine, const engine::StepLimits& limits,
-           uint32_t depth, std::vector<serving::StepClient*> clients, Metrics& metrics);
+           uint32_t depth, std::vector<serving::StepClient*> clients, Metrics& metrics,
+           std::function<void(const Error&)> failed);
   ~StepLoop();
 
   status start();
@@ -36,6 +39,7 @@ class StepLoop {
   engine::Engine& engine_;
   const engine::StepLimits limits_;
   const std::vector<serving::StepClient*> clients_;
+  const std::function<void(const Error&)> failed_;
   boost::asio::posix::stream_descriptor event_;
   std::vector<std::unique_ptr<engine::StepBatch>> batches_;  // all
   std::vector<engine::StepBatch*> free_;

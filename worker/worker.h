@@ -16,6 +16,7 @@ namespace baton::worker {
 
 struct WorkerConfig {
   std::string name = "worker";
+  std::string log_level = "info";  // of its other ranks
   proto::Role role = proto::ROLE_MIXED;
   std::string model;       // path
   std::string model_name;  // that requests use; empty: from the path
@@ -33,7 +34,8 @@ struct WorkerConfig {
   uint32_t gpu = 0;            // cuda: which
   bool deterministic = false;  // cuda: the same bits in any batch; the CPU always has that
   uint32_t threads = 1;
-  std::string dtype = "bf16";  // weights and cache: "bf16" or "f32"
+  uint32_t tensor_parallel = 1;  // processes that compute the model together, `threads` each
+  std::string dtype = "bf16";    // weights and cache: "bf16" or "f32"
   uint64_t kv_bytes = 512u << 20;
   uint32_t block_tokens = 16;
   uint32_t chunk_tokens = 256;  // 0: whole prompts
@@ -55,8 +57,10 @@ struct WorkerConfig {
 class Worker {
  public:
   // Loads the model and starts to listen; blocks for seconds. Errors are sentences for people.
+  // `failed` is called, once, when the worker can compute no more: its process had better end.
   static result<std::unique_ptr<Worker>> start(boost::asio::io_context& io,
-                                               const WorkerConfig& config);
+                                               const WorkerConfig& config,
+                                               std::function<void()> failed);
   virtual ~Worker() = default;
 
   virtual uint16_t rpc_port() const = 0;

@@ -7,6 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/base/child_process.h"
+
 namespace baton::cli {
 namespace {
 
@@ -37,7 +39,7 @@ TEST(Process, ASignalBeforeTheChildIsAnotherProgramEndsItAndIsNotTheParents) {
   ASSERT_EQ(pthread_atfork(nullptr, nullptr, [] { strike ? (void)raise(SIGTERM) : void(); }), 0);
 
   strike = true;
-  const auto child = spawn_self({"--gtest_list_tests"});
+  const auto child = spawn_serving({"--gtest_list_tests"});
   strike = false;
   ASSERT_TRUE(child);
   int end = 0;

@@ -14,7 +14,9 @@ class MuteTransport final : public kvtransfer::Transport {
  public:
   MuteTransport(std::unique_ptr<Transport> real, const bool& mute)
       : real_(std::move(real)), mute_(mute) {}
-  result<std::span<std::byte>> allocate(size_t bytes) override { return real_->allocate(bytes); }
+  result<std::span<std::byte>> allocate(size_t bytes, kvtransfer::Sharing sharing) override {
+    return real_->allocate(bytes, sharing);
+  }
   const kvtransfer::Endpoint& endpoint() const override { return real_->endpoint(); }
   result<kvtransfer::PeerId> connect(const kvtransfer::Endpoint& e,
                                      std::string_view name) override {

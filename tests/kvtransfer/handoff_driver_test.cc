@@ -238,7 +238,7 @@ TEST_F(HandoffDriverTest, AReportedDeathEndsItAtOnce) {
 
 TEST_F(HandoffDriverTest, NonsenseEndsTheConnection) {
   const std::unique_ptr<Transport> stranger = hub_->make_transport("h");
-  ASSERT_TRUE(stranger->allocate(kBlocks * layout().block_bytes()));
+  ASSERT_TRUE(stranger->allocate(kBlocks * layout().block_bytes(), Sharing::kNone));
   Hello theirs = source_.driver->hello();
   theirs.worker = WorkerId{50};
   theirs.ranks[0].endpoint = stranger->endpoint();

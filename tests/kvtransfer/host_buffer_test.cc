@@ -11,7 +11,7 @@ namespace {
 constexpr size_t kMiB = 1u << 20;
 
 TEST(HostBuffer, IsZeroedAndAligned) {
-  const result<HostBuffer> buffer = allocate_host_buffer(10000);
+  const result<HostBuffer> buffer = allocate_host_buffer(10000, Sharing::kNone);
   ASSERT_TRUE(buffer) << buffer.error().message;
   EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer->get()) % 4096, 0u);
   EXPECT_TRUE(std::all_of(buffer->get(), buffer->get() + 10000,
@@ -19,7 +19,7 @@ TEST(HostBuffer, IsZeroedAndAligned) {
 }
 
 TEST(HostBuffer, WhatNoSystemHasIsAnError) {
-  const result<HostBuffer> buffer = allocate_host_buffer(SIZE_MAX);
+  const result<HostBuffer> buffer = allocate_host_buffer(SIZE_MAX, Sharing::kNone);
   ASSERT_FALSE(buffer);
   EXPECT_EQ(buffer.error().code, Errc::kResourceExhausted);
 }

@@ -51,7 +51,7 @@ const Kit kKits[] = {
 // One side: a transport, its memory and what it has been told.
 struct Side {
   explicit Side(std::unique_ptr<Transport> t) : transport(std::move(t)) {
-    memory = *transport->allocate(kBytes);
+    memory = *transport->allocate(kBytes, Sharing::kNone);
   }
   void poll() {
     while (transport->poll(events)) {

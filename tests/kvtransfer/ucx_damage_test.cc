@@ -20,7 +20,7 @@ std::unique_ptr<Transport> make(const std::string& tls) {
   options.net_devices = "lo";
   auto made = make_ucx_transport(options);
   EXPECT_TRUE(made) << made.error().message;
-  EXPECT_TRUE((*made)->allocate(1u << 20));
+  EXPECT_TRUE((*made)->allocate(1u << 20, Sharing::kNone));
   return std::move(*made);
 }
 

@@ -196,7 +196,7 @@ TEST_P(UcxProcessTest, WhatAStoppedPeerDoesNotTakeIsBounded) {
   options.tls = GetParam();
   options.max_queued_sends = 100;
   const std::unique_ptr<Transport> transport = *make_ucx_transport(options);
-  ASSERT_TRUE(transport->allocate(1u << 20));
+  ASSERT_TRUE(transport->allocate(1u << 20, Sharing::kNone));
   const PeerId peer = *transport->connect(peer_endpoint_, "peer");
   peer_.kill(SIGSTOP);
   const std::vector<std::byte> payload(10000);
@@ -217,7 +217,7 @@ TEST_P(UcxProcessTest, AStoppedPeerIsLeftBehind) {
     UcxOptions options;
     options.tls = GetParam();
     std::unique_ptr<Transport> transport = *make_ucx_transport(options);
-    ASSERT_TRUE(transport->allocate(1u << 20));
+    ASSERT_TRUE(transport->allocate(1u << 20, Sharing::kNone));
     const PeerId peer = *transport->connect(peer_endpoint_, "peer");
     std::vector<TransportEvent> events;
     for (int i = 0; i < 1000; ++i) transport->poll(events);

@@ -64,7 +64,7 @@ class NodeTest : public ::testing::Test {
     config.chunk_tokens = 32;
     config.preempt_every = preempt_every;
     config.secrets = {kSecret};
-    auto worker = Worker::start(io_, config);
+    auto worker = Worker::start(io_, config, [] { FAIL() << "the engine failed"; });
     if (!worker) throw std::runtime_error(worker.error().message);
     members_.push_back(std::make_unique<Member>());
     Member& m = *members_.back();
@@ -419,7 +419,7 @@ TEST_F(NodeTest, AnyAddressIsNotToldToPeers) {
     config.trusted_network = true;
     config.secrets = {kSecret};
     config.kv_bytes = 1u << 20;
-    auto worker = Worker::start(io_, config);
+    auto worker = Worker::start(io_, config, [] { FAIL() << "the engine failed"; });
     ASSERT_TRUE(worker) << worker.error().message;
     Member m;
     m.worker = std::move(*worker);
@@ -445,11 +445,11 @@ TEST_F(NodeTest, RefusesAnOpenAddressWithoutTrust) {
   WorkerConfig config;
   config.model = (dir_->path() / "tiny").string();
   config.listen = "0.0.0.0:0";
-  const auto worker = Worker::start(io_, config);
+  const auto worker = Worker::start(io_, config, [] { FAIL() << "the engine failed"; });
   ASSERT_FALSE(worker);
   EXPECT_NE(worker.error().message.find("trusted_network"), std::string::npos);
   config.trusted_network = true;
-  const auto open = Worker::start(io_, config);
+  const auto open = Worker::start(io_, config, [] { FAIL() << "the engine failed"; });
   ASSERT_FALSE(open);
   EXPECT_NE(open.error().message.find("secret_file"), std::string::npos);
 }
