@@ -177,6 +177,7 @@ class Cluster:
         self._shm: set[str] = set()
 
     def start(self, prefill=0, decode=0, mixed=0, **options):
+        """Options are the workers'; one that is a dict has a value for each role."""
         for role, count in [("prefill", prefill), ("decode", decode), ("mixed", mixed)]:
             for i in range(count):
                 self._add_worker(role, f"{role}-{i}", options)
@@ -193,7 +194,8 @@ class Cluster:
 
     def _add_worker(self, role: str, name: str, options: dict):
         defaults = {"threads": 1, "kv_gib": 0.05, "log_level": "info"}
-        worker = Worker(role, name, {"role": role, "name": name, **defaults, **options})
+        own = {k: v[role] if isinstance(v, dict) else v for k, v in options.items()}
+        worker = Worker(role, name, {"role": role, "name": name, **defaults, **own})
         self.workers[name] = worker
         self.start_worker(name)
 
