@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "common/engine/client_mark.h"
+#include "prefill/told_layers.h"
 
 namespace baton::prefill {
 
@@ -196,21 +197,14 @@ void Scheduler::append_samples(const Entry& entry, uint32_t sequence, StepBatch&
   }
 }
 
-// What a chunk wrote is read while the next one is computed; of the last one, half of what is left
-// each time, so that only one layer is left to be read at its end. Each word to a reader takes time
-// of the core that computes.
+// What a chunk wrote is read while the next one is computed.
 void Scheduler::tell_layers(bool last_chunk, StepBatch& batch) const {
   const uint32_t layers = shared_.digests.num_layers();
   if (!last_chunk) {
     if (batch.told_layers.empty()) batch.told_layers = {layers - 1};
     return;
   }
-  batch.told_layers.clear();
-  uint32_t done = (layers + 3) / 4;
-  for (; done < layers; done += std::max(1u, (layers - done) / 2)) {
-    batch.told_layers.push_back(done - 1);
-  }
-  batch.told_layers.push_back(layers - 1);
+  tell_in_last_chunk(layers, batch.told_layers);
 }
 
 void Scheduler::on_layer(const StepBatch& batch, uint32_t layer, Events& events) {

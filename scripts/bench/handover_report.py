@@ -127,9 +127,9 @@ def wire_row(fit: dict) -> str:
 
 
 def raw_speed(wire: list[dict]) -> float:
-    """Bytes/s at which single layers are read over shared memory."""
+    """Bytes/s at which some layers of blocks are read over shared memory."""
     for fit in wire:
-        if fit["transport"] == "shm" and fit["how"].startswith("a layer"):
+        if fit["transport"] == "shm" and fit["how"] != "whole blocks":
             return fit["raw"]["gb_s"] * 1e9
     return 10e9
 

@@ -66,10 +66,10 @@ WIRE = """\
 `scripts/bench_transfer`, in the same run: a KV cache read by one process out of another's memory,
 as a plain loop of UCX gets of the same segments reads it, and through Baton: credit, announcements,
 reads, digests, commit and acknowledgement. Shared memory and TCP over loopback; a
-135M model's and an 8B model's layouts; while layers are still computed (a layer of a block at a
-time) and afterwards (whole blocks). Medians of {rounds} rounds, the least and the most. At the end,
-lines through the times of sizes from 16 tokens up: the share of raw's slope is to be 95 % without
-digests and 85 % with them.
+135M model's and an 8B model's layouts; while layers are still computed (in the ranges that prefill
+announces of a prompt of one chunk) and afterwards (whole blocks). Medians of {rounds} rounds, the
+least and the most. At the end, lines through the times of sizes from 16 tokens up: the share of
+raw's slope is to be 95 % without digests and 85 % with them.
 
 ```
 {text}

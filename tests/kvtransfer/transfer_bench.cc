@@ -20,6 +20,7 @@
 #include "kvtransfer/codec.h"
 #include "kvtransfer/range_digest.h"
 #include "kvtransfer/raw_ucx.h"
+#include "prefill/told_layers.h"
 #include "tests/kvtransfer/kv_pattern.h"
 #include "tests/kvtransfer/line_fit.h"
 #include "tests/kvtransfer/peer_process.h"
@@ -65,9 +66,20 @@ struct BenchConfig {
   }
 };
 
-// What is handed over at once.
+// What is handed over, and in which ranges of layers it is announced: as a prefill worker does for a
+// prompt of one chunk, or all at once, as for what was parked.
 struct Job {
-  uint32_t layers_at_once = 1, tokens = 0;
+  bool as_computed = true;
+  uint32_t tokens = 0;
+
+  // The end of each range.
+  std::vector<uint32_t> ends(uint32_t layers) const {
+    if (!as_computed) return {layers};
+    std::vector<uint32_t> told;
+    prefill::tell_in_last_chunk(layers, told);
+    for (uint32_t& layer : told) ++layer;
+    return told;
+  }
 };
 
 // Lines of text over a socket pair.
@@ -133,7 +145,7 @@ class BenchSource {
       std::string what;
       uint64_t request = 0, sink = 0;
       Job job;
-      words >> what >> request >> sink >> job.layers_at_once >> job.tokens;
+      words >> what >> request >> sink >> job.as_computed >> job.tokens;
       if (what == "raw") {
         raw_->serve(line_.fd());
         line_.hear();
@@ -151,16 +163,17 @@ class BenchSource {
     const TimePoint now = Clock::now();
     const uint32_t blocks = config_.layout().blocks_for(job.tokens);
     need(worker_.driver().begin({key, sink, job.tokens, kHash, now + seconds(30)}, now));
-    std::vector<uint64_t> digests;  // [layers_at_once, blocks]
-    for (uint32_t layer = 0; layer < config_.layers; layer += job.layers_at_once) {
+    std::vector<uint64_t> digests;  // [layers of a range, blocks]
+    uint32_t layer = 0;
+    for (const uint32_t end : job.ends(config_.layers)) {
       digests.clear();
-      for (uint32_t l = layer; l < layer + job.layers_at_once; ++l) {
+      for (uint32_t l = layer; l < end; ++l) {
         const auto row = digests_.begin() + l * config_.blocks();
         digests.insert(digests.end(), row, row + blocks);
       }
-      const LayersDone done{layer, layer + job.layers_at_once, 0, std::span(ids_).first(blocks),
-                            digests};
+      const LayersDone done{layer, end, 0, std::span(ids_).first(blocks), digests};
       need(worker_.driver().layers_done(key, done, now));
+      layer = end;
       (void)worker_.driver().poll(Clock::now());  // computing takes longer than an announce
     }
     const TokenId first = 1;
@@ -224,8 +237,9 @@ class BenchSink {
                 checking_.transport_.c_str(), config_.tokens, config_.layers,
                 config_.layout().layer_bytes() >> 10, static_cast<double>(config_.bytes()) / 1e6,
                 runs(), config_.rounds);
-    for (const uint32_t layers_at_once : {1u, config_.layers}) {
-      config_.fit ? fit(layers_at_once) : measure({layers_at_once, config_.tokens});
+    for (const bool as_computed : {true, false}) {
+      const Job job{as_computed, config_.tokens};
+      config_.fit ? fit(job) : measure(job);
     }
     line_.say("quit");
   }
@@ -235,9 +249,10 @@ class BenchSink {
     const std::vector<BlockId> source_ids = config_.scattered(1);
     const kvcache::KvLayout layout = config_.layout();
     std::vector<Segment> plan;
-    for (uint32_t layer = 0; layer < config_.layers; layer += job.layers_at_once) {
-      plan_transfer(layout, {source_ids, 0}, layout, {ids_, 0},
-                    {layer, layer + job.layers_at_once, 0, job.tokens}, plan);
+    uint32_t layer = 0;
+    for (const uint32_t end : job.ends(config_.layers)) {
+      plan_transfer(layout, {source_ids, 0}, layout, {ids_, 0}, {layer, end, 0, job.tokens}, plan);
+      layer = end;
     }
     std::vector<GetOp> ops;
     for (const Segment& s : plan) {
@@ -259,7 +274,7 @@ class BenchSink {
   }
 
   static const char* title(const Job& job) {
-    return job.layers_at_once == 1 ? "a layer of a block at a time" : "whole blocks";
+    return job.as_computed ? "in ranges of layers, as computed" : "whole blocks";
   }
 
   void measure(const Job& job) {
@@ -277,7 +292,7 @@ class BenchSink {
     std::printf(" %s: %lu gets of %lu KiB or so; %lu descriptors a hand-off, bound %lu\n",
                 title(job), gets, ops[0].bytes >> 10,
                 checking_.joined_.at(requests_ - 1).timings.segments,
-                runs() * (config_.layers / job.layers_at_once));
+                runs() * job.ends(config_.layers).size());
     for (const Series& s : {raw, believed, checked}) s.print(median(raw.gbs));
   }
 
@@ -300,11 +315,11 @@ class BenchSink {
     return to_seconds(Clock::now() - begin);
   }
 
-  void fit(uint32_t layers_at_once) {
+  void fit(const Job& longest) {
     std::vector<double> bytes, raw, checked, believed;
     for (uint32_t round = 0; round <= config_.rounds; ++round) {
       for (uint32_t tokens = 16; tokens <= config_.tokens; tokens *= 2) {
-        const Job job{layers_at_once, tokens};
+        const Job job{longest.as_computed, tokens};
         const std::vector<GetOp> ops = segments(job);
         const auto timed = [this](const std::function<void()>& what) {
           wash_caches();
@@ -322,7 +337,7 @@ class BenchSink {
     }
     const Line base = fit_line(bytes, raw);
     std::printf(" %s: time = a + b * bytes, least absolute deviations, %zu of each\n",
-                title({layers_at_once}), bytes.size());
+                title(longest), bytes.size());
     print("raw UCX gets", base, base);
     print("hand-off, digests off", fit_line(bytes, believed), base);
     print("hand-off, digests checked", fit_line(bytes, checked), base);
@@ -346,7 +361,7 @@ class BenchSink {
         {test_key(request), kSource, {ids_.begin(), end}, 0, job.tokens, kHash, now + seconds(30)},
         now));
     line_.say(
-        fmt::format("hand-over {} {} {} {}", request, id.value, job.layers_at_once, job.tokens));
+        fmt::format("hand-over {} {} {:d} {}", request, id.value, job.as_computed, job.tokens));
     worker.run_until([&] { return worker.joined_.contains(request); }, seconds(30));
     if (!worker.joined_.contains(request)) std::abort();
   }
