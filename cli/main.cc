@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "common/proto/library_log.h"
 #include "kvtransfer/ucx_signals.h"
 
 namespace {
@@ -39,6 +40,7 @@ int run(std::string_view command, int (*body)(const std::vector<std::string>&),
 int main(int argc, char** argv) {
   prctl(PR_SET_NAME, "baton");  // children are started as /proc/self/exe, and would be called "exe"
   baton::kvtransfer::give_signals_back();
+  baton::proto::silence_library();
   signal(SIGPIPE, SIG_IGN);  // a peer that went away is an error code, not an end
   const std::string_view command = argc > 1 ? argv[1] : "";
   const std::vector<std::string> args(argv + (argc > 1 ? 2 : 1), argv + argc);

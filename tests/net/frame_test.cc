@@ -5,6 +5,8 @@
 #include <cstring>
 #include <random>
 
+#include "common/proto/library_log.h"
+
 namespace baton::net {
 namespace {
 
@@ -46,6 +48,20 @@ TEST(Frame, RefusesEmptyAndUnknownBodies) {
   EXPECT_FALSE(parse_frame_body({}));
   const std::string unknown = "\xfa\x3f\x00";  // field 1023: an empty message of a later version
   EXPECT_FALSE(parse_frame_body(bytes(unknown)));
+}
+
+// Text that is no UTF-8 is refused, and nothing of it is printed: standard error is the log.
+TEST(Frame, NothingIsPrintedOfWhatCannotBeParsed) {
+  const std::string text = "secret\xff", error = "\x12\x07" + text;
+  const std::string reply = "\x82\x01\x09" + error;  // Frame.pair_reply.error
+  const auto printed = [&] {
+    testing::internal::CaptureStderr();
+    EXPECT_FALSE(parse_frame_body(bytes(reply)));
+    return testing::internal::GetCapturedStderr();
+  };
+  EXPECT_NE(printed(), "") << "the library has become silent by itself";
+  proto::silence_library();
+  EXPECT_EQ(printed(), "");
 }
 
 TEST(Frame, RandomBytesNeverCrash) {
