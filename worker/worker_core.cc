@@ -7,6 +7,11 @@
 #include "kvtransfer/codec.h"
 
 namespace baton::worker {
+namespace {
+
+constexpr const char* kIsHere = "the request is here already";
+
+}  // namespace
 
 WorkerCore::WorkerCore(const CoreConfig& config, CoreHost& host, Metrics& metrics)
     : config_(config),
@@ -63,26 +68,28 @@ result<engine::Request> WorkerCore::parse(RouterId router, const proto::RequestS
                                           TimePoint now) {
   if (draining_) return error(Errc::kUnavailable, "this worker is draining");
   auto request = parse_spec(spec, router, config_.requests, now);
-  // What one service has done with a key must not be undone by the other.
-  if (request && (prefill_->has(request->key) || decode_->has(request->key))) {
-    return error(Errc::kInvalidArgument, "the request is here already");
-  }
   if (request && !config_.prefix_cache) {
     request->salt += "/unshared/" + std::to_string(++unshared_);
   }
   return request;
 }
 
+// What one service has done with a key must not be undone by the other.
+bool WorkerCore::is_here(const RequestKey& key) const {
+  return prefill_->has(key) || decode_->has(key);
+}
+
+void WorkerCore::fail(RouterId router, const proto::RequestSpec& spec, const Error& why) {
+  const RequestKey key{router, RequestId(spec.request()), Generation(spec.generation())};
+  proto::Frame frame;
+  serving::fill_failed(key, why, why.code == Errc::kUnavailable, *frame.mutable_failed());
+  host_.send(router, frame);
+}
+
 void WorkerCore::submit(RouterId router, const proto::Submit& submit, TimePoint now) {
   auto request = parse(router, submit.spec(), now);
-  if (!request) {
-    const RequestKey key{router, RequestId(submit.spec().request()),
-                         Generation(submit.spec().generation())};
-    proto::Frame frame;
-    serving::fill_failed(key, request.error(), request.error().code == Errc::kUnavailable,
-                         *frame.mutable_failed());
-    return host_.send(router, frame);
-  }
+  if (request && is_here(request->key)) request = error(Errc::kInvalidArgument, kIsHere);
+  if (!request) return fail(router, submit.spec(), request.error());
   prefill::PrefillRequest prefill;
   prefill.prompt_logprobs = submit.prompt_logprobs();
   prefill.sample = request->sampling.max_tokens > 0;
@@ -90,8 +97,15 @@ void WorkerCore::submit(RouterId router, const proto::Submit& submit, TimePoint 
   prefill_->submit(std::move(prefill), WorkerId(submit.sink()), !submit.sink_waits(), now);
 }
 
+// "Not now" is answered by a reply that grants nothing: the router asks again, or another worker.
+// What can never be had here is a failure.
 void WorkerCore::reserve(RouterId router, const proto::Reserve& reserve, TimePoint now) {
   auto request = parse(router, reserve.spec(), now);
+  if (!request && request.error().code != Errc::kUnavailable) {
+    return fail(router, reserve.spec(), request.error());
+  }
+  // Not a failure: that would end the one that is here.
+  if (request && is_here(request->key)) request = error(Errc::kUnavailable, kIsHere);
   if (!request) {
     proto::Frame frame;
     auto* reply = frame.mutable_reserve_reply();

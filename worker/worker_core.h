@@ -83,6 +83,8 @@ class WorkerCore final : private kvtransfer::HandoffListener {
   void make_services();
 
   result<engine::Request> parse(RouterId router, const proto::RequestSpec& spec, TimePoint now);
+  bool is_here(const RequestKey& key) const;
+  void fail(RouterId router, const proto::RequestSpec& spec, const Error& why);
   void submit(RouterId router, const proto::Submit& submit, TimePoint now);
   void reserve(RouterId router, const proto::Reserve& reserve, TimePoint now);
   void cancel(RouterId router, const proto::Cancel& cancel, TimePoint now);

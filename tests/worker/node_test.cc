@@ -380,6 +380,31 @@ TEST_F(NodeTest, BadRequestIsRefusedByName) {
   EXPECT_NE(heard_[1].failed->message().find("vocabulary"), std::string::npos);
 }
 
+// It would be asked again and again otherwise.
+TEST_F(NodeTest, WhatCanNeverBeReservedIsRefusedForGood) {
+  Member& prefill = add(proto::ROLE_PREFILL);
+  Member& decode = add(proto::ROLE_DECODE, "auto", 2, 64u << 10);  // KV for few tokens
+  pair(decode, prefill);
+  const uint32_t most = decode.hello->total_blocks() * decode.hello->block_tokens();
+  ASSERT_LT(most, 1000u);
+  reserve(decode, prefill, spec(1, most + 1, 5));
+  reserve(decode, prefill, spec(2, most, 5));
+  reserve(decode, prefill, spec(3, 10, 5, 3));
+  for (const uint64_t r : {1, 2, 3}) {
+    ASSERT_TRUE(heard_[r].failed) << r << ": " << heard_[r].reserved->reason();
+    EXPECT_FALSE(heard_[r].failed->retryable()) << r;
+  }
+  const std::string fit = std::to_string(most);
+  EXPECT_EQ(heard_[1].failed->message(),
+            "request: " + std::to_string(most + 1) + " tokens; at most " + fit + " fit");
+  EXPECT_NE(heard_[2].failed->message().find(fit), std::string::npos);
+  EXPECT_EQ(heard_[3].failed->message(), "request: choices is not in [1, 2]");
+  reserve(decode, prefill, spec(4, 10, 5));
+  EXPECT_TRUE(heard_[4].reserved->granted());
+  cancel(decode, 4);
+  EXPECT_TRUE(run_until([&] { return nothing_held(); }));
+}
+
 TEST_F(NodeTest, DrainFinishesWhatRuns) {
   Member& w = add(proto::ROLE_MIXED);
   submit(w, spec(1, 40, 60));
