@@ -190,7 +190,10 @@ status Scheduler::cancel_choice(const RequestKey& key, uint32_t choice) {
   if (it == by_key_.end()) return error(Errc::kNotFound, "decode: no such request");
   RequestEntry& entry = requests_[it->second];
   if (!entry.running) {
-    entry.dropped_choices.push_back(choice);
+    std::vector<uint32_t>& dropped = entry.dropped_choices;
+    const engine::Sampling& sampling = entry.info.sampling;
+    const bool its_own = choice - sampling.first_choice < sampling.num_choices;  // wraps below
+    if (its_own && std::ranges::find(dropped, choice) == dropped.end()) dropped.push_back(choice);
     return {};
   }
   for (const uint32_t index : entry.sequences) {

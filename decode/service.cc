@@ -151,11 +151,17 @@ void Service::cancel(const RequestKey& key, TimePoint now) {
   host_.work_added();            // room for another
 }
 
+bool Service::Request::is_wanted(uint32_t choice) const {
+  return choice >= first_choice && choice - first_choice < last_token.size() &&
+         std::ranges::find(unwanted, choice) == unwanted.end();
+}
+
 void Service::cancel_choice(const RequestKey& key, uint32_t choice) {
   const auto found = requests_.find(key);
   if (found == requests_.end()) return;
-  if (found->second.reserved || found->second.waiting) {
-    found->second.unwanted.push_back(choice);
+  Request& request = found->second;
+  if (request.reserved || request.waiting) {
+    if (request.is_wanted(choice)) request.unwanted.push_back(choice);
   } else if (scheduler_.cancel_choice(key, choice)) {
     choice_over(key);
     host_.work_added();

@@ -56,9 +56,12 @@ class Service final : public serving::StepClient {
     uint64_t token_hash = 0;
     TimePoint deadline;
     std::vector<BlockId> lacking;       // that the hand-off writes
-    std::vector<uint32_t> unwanted;     // choices cancelled while it was reserved
+    std::vector<uint32_t> unwanted;     // choices cancelled while it was reserved, each once
     std::vector<TimePoint> last_token;  // [num_choices], for the gap between tokens
     TimePoint arrival;
+
+    // One of its choices that nobody has cancelled yet.
+    bool is_wanted(uint32_t choice) const;
   };
 
   static Request start(const engine::Request& request, WorkerId source, TimePoint now);

@@ -1,6 +1,7 @@
 #include "decode/service.h"
 
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <numeric>
 
@@ -23,6 +24,11 @@ kvtransfer::HandoffConfig handoff_config(WorkerId worker) {
   c.layout = kvcache::KvLayout::full_kv(2, 1, 16, DType::kBF16, kBlock);
   c.num_blocks = kPoolBlocks;
   return c;
+}
+
+size_t bytes_allocated() {
+  const auto info = mallinfo2();
+  return info.uordblks + info.hblkhd;
 }
 
 // A decode service, its hand-off, and a prefill worker's hand-off.
@@ -108,6 +114,23 @@ TEST_F(ServiceTest, AChoiceCancelledWhileItsKvIsAwaitedIsNotDecoded) {
   service_->joined({.key = r.key, .first_tokens = {7, 8}}, kNow);
   EXPECT_EQ(service_->snapshot().running, 1u);
   service_->cancel_choice(r.key, 0);
+  expect_nothing_held();
+}
+
+// Whatever a router repeats or makes up, there are only as many to keep as it has choices.
+TEST_F(ServiceTest, CancelsOfARouterAreKeptOnceAndOnlyOfChoicesThatThereAre) {
+  engine::Request r = request(1);
+  r.sampling.first_choice = 5;
+  r.sampling.num_choices = 3;
+  service_->reserve(r, kSource, false, kNow);
+  ASSERT_TRUE(host_.frames.at(0).reserve_reply().granted());
+  const size_t before = bytes_allocated();
+  for (uint32_t i = 0; i < 100'000; ++i) service_->cancel_choice(r.key, i % 2 == 0 ? 6 : i + 100);
+  service_->cancel_choice(r.key, 7);
+  EXPECT_LT(bytes_allocated(), before + 1000);
+  service_->joined({.key = r.key, .first_tokens = {7, 8, 9}}, kNow);
+  EXPECT_EQ(service_->snapshot().running, 1u) << "6 and 7 are cancelled";
+  service_->cancel(r.key, kNow);
   expect_nothing_held();
 }
 
