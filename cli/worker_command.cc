@@ -62,7 +62,8 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add("verify-kv", &w.verify_kv,
               "Check the digest of all KV that is read; without, a wrong byte is a wrong token");
   options.add("transport", &w.transport, "KV transport: auto, shm or tcp");
-  options.add("ucx-devices", &w.ucx_devices, "Network devices for the KV transport");
+  options.add("ucx-devices", &w.ucx_devices,
+              "Network devices for KV; auto: that of the listen address; all: every one");
   options.add("ucx-port-range", &w.ucx_port_range, "TCP ports for the KV transport, first-last");
   options.add("log-level", &s.log_level, "debug, info, warn or error");
   options.add("drain-seconds", &s.drain_seconds, "How long SIGTERM lets requests finish");

@@ -10,6 +10,7 @@
 #include "kvtransfer/loopback_transport.h"
 #include "kvtransfer/shared_segment.h"
 #include "kvtransfer/ucx_transport.h"
+#include "worker/kv_devices.h"
 #include "worker/node.h"
 
 // What a worker is made of, in the order of Node::start().
@@ -210,8 +211,7 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
     return error(Errc::kInvalidArgument,
                  "transport '" + config_.transport + "' is none of auto, shm, tcp");
   }
-  ucx.net_devices = config_.ucx_devices;
-  if (ucx.net_devices == "all" && !config_.trusted_network) ucx.net_devices = "lo";
+  BATON_TRY(ucx.net_devices, kv_devices(config_));
   ucx.tcp_port_range = config_.ucx_port_range;
   ucx.name = config_.name;
   ucx.is_read = config_.role == proto::ROLE_PREFILL;

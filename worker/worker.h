@@ -46,9 +46,9 @@ struct WorkerConfig {
   uint32_t preempt_every = 0;  // for tests
 
   // Hand-off.
-  std::string transport = "auto";  // "auto", "shm", "tcp"
-  bool verify_kv = true;           // believe KV that was read only if its digest is right
-  std::string ucx_devices = "all";
+  std::string transport = "auto";    // "auto", "shm", "tcp"
+  bool verify_kv = true;             // believe KV that was read only if its digest is right
+  std::string ucx_devices = "auto";  // kv_devices.h
   std::string ucx_port_range;
 };
 
