@@ -220,6 +220,9 @@ int run_up(const std::vector<std::string>& args) {
   if (*outcome == Options::Outcome::kDone) return 0;
   const auto keys = read_api_keys(config.api_key_file);
   if (!keys) return refuse(keys.error());
+  for (const char* name : {net::kTlsRouterName, net::kTlsWorkerName}) {
+    if (const auto usable = read_tls(config.tls, name); !usable) return refuse(usable.error());
+  }
   auto secret_file = draw_secret_file();
   if (!secret_file) return refuse(secret_file.error());
   config.secret_file = std::move(*secret_file);

@@ -46,6 +46,7 @@ void add_options(Options& options, UpConfig& c) {
   options.add("preempt-every", &c.preempt_every, "For tests: preempt a sequence every N steps");
   options.add("transport", &c.transport, "KV transport between workers: auto, shm or tcp");
   options.add("api-key-file", &c.api_key_file, "File with one accepted API key a line");
+  add_tls_options(options, c.tls);
   options.add("log-level", &c.log_level, "debug, info, warn or error");
   options.add("ask", &c.ask, "Ask this once the cluster is up, then stay up");
   options.add("once", &c.once, "Ask this, print the answer and stop");
@@ -135,6 +136,9 @@ std::vector<std::string> worker_args(const UpConfig& c, const WorkerPlace& place
                                  {"preempt-every", std::to_string(c.preempt_every)},
                                  {"transport", c.transport},
                                  {"secret-file", c.secret_file},
+                                 {"tls-cert", c.tls.cert},
+                                 {"tls-key", c.tls.key},
+                                 {"tls-ca", c.tls.ca},
                                  {"log-level", c.log_level},
                                  {"drain-seconds", std::to_string(kWorkerDrain.count())}});
   if (c.deterministic) args.push_back("--deterministic=true");
@@ -149,6 +153,9 @@ std::vector<std::string> router_args(const UpConfig& c, uint16_t port,
                                  {"listen", net::join_host_port(c.host, port)},
                                  {"api-key-file", c.api_key_file},
                                  {"secret-file", c.secret_file},
+                                 {"tls-cert", c.tls.cert},
+                                 {"tls-key", c.tls.key},
+                                 {"tls-ca", c.tls.ca},
                                  {"log-level", c.log_level},
                                  {"drain-seconds", std::to_string(kRouterDrain.count())}});
   args.push_back("--workers");

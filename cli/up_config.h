@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/tls_options.h"
 #include "common/base/clock.h"
 #include "common/base/config.h"
 #include "common/base/result.h"
@@ -40,6 +41,7 @@ struct UpConfig {
   std::string transport = "auto";
   std::string api_key_file;
   std::string secret_file;  // not an option: drawn for the children
+  TlsPaths tls;             // of all of them
   std::string log_level = "warn";
   std::string ask, once;
   uint32_t ask_tokens = 200;

@@ -6,6 +6,7 @@
 #include "cli/model_name.h"
 #include "cli/process.h"
 #include "cli/run_loop.h"
+#include "cli/tls_options.h"
 #include "common/base/clock.h"
 #include "common/base/config.h"
 #include "common/base/log.h"
@@ -19,6 +20,7 @@ struct WorkerSettings {
   worker::WorkerConfig worker;
   std::string role = "mixed";
   std::string secret_file;
+  TlsPaths tls;
   double kv_gib = 0.5;
   std::string log_level = "info";
   uint32_t drain_seconds = 30;
@@ -39,7 +41,9 @@ void add_options(Options& options, WorkerSettings& s) {
               "Allow addresses beyond loopback: only routers and workers can reach this network");
   options.add(
       "secret-file", &s.secret_file,
-      "File with the secret that routers and workers share, one a line; needed beyond loopback");
+      "File with the secret that routers and workers share, one a line; needed beyond loopback, "
+      "or certificates");
+  add_tls_options(options, s.tls);
   options.add("device", &w.device, "Where to compute: cpu or cuda");
   options.add("gpu", &w.gpu, "Which GPU, of those that CUDA shows");
   options.add("deterministic", &w.deterministic,
@@ -105,6 +109,7 @@ status check(WorkerSettings& s) {
   w.kv_bytes = static_cast<uint64_t>(s.kv_gib * (1ull << 30));
   if (w.model_name.empty()) w.model_name = model_name_of(w.model);
   BATON_TRY(w.secrets, net::read_secrets(s.secret_file));
+  BATON_TRY(w.tls, read_tls(s.tls, net::kTlsWorkerName));
   return {};
 }
 

@@ -41,7 +41,7 @@ Node::Node(boost::asio::io_context& io, const WorkerConfig& config, std::functio
       metrics_(Metrics::Labels{{"model_name", config.model_name}}),
       hub_(kvtransfer::make_loopback_hub()),
       sessions_(
-          io, {.secrets = config.secrets},
+          io, {.secrets = config.secrets, .tls = config.tls, .metrics = &metrics_},
           {.hello = [this] { return hello(); },
            .on_router =
                [this](RouterId router) {
@@ -56,7 +56,7 @@ Node::Node(boost::asio::io_context& io, const WorkerConfig& config, std::functio
                              proto::PairReply& reply) { return on_pair(request, reply); },
            .on_peer_lost = [this](WorkerId peer) { core_->remove_peer(peer, Clock::now()); }}),
       pairing_(
-          io, {.secrets = config.secrets},
+          io, {.secrets = config.secrets, .tls = config.tls},
           {.hello = [this] { return core_->hello(); },
            .on_hello =
                [this](const std::string& hello) { return core_->add_peer(hello, Clock::now()); },
@@ -80,11 +80,11 @@ status Node::start() {
                        "only routers and workers can");
     }
   }
-  if (config_.secrets.empty() && !net::is_loopback(host_of(config_.listen))) {
+  if (config_.secrets.empty() && !config_.tls && !net::is_loopback(host_of(config_.listen))) {
     return error(Errc::kInvalidArgument,
                  "will not listen on " + config_.listen +
                      " without a secret that routers and workers share: set secret_file, the same "
-                     "for all of them");
+                     "for all of them, or give each a certificate: tls_cert");
   }
   BATON_CHECK_OK(load_model());
   BATON_CHECK_OK(make_core());

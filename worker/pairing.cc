@@ -91,10 +91,18 @@ void Pairing::dial(const std::string& address) {
        .on_disconnected =
            [this, weak](const Error& why) {
              const auto p = weak.lock();
-             if (!p || p->worker == WorkerId()) return;
+             if (!p) return;
+             if (p->worker == WorkerId()) return not_connected(*p, why);
              LOG_INFO("lost peer: {}", why.message);
              handlers_.on_lost(std::exchange(p->worker, WorkerId()));
            }});
+}
+
+// As a router does: one that will not have us is told of once.
+void Pairing::not_connected(Peer& peer, const Error& why) {
+  if (why.code != Errc::kPermissionDenied || why.message == peer.refusal) return;
+  peer.refusal = why.message;
+  LOG_WARN("no connection: {}", why.message);
 }
 
 void Pairing::repair(WorkerId peer) {

@@ -37,6 +37,7 @@ class Pairing {
   struct Peer;
   void apply();
   void dial(const std::string& address);
+  static void not_connected(Peer& peer, const Error& why);
 
   boost::asio::io_context& io_;
   const net::RpcOptions rpc_;

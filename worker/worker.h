@@ -10,6 +10,7 @@
 #include "common/base/metrics.h"
 #include "common/base/result.h"
 #include "common/net/auth.h"
+#include "common/net/tls.h"
 #include "common/proto/worker.pb.h"
 
 namespace baton::worker {
@@ -25,9 +26,10 @@ struct WorkerConfig {
   // address, the one by which the router reaches it.
   std::string advertise;
   std::string metrics_listen = "127.0.0.1:0";
-  // An address beyond loopback needs both.
+  // An address beyond loopback needs trust, and one of the others.
   bool trusted_network = false;
-  net::Secrets secrets;  // that routers and peers must know
+  net::Secrets secrets;           // that routers and peers must know
+  std::shared_ptr<net::Tls> tls;  // and the certificate that they are shown; theirs are asked for
 
   // Compute.
   std::string device = "cpu";  // "cpu" or "cuda"

@@ -30,11 +30,15 @@ std::string hmac(const std::string& secret, std::string_view message) {
   return {reinterpret_cast<const char*>(out), length};
 }
 
-// Every part has a fixed size but for the label, which no other begins with.
-std::string proof(const std::string& secret, std::string_view label, std::string_view dialler,
-                  std::string_view listener, std::string_view id) {
+struct Parts {
+  std::string_view dialler, listener;  // nonces
+  std::string_view id, binding;
+};
+
+// Every part has a fixed size but for the label, which no other begins with, and the last.
+std::string proof(const std::string& secret, std::string_view label, const Parts& parts) {
   std::string message(label);
-  message.append(dialler).append(listener).append(id);
+  message.append(parts.dialler).append(parts.listener).append(parts.id).append(parts.binding);
   return hmac(secret, message);
 }
 
@@ -77,7 +81,7 @@ result<proto::AuthProof> AuthDialler::answer(const proto::AuthChallenge& challen
     return denied("its challenge is for a secret that we did not offer");
   }
   const auto made = [&](std::string_view label) {
-    return proof(*secret, label, text(nonce_), challenge.nonce(), challenge.key_id());
+    return proof(*secret, label, {text(nonce_), challenge.nonce(), challenge.key_id(), binding_});
   };
   if (!equal(challenge.proof(), made(kListener))) return denied("it does not know the secret");
   proto::AuthProof answer;
@@ -94,11 +98,12 @@ result<proto::AuthChallenge> AuthListener::challenge(const proto::AuthHello& hel
   for (const std::string& secret : secrets_) {
     const std::string id = key_id(secret);
     if (std::find(offered.begin(), offered.end(), id) == offered.end()) continue;
-    expected_ = proof(secret, kDialler, hello.nonce(), text(nonce_), id);
+    const Parts parts{hello.nonce(), text(nonce_), id, binding_};
+    expected_ = proof(secret, kDialler, parts);
     proto::AuthChallenge challenge;
     challenge.set_nonce(std::string(text(nonce_)));
     challenge.set_key_id(id);
-    challenge.set_proof(proof(secret, kListener, hello.nonce(), text(nonce_), id));
+    challenge.set_proof(proof(secret, kListener, parts));
     return challenge;
   }
   return denied("its secret is not ours");

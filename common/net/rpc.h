@@ -9,10 +9,15 @@
 #include "common/base/clock.h"
 #include "common/base/result.h"
 #include "common/net/auth.h"
+#include "common/net/tls.h"
 #include "common/proto/worker.pb.h"
 
 namespace boost::asio {
 class io_context;
+}
+
+namespace baton {
+class Metrics;
 }
 
 // Framed Protobuf messages over TCP. Everything here runs on the thread of one io_context, and all
@@ -23,10 +28,15 @@ struct RpcOptions {
   // What both ends prove to know before a connection is handed over (auth.h); none: nothing is
   // proven, and an end that has some is not talked to.
   Secrets secrets;
+  // This side's certificate: then both ends show one before anything else, and an end that speaks
+  // no TLS is not talked to. None: nothing is encrypted.
+  std::shared_ptr<Tls> tls;
+  // Where a listener counts whom it refuses, as baton_rpc_refused_total; outlives the connections.
+  Metrics* metrics = nullptr;
   size_t max_queued_bytes = 64u << 20;  // unsent; a peer that reads too slowly is cut off
   Duration ping_every = milliseconds(500);
-  Duration silent_after = seconds(3);  // nothing heard for so long: the peer is dead
-  Duration connect_timeout = seconds(2);
+  Duration silent_after = seconds(3);     // nothing heard for so long: the peer is dead
+  Duration connect_timeout = seconds(2);  // the same again for TLS and the proof together
   Duration reconnect_min = milliseconds(50);
   Duration reconnect_max = seconds(1);
 };
@@ -57,7 +67,8 @@ class RpcServer {
   virtual uint16_t port() const = 0;
 };
 // `address`: "host:port", port 0 picks one. At most `max_connections` at once; then the oldest that
-// has not proven the secret makes room for a new one.
+// has not proven itself, by certificate and secret, makes room for a new one. Who is refused before
+// that is counted by reason, and a warning names the last of them, once a second at most.
 result<std::unique_ptr<RpcServer>> listen_rpc(boost::asio::io_context& io, std::string_view address,
                                               RpcOptions options, RpcServer::OnAccept on_accept,
                                               size_t max_connections = 1024);

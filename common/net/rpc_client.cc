@@ -90,7 +90,7 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
     timer_.cancel();
     connection_ = std::make_shared<TcpConnection>(std::move(socket_), address_, options_);
     std::weak_ptr<Dialer> weak = weak_from_this();
-    proven_ = options_.secrets.empty();
+    proven_ = options_.secrets.empty() && !options_.tls;
     if (!proven_) {
       connection_->prove(true, [weak] {
         const auto self = weak.lock();

@@ -1,7 +1,5 @@
 #include <algorithm>
 #include <boost/asio/post.hpp>
-#include <boost/asio/read.hpp>
-#include <boost/asio/write.hpp>
 #include <utility>
 
 #include "common/net/tcp_connection.h"
@@ -19,17 +17,17 @@ constexpr size_t kKeptBytes = size_t{1} << 20;   // of the buffer, between small
 }  // namespace
 
 TcpConnection::TcpConnection(tcp::socket socket, std::string peer, RpcOptions options)
-    : socket_(std::move(socket)),
-      timer_(socket_.get_executor()),
+    : wire_(std::move(socket)),
+      timer_(wire_.socket().get_executor()),
       peer_(std::move(peer)),
       options_(options) {
   error_code ignored;  // a socket without it is slower, not wrong
-  socket_.set_option(tcp::no_delay(true), ignored);
+  wire_.socket().set_option(tcp::no_delay(true), ignored);
 }
 
 void TcpConnection::set_handlers(Handlers handlers) {
   handlers_ = std::make_shared<const Handlers>(std::move(handlers));
-  if (started_ || state_ == State::kClosed) return;
+  if (started_ || auth_ || state_ == State::kClosed) return;
   start();
   start_pings();
 }
@@ -48,21 +46,27 @@ void TcpConnection::start_pings() {
 }
 
 void TcpConnection::read_header() {
-  boost::asio::async_read(
-      socket_, boost::asio::buffer(header_), [self = shared_from_this()](error_code ec, size_t) {
-        if (ec) {
-          return self->fail(error(Errc::kUnavailable, self->peer_ + ": " + ec.message()));
-        }
-        const auto length =
-            parse_frame_header(self->header_, self->greeted_ ? kMaxFrameBytes : kMaxHelloBytes);
-        if (!length)
-          return self->fail(
-              error(length.error().code, self->peer_ + " sent a " + length.error().message));
-        // A big buffer is given back.
-        if (self->body_.capacity() > kKeptBytes && *length < kStepBytes) self->body_ = {};
-        self->body_.clear();
-        self->read_body(*length);
-      });
+  wire_.async_read(boost::asio::buffer(header_),
+                   [self = shared_from_this()](error_code ec, size_t) {
+                     if (ec) return self->fail(self->with_peer(self->wire_.why(ec)));
+                     self->take_header();
+                   });
+}
+
+void TcpConnection::take_header() {
+  if (!greeted_ && !wire_.is_secure() && begins_tls(header_.data())) {
+    return refuse(error(Errc::kPermissionDenied, "it speaks TLS, and no certificate is set here"),
+                  Refusal::kTls);
+  }
+  const auto length = parse_frame_header(header_, greeted_ ? kMaxFrameBytes : kMaxHelloBytes);
+  if (!length) {
+    return fail(error(length.error().code, peer_ + " sent a " + length.error().message),
+                Refusal::kMalformed);
+  }
+  // A big buffer is given back.
+  if (body_.capacity() > kKeptBytes && *length < kStepBytes) body_ = {};
+  body_.clear();
+  read_body(*length);
 }
 
 // The buffer follows the bytes that really came, whatever the header announces.
@@ -70,20 +74,18 @@ void TcpConnection::read_body(uint32_t length) {
   const size_t have = body_.size();
   const size_t room = std::max({2 * have, kStepBytes, body_.capacity()});
   body_.resize(std::min<size_t>(length, room));
-  boost::asio::async_read(
-      socket_, boost::asio::buffer(body_) + have,
-      [self = shared_from_this(), length](error_code ec, size_t) {
-        if (ec) {
-          return self->fail(error(Errc::kUnavailable, self->peer_ + ": " + ec.message()));
-        }
-        self->body_.size() < length ? self->read_body(length) : self->take_body();
-      });
+  wire_.async_read(boost::asio::buffer(body_) + have,
+                   [self = shared_from_this(), length](error_code ec, size_t) {
+                     if (ec) return self->fail(self->with_peer(self->wire_.why(ec)));
+                     self->body_.size() < length ? self->read_body(length) : self->take_body();
+                   });
 }
 
 void TcpConnection::take_body() {
   auto frame = parse_frame_body(body_);
   if (!frame) {
-    return fail(error(frame.error().code, peer_ + " sent a " + frame.error().message));
+    return fail(error(frame.error().code, peer_ + " sent a " + frame.error().message),
+                Refusal::kMalformed);
   }
   take_frame(std::move(*frame));
   if (state_ != State::kClosed) read_header();
@@ -96,12 +98,15 @@ void TcpConnection::take_frame(proto::Frame&& frame) {
     return fail(error(Errc::kPermissionDenied, peer_ + " refuses us: " + reason));
   }
   if (auth_) {
-    if (const status step = step_auth(frame); !step) refuse(step.error());
+    if (const status step = step_auth(frame); !step) {
+      refuse(step.error(), frame.has_auth_hello() || frame.has_auth_proof() ? Refusal::kWrongSecret
+                                                                            : Refusal::kNoSecret);
+    }
     return;
   }
   last_heard_ = Clock::now();
   if (!greeted_ && frame.has_auth_hello()) {
-    return refuse(error(Errc::kPermissionDenied, "no secret is set here"));
+    return refuse(error(Errc::kPermissionDenied, "no secret is set here"), Refusal::kNoSecret);
   }
   if (frame.has_ping()) {
     proto::Frame reply;
@@ -116,21 +121,41 @@ void TcpConnection::take_frame(proto::Frame&& frame) {
 }
 
 void TcpConnection::prove(bool dialled, std::function<void()> proven) {
-  auto nonce = random_nonce();
-  if (!nonce) return fail(nonce.error());
   auth_ = std::make_unique<Auth>();
   auth_->proven = std::move(proven);
   timer_.expires_after(options_.connect_timeout);
   timer_.async_wait([self = shared_from_this()](error_code ec) {
     if (ec || !self->auth_) return;
-    self->fail(error(Errc::kDeadlineExceeded, self->peer_ + ": did not prove the secret in time"));
+    self->fail(error(Errc::kDeadlineExceeded, self->peer_ + ": did not prove itself in time"),
+               Refusal::kTimeout);
   });
+  options_.tls ? shake_hands(dialled) : prove_secret(dialled);
+}
+
+void TcpConnection::shake_hands(bool dialled) {
+  wire_.shake_hands(*options_.tls, dialled, [self = shared_from_this(), dialled](const status& ok) {
+    if (self->state_ != State::kOpen) return;
+    if (ok) return self->prove_secret(dialled);
+    if (!self->wire_.peer_knows_no_tls()) {  // it has an alert that says why
+      return self->fail(self->with_peer(ok.error()), Refusal::kTls);
+    }
+    self->wire_.speak_plainly();
+    self->refuse(ok.error(), Refusal::kTls);
+  });
+}
+
+void TcpConnection::prove_secret(bool dialled) {
+  if (options_.secrets.empty()) return end_auth();
+  auto nonce = random_nonce();
+  if (!nonce) return fail(nonce.error());
+  auto binding = wire_.channel_binding();
+  if (!binding) return fail(binding.error());
   start();
   if (!dialled) {
-    auth_->listener.emplace(options_.secrets, *nonce);
+    auth_->listener.emplace(options_.secrets, *nonce, std::move(*binding));
     return;
   }
-  auth_->dialler.emplace(options_.secrets, *nonce);
+  auth_->dialler.emplace(options_.secrets, *nonce, std::move(*binding));
   proto::Frame frame;
   *frame.mutable_auth_hello() = auth_->dialler->hello();
   (void)send(frame);  // a failure closes us, and that is told
@@ -159,14 +184,16 @@ status TcpConnection::step_auth(const proto::Frame& frame) {
 void TcpConnection::end_auth() {
   const std::unique_ptr<Auth> auth = std::move(auth_);
   last_heard_ = Clock::now();
+  if (!started_) start();
   start_pings();
   auth->proven();
 }
 
 // Tells the other side why, and ends.
-void TcpConnection::refuse(const Error& why) {
+void TcpConnection::refuse(const Error& why, Refusal refusal) {
   if (state_ != State::kOpen) return;
   auth_.reset();
+  refusal_ = refusal;
   proto::Frame frame;
   frame.mutable_auth_refused()->set_reason(why.message);
   (void)send(frame);
@@ -191,17 +218,15 @@ status TcpConnection::send(const proto::Frame& frame) {
 void TcpConnection::write_pending() {
   std::swap(in_flight_, pending_);
   pending_.clear();
-  boost::asio::async_write(
-      socket_, boost::asio::buffer(in_flight_), [self = shared_from_this()](error_code ec, size_t) {
-        self->in_flight_.clear();
-        if (ec) {
-          return self->fail(error(Errc::kUnavailable, self->peer_ + ": " + ec.message()));
-        }
-        if (!self->pending_.empty()) return self->write_pending();
-        if (self->state_ == State::kDraining) {
-          self->fail(error(Errc::kCancelled, self->peer_ + ": closed by us"));
-        }
-      });
+  wire_.async_write(boost::asio::buffer(in_flight_),
+                    [self = shared_from_this()](error_code ec, size_t) {
+                      self->in_flight_.clear();
+                      if (ec) return self->fail(self->with_peer(self->wire_.why(ec)));
+                      if (!self->pending_.empty()) return self->write_pending();
+                      if (self->state_ == State::kDraining) {
+                        self->fail(error(Errc::kCancelled, self->peer_ + ": closed by us"));
+                      }
+                    });
 }
 
 void TcpConnection::on_timer() {
@@ -228,19 +253,36 @@ void TcpConnection::close() {
   });
 }
 
+void TcpConnection::give_way() {
+  fail(error(Errc::kResourceExhausted, peer_ + ": made room for another, too many are connected"),
+       Refusal::kTooMany);
+}
+
+Error TcpConnection::with_peer(const Error& why) const {
+  return error(why.code, peer_ + ": " + why.message);
+}
+
+// Who has proven itself, or need not, is not refused any more.
+void TcpConnection::fail(Error why, Refusal refusal) {
+  if (auth_ && !refusal_) refusal_ = refusal;
+  fail(std::move(why));
+}
+
 void TcpConnection::fail(Error why) {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
   timer_.cancel();
+  if (auth_ && !refusal_) refusal_ = Refusal::kGone;
   auth_.reset();
   if (refused_) why = *refused_;
-  error_code ignored;  // the socket is given up either way
-  socket_.shutdown(tcp::socket::shutdown_both, ignored);
-  socket_.close(ignored);
-  boost::asio::post(socket_.get_executor(), [self = shared_from_this(), why = std::move(why)] {
-    const auto handlers = std::exchange(self->handlers_, nullptr);
-    if (handlers && handlers->on_close) handlers->on_close(why);
-  });
+  wire_.close();
+  boost::asio::post(wire_.socket().get_executor(),
+                    [self = shared_from_this(), why = std::move(why)] {
+                      const auto told = std::exchange(self->told_, nullptr);
+                      if (told && self->refusal_) told(*self->refusal_, why);
+                      const auto handlers = std::exchange(self->handlers_, nullptr);
+                      if (handlers && handlers->on_close) handlers->on_close(why);
+                    });
 }
 
 }  // namespace baton::net

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/base/log.h"
+#include "common/base/metrics.h"
 #include "common/net/tcp_connection.h"
 
 namespace baton::net {
@@ -23,7 +24,14 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
         retry_(io),
         options_(options),
         on_accept_(std::move(on_accept)),
-        max_connections_(max_connections) {}
+        max_connections_(max_connections) {
+    if (options_.metrics == nullptr) return;
+    for (size_t i = 0; i < kRefusalNames.size(); ++i) {
+      counters_[i] = &options_.metrics->counter(
+          "baton_rpc_refused_total", "Connections refused before they had proven who they are.",
+          {{"reason", kRefusalNames[i]}});
+    }
+  }
 
   status open(const tcp::endpoint& endpoint) {
     error_code ec;
@@ -58,22 +66,23 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
     const auto remote = socket.remote_endpoint(ec);
     if (ec) return;  // gone already
     if (open_.size() >= max_connections_ && !make_room()) {
-      LOG_WARN("connection from {} refused: {} are open", text(remote), open_.size());
-      return;
+      return refused(Refusal::kTooMany,
+                     error(Errc::kResourceExhausted, text(remote) + ": too many are connected, " +
+                                                         std::to_string(open_.size())));
     }
     auto connection = std::make_shared<TcpConnection>(std::move(socket), text(remote), options_);
     open_.push_back(connection);
-    if (options_.secrets.empty()) return on_accept_(std::move(connection));
-    // Held by its own reads until it is proven, or ends.
     std::weak_ptr<Acceptor> weak = weak_from_this();
+    connection->on_refused([weak](Refusal refusal, const Error& why) {
+      if (const auto self = weak.lock()) self->refused(refusal, why);
+    });
+    if (options_.secrets.empty() && !options_.tls) return on_accept_(std::move(connection));
+    // Held by its own reads until it is proven, or ends.
     connection->prove(false, [weak, held = std::weak_ptr(connection)] {
       const auto self = weak.lock();
       auto guest = held.lock();
       if (self && !self->stopped_ && guest) self->on_accept_(std::move(guest));
     });
-    connection->set_handlers({.on_frame = nullptr, .on_close = [weak](const Error& why) {
-                                if (const auto self = weak.lock()) self->complain(why);
-                              }});
   }
 
   // Strangers must not keep out those who know the secret: the first that has not proven it goes.
@@ -83,18 +92,19 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
       return connection && connection->proving();
     });
     if (stranger == open_.end()) return false;
-    stranger->lock()->close();
+    stranger->lock()->give_way();
     open_.erase(stranger);
     return true;
   }
 
-  // At most once a second: whoever knocks does not fill the log.
-  void complain(const Error& why) {
-    ++unproven_;
+  // Told at most once a second: whoever knocks does not fill the log.
+  void refused(Refusal refusal, const Error& why) {
+    if (stopped_) return;  // the metrics may be gone
+    if (auto* counter = counters_[static_cast<size_t>(refusal)]) counter->Increment();
+    ++untold_;
     if (Clock::now() < next_complaint_) return;
     next_complaint_ = Clock::now() + seconds(1);
-    LOG_WARN("{} of those who connected did not prove the secret, the last: {}", unproven_,
-             why.message);
+    LOG_WARN("{} connections were refused, the last: {}", std::exchange(untold_, 0), why.message);
   }
 
   // Out of descriptors, most likely: wait instead of spinning.
@@ -112,7 +122,8 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
   const RpcServer::OnAccept on_accept_;
   const size_t max_connections_;
   std::vector<std::weak_ptr<TcpConnection>> open_;
-  uint64_t unproven_ = 0;
+  std::array<prometheus::Counter*, kRefusalNames.size()> counters_{};  // by Refusal
+  uint64_t untold_ = 0;
   TimePoint next_complaint_{};
   bool stopped_ = false;
 };

@@ -67,12 +67,19 @@ void WorkerLink::refuse(const Error& why) {
   client_->reset(why.message);
 }
 
+// One that is not up yet is no news; one that will not have us, or shows no proof, is, once.
+void WorkerLink::not_connected(const Error& why) {
+  if (why.code == Errc::kPermissionDenied && why.message != last_trouble_) {
+    LOG_WARN("no connection: {}", why.message);
+    last_trouble_ = why.message;
+  } else {
+    LOG_DEBUG("worker {} is not there: {}", address(), why.message);
+  }
+}
+
 void WorkerLink::on_disconnected(const Error& why) {
   if (state_ == State::kConnected) state_ = State::kConnecting;
-  if (!worker_) {
-    LOG_DEBUG("worker {} is not there: {}", address(), why.message);
-    return;
-  }
+  if (!worker_) return not_connected(why);
   LOG_WARN("worker {} '{}' is lost: {}", address(), name_, why.message);
   const WorkerId lost = *std::exchange(worker_, std::nullopt);
   handlers_.on_lost(lost);

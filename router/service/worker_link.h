@@ -38,6 +38,7 @@ class WorkerLink {
   void on_frame(proto::Frame&& frame);
   void on_hello(const proto::WorkerHello& hello);
   void on_disconnected(const Error& why);
+  void not_connected(const Error& why);
   void refuse(const Error& why);
 
   RouterId router_;

@@ -87,6 +87,18 @@ TEST_F(UpConfigTest, TheRouterEndsBeforeItWouldBeKilled) {
   EXPECT_LT(kWorkerDrain, kWorkerGrace);
 }
 
+TEST_F(UpConfigTest, EveryChildHasTheSecretAndTheCertificate) {
+  UpConfig c;
+  ASSERT_TRUE(parse_up({"--model", "m", "--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a"}, c));
+  c.secret_file = "s";
+  for (const auto& child : {router_args(c, 8000, {}), worker_args(c, {})}) {
+    EXPECT_EQ(value_of(child, "--secret-file"), "s");
+    EXPECT_EQ(value_of(child, "--tls-cert"), "c");
+    EXPECT_EQ(value_of(child, "--tls-key"), "k");
+    EXPECT_EQ(value_of(child, "--tls-ca"), "a");
+  }
+}
+
 TEST_F(UpConfigTest, TheRouterListensOnIpv6InBrackets) {
   for (const char* host : {"::1", "[::1]"}) {
     UpConfig c;

@@ -42,6 +42,25 @@ TEST(Auth, SecretsMayChangeOneSideAtATime) {
   EXPECT_FALSE(meet({kOther, kSecret}, {kThird}));
 }
 
+// Both ends of one connection have its binding; whoever passes a proof on has another.
+TEST(Auth, AProofIsForOneConnection) {
+  const std::string here(32, 'h'), there(32, 't');
+  for (const auto& [near, far] : {std::pair(here, here), {here, there}, {here, ""}, {"", here}}) {
+    const AuthDialler dialler({kSecret}, nonce(1), near);
+    AuthListener listener({kSecret}, nonce(2), far);
+    const auto challenge = listener.challenge(dialler.hello());
+    ASSERT_TRUE(challenge);
+    const auto proof = dialler.answer(*challenge);
+    EXPECT_EQ(proof.has_value(), near == far);
+    // The other direction by itself, too: one that believes every challenge.
+    const auto bold = AuthDialler({kSecret}, nonce(1), far).answer(*challenge);
+    ASSERT_TRUE(bold);
+    AuthListener again({kSecret}, nonce(2), near);
+    ASSERT_TRUE(again.challenge(dialler.hello()));
+    EXPECT_EQ(again.check(*bold).has_value(), near == far);
+  }
+}
+
 // Somebody who has heard the ids but does not know the secret.
 TEST(Auth, AnIdIsNoProof) {
   AuthListener listener({kSecret}, nonce(2));
