@@ -14,6 +14,14 @@ constexpr size_t kStepBytes = size_t{64} << 10;  // read without knowing that th
 constexpr size_t kMaxReasonBytes = 200;          // of a refusal, in messages
 constexpr size_t kKeptBytes = size_t{1} << 20;   // of the buffer, between small frames
 
+// A stranger's words, for the log: it must not write lines of its own there.
+std::string one_line(const std::string& text) {
+  std::string line = text.substr(0, kMaxReasonBytes);
+  std::ranges::replace_if(
+      line, [](unsigned char c) { return c < ' ' || c > '~'; }, '?');
+  return line;
+}
+
 }  // namespace
 
 TcpConnection::TcpConnection(tcp::socket socket, std::string peer, RpcOptions options)
@@ -94,8 +102,8 @@ void TcpConnection::take_body() {
 void TcpConnection::take_frame(proto::Frame&& frame) {
   if (refused_) return;
   if (!greeted_ && frame.has_auth_refused()) {  // proven or not
-    const std::string reason = frame.auth_refused().reason().substr(0, kMaxReasonBytes);
-    return fail(error(Errc::kPermissionDenied, peer_ + " refuses us: " + reason));
+    return fail(error(Errc::kPermissionDenied,
+                      peer_ + " refuses us: " + one_line(frame.auth_refused().reason())));
   }
   if (auth_) {
     if (const status step = step_auth(frame); !step) {

@@ -132,6 +132,26 @@ TEST_F(RpcSecretTest, DiallerTellsAStrangerNothing) {
   EXPECT_EQ(heard.find(kSecret), std::string::npos);
 }
 
+// It could forge lines of our log otherwise.
+TEST_F(RpcSecretTest, AStrangersReasonIsOneLine) {
+  tcp::acceptor stranger(io_, {boost::asio::ip::make_address("127.0.0.1"), 0});
+  const std::string at = "127.0.0.1:" + std::to_string(stranger.local_endpoint().port());
+  auto client = dial(at, with({kSecret}));
+  tcp::socket taken(io_);
+  std::string out;
+  proto::Frame refused;
+  refused.mutable_auth_refused()->set_reason("no\n2026 info \x1b[2Jall is well \u2028" +
+                                             std::string(1000, 'x'));
+  ASSERT_TRUE(append_frame(refused, out));
+  stranger.async_accept(taken, [&](boost::system::error_code) {
+    boost::asio::async_write(taken, boost::asio::buffer(out), [](auto, size_t) {});
+  });
+  ASSERT_TRUE(run_until([&] { return !disconnects_.empty(); }));
+  const std::string& said = disconnects_[0].message;
+  EXPECT_EQ(said.find(at + " refuses us: no?2026 info ?[2Jall is well ???xxx"), 0u) << said;
+  EXPECT_LT(said.size(), 300u);
+}
+
 TEST_F(RpcSecretTest, SilentStrangerIsCutOff) {
   listen(with({kSecret}));
   const auto begin = Clock::now();

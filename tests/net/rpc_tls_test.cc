@@ -31,7 +31,7 @@ class RpcTlsTest : public RpcTest {
     if (tls) o.tls = *tls;
     o.secrets = std::move(secrets);
     o.metrics = &metrics_;
-    o.connect_timeout = milliseconds(500);
+    o.connect_timeout = seconds(1);
     return o;
   }
   double refused(const std::string& reason) const {
@@ -77,7 +77,7 @@ TEST_F(RpcTlsTest, BothHaveCertificates) {
     large.mutable_pair_request()->set_hello(std::string(10u << 20, 'x'));
     ASSERT_TRUE(client->send(large));
     EXPECT_TRUE(run_until([&] { return got_.size() == 101 && client_got_.size() == 100; }));
-    let_pass(milliseconds(700));  // pings keep it: the time to prove is over
+    let_pass(milliseconds(1200));  // pings keep it: the time to prove is over
     EXPECT_TRUE(closed_.empty());
     EXPECT_TRUE(disconnects_.empty()) << disconnects_[0].message;
     client.reset();
