@@ -6,6 +6,7 @@ import struct
 import subprocess
 
 import api
+import certificates
 import harness
 import networks
 import pytest
@@ -89,20 +90,20 @@ def test_kv_listens_on(two_networks, tiny, tmp_path, secret, devices, transport,
         cluster.stop()
 
 
-def test_any_address_is_the_default_routes(two_networks, tiny, tmp_path, secret):
-    process = harness.Process(
-        "prefill",
-        "worker",
-        {
-            "role": "prefill",
-            "model": tiny,
-            "listen": "0.0.0.0:0",
-            "kv_gib": 0.05,
-            "trusted_network": True,
-            "secret_file": secret,
-        },
-        tmp_path,
-    )
+@pytest.mark.parametrize("proof", ["secret", "certificate"])
+def test_any_address_is_the_default_routes(two_networks, tiny, tmp_path, secret, proof):
+    options = {
+        "role": "prefill",
+        "model": tiny,
+        "listen": "0.0.0.0:0",
+        "kv_gib": 0.05,
+        "trusted_network": True,
+    }
+    if proof == "secret":
+        options["secret_file"] = secret
+    else:
+        options |= certificates.Authority(tmp_path, "ours").issue("worker")
+    process = harness.Process("prefill", "worker", options, tmp_path)
     process.wait_ready()
     assert "KV over the network: on baton2\n" in process.log.read_text()
     assert listening_at(process.pid) == {"0.0.0.0", OTHER, "127.0.0.1"}  # RPC, KV, metrics
