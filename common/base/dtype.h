@@ -50,6 +50,25 @@ inline float bf16_to_f32(uint16_t h) {
   std::memcpy(&f, &u, 4);
   return f;
 }
+// IEEE half, rounded to nearest even; beyond its largest number, 65504, that number with the sign,
+// of infinity, too. NaN stays NaN.
+inline uint16_t f32_to_f16(float f) {
+  uint32_t u;
+  std::memcpy(&u, &f, 4);
+  const auto sign = static_cast<uint16_t>(u >> 16 & 0x8000u);
+  u &= 0x7fffffffu;
+  if (u > 0x7f800000u) return sign | 0x7e00u;
+  if (u >= 0x477ff000u) return sign | 0x7bffu;  // 65520 would be rounded beyond
+  if (u >= 0x38800000u) {                       // a normal number, from 2^-14 on
+    u += 0xfffu + (u >> 13 & 1u);
+    return static_cast<uint16_t>(sign | (u - 0x38000000u) >> 13);
+  }
+  // A subnormal: its 10 bits are the lowest of a sum with 2^-1, whose last place is 2^-24.
+  std::memcpy(&f, &u, 4);
+  f += 0.5f;
+  std::memcpy(&u, &f, 4);
+  return static_cast<uint16_t>(sign | (u - 0x3f000000u));
+}
 // IEEE half to float, exactly, subnormals included.
 inline float f16_to_f32(uint16_t h) {
   const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;

@@ -44,6 +44,28 @@ TEST(Log, KnowsFourLevels) {
   }
 }
 
+TEST(DType, F16RoundsToNearestEvenAndEndsAtItsLargestNumber) {
+  EXPECT_EQ(f32_to_f16(1.0f), 0x3c00);
+  EXPECT_EQ(f32_to_f16(1.0f + 1.0f / 2048), 0x3c00);   // tie to even
+  EXPECT_EQ(f32_to_f16(1.0f + 3.0f / 2048), 0x3c02);   // tie to even, upwards
+  EXPECT_EQ(f32_to_f16(1.0f + 1.01f / 2048), 0x3c01);  // above the tie
+  EXPECT_EQ(f32_to_f16(65519.0f), 0x7bff);
+  EXPECT_EQ(f32_to_f16(65520.0f), 0x7bff);
+  EXPECT_EQ(f32_to_f16(-1e30f), 0xfbff);
+  EXPECT_EQ(f32_to_f16(std::numeric_limits<float>::infinity()), 0x7bff);
+  EXPECT_TRUE(std::isnan(f16_to_f32(f32_to_f16(std::numeric_limits<float>::quiet_NaN()))));
+  EXPECT_EQ(f32_to_f16(std::ldexp(1.0f, -24)), 0x0001);  // the smallest
+  EXPECT_EQ(f32_to_f16(std::ldexp(1.0f, -25)), 0x0000);  // tie to even
+  EXPECT_EQ(f32_to_f16(-std::ldexp(1.5f, -25)), 0x8001);
+  EXPECT_EQ(f32_to_f16(std::ldexp(2047.5f, -25)), 0x0400);  // up to the smallest normal number
+  for (uint32_t h = 0; h < 0x10000; ++h) {
+    const float f = f16_to_f32(static_cast<uint16_t>(h));
+    if (std::isfinite(f)) {
+      EXPECT_EQ(f32_to_f16(f), h);
+    }
+  }
+}
+
 TEST(DType, Bf16RoundsToNearestEven) {
   EXPECT_EQ(f32_to_bf16(1.0f), 0x3f80);
   EXPECT_EQ(f32_to_bf16(1.0f + 1.0f / 256), 0x3f80);   // tie to even
