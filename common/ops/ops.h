@@ -205,13 +205,14 @@ struct Ops {
   std::string backend;  // "cpu", "cuda"
   std::string
       numerics;  // fingerprint of the kernels' arithmetic: workers of one value agree bit for bit
-  DType activation = DType::kF32;
+  DType activation = DType::kF32;  // kF16: so are weights and caches, and nothing is bf16
   // What matmul by bf16 weights also takes, and rms_norm, attention and silu_mul also write,
   // rounded to nearest even: the same bits come out, for fewer bytes.
   DType bf16_input = activation;
 
-  // Packs row blocks, one under the other, into one matrix: [sum n_i, k]. Sources are f32 or bf16,
-  // host memory, freed by the caller afterwards. `store`: the element type kept (f32 or bf16).
+  // Packs row blocks, one under the other, into one matrix: [sum n_i, k]. Sources are f32 or the
+  // half that is computed in, host memory, freed by the caller afterwards. `store`: the element
+  // type kept (either).
   result<std::unique_ptr<PackedMatrix>> (*pack)(device::Device&, std::span<const Tensor> parts,
                                                 DType store) = nullptr;
   // Room for a matrix [n, k] of `store` elements, for a loader that copies rows to the device as
@@ -223,8 +224,8 @@ struct Ops {
                  const Tensor& out, bool accumulate) = nullptr;
   // ids[i] = drawn[-1 - ids[i]] where it is below 0: a token that the host has not seen yet.
   void (*resolve_drawn)(Stream&, std::span<TokenId> ids, const TokenId* drawn) = nullptr;
-  // out[i] = table row ids[i]; table is [vocab, hidden], f32 or bf16. ids are checked by the
-  // caller.
+  // out[i] = table row ids[i]; table is [vocab, hidden], f32 or a half. ids are checked by
+  // the caller.
   void (*embed)(Stream&, std::span<const TokenId> ids, const Tensor& table,
                 const Tensor& out) = nullptr;
   // As embed, from a packed matrix (tied embeddings keep one copy).

@@ -39,7 +39,7 @@ struct Options {
   uint32_t max_rows = 1024;
   uint32_t block_tokens = 16;
   unsigned threads = 2;
-  std::string dtype = "bf16";  // of weights and cache; the GPU has no other
+  std::string dtype = "bf16";  // of weights and cache: bf16, f16 on a GPU, f32 on the CPU
 };
 
 struct Prompt {
@@ -74,9 +74,12 @@ std::vector<Prompt> read_prompts(const std::string& path) {
 class Generator final : private StepObserver {
  public:
   explicit Generator(const Options& o) : options_(o), prompts_(read_prompts(o.prompt_ids)) {
+    const DType dtype = o.dtype == "f32"   ? DType::kF32
+                        : o.dtype == "f16" ? DType::kF16
+                                           : DType::kBF16;
     if (o.device == "cuda") {
       device_ = device::make_cuda_device(0).value();
-      ops_ = ops::cuda_ops({.deterministic = o.deterministic}).value();
+      ops_ = ops::cuda_ops({.half = dtype, .deterministic = o.deterministic}).value();
     } else {
       device_ = device::make_cpu_device(o.threads);
       ops_ = ops::cpu_ops();
@@ -84,7 +87,6 @@ class Generator final : private StepObserver {
     const formats::ModelFiles files = formats::ModelFiles::open(o.model).value();
     const auto count = static_cast<uint32_t>(prompts_.size());
     const uint32_t rows = std::max(o.max_rows, count);
-    const DType dtype = o.dtype == "f32" ? DType::kF32 : DType::kBF16;
     model_ = model::Model::load(files, *device_, ops_,
                                 {.weights = dtype,
                                  .cache = dtype,
@@ -320,7 +322,8 @@ int main(int argc, char** argv) {
   app.add_option("--max-rows", o.max_rows, "rows of a step")->check(CLI::PositiveNumber);
   app.add_option("--block-tokens", o.block_tokens, "tokens of a block of the cache");
   app.add_option("--threads", o.threads, "threads of the CPU");
-  app.add_option("--dtype", o.dtype, "of weights and cache")->check(CLI::IsMember({"bf16", "f32"}));
+  app.add_option("--dtype", o.dtype, "of weights and cache")
+      ->check(CLI::IsMember({"bf16", "f16", "f32"}));
   app.add_option("--json", o.json, "file to write");
   app.add_flag("--deterministic", o.deterministic, "the same bits in any batch");
   app.add_flag("--logits", o.logits, "the two likeliest at each place, and how far apart");

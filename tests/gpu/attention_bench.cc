@@ -22,12 +22,12 @@ Measured measure(Lab& lab, const BenchCache& cache, const BenchSequences& sequen
   const device::Buffer out = lab.memory(static_cast<size_t>(rows * width) * 2);
   const auto time = [&](const ops::Ops& ops) {
     const Enqueue enqueue = [&](uint32_t i) {
-      ops.attention(*lab.stream, {.q = Tensor::matrix(q.data(), DType::kBF16, rows, width),
+      ops.attention(*lab.stream, {.q = Tensor::matrix(q.data(), lab.half, rows, width),
                                   .kv = cache.layer(i),
                                   .num_heads = c.num_heads,
                                   .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
                                   .sequences = sequences.get(),
-                                  .out = Tensor::matrix(out.data(), DType::kBF16, rows, width)});
+                                  .out = Tensor::matrix(out.data(), lab.half, rows, width)});
     };
     const bool decode = sequences.host().size() == rows;
     return decode ? time_recorded(*lab.stream, lab.repeats, enqueue)
@@ -37,7 +37,7 @@ Measured measure(Lab& lab, const BenchCache& cache, const BenchSequences& sequen
 }
 
 double kv_bytes_a_token(const formats::ModelConfig& c) {
-  return 2.0 * c.num_kv_heads * c.head_dim * 2;  // K and V of one layer, bf16
+  return 2.0 * c.num_kv_heads * c.head_dim * 2;  // K and V of one layer, halves
 }
 
 }  // namespace

@@ -58,9 +58,10 @@ size_t RawBlas::prepare(const RawProduct& p) {
                                     static_cast<uint64_t>(cols), rows),
          "cublasLtMatrixLayoutCreate");
   };
-  layout(&plan_->w, CUDA_R_16BF, p.k, p.n);
-  layout(&plan_->x, CUDA_R_16BF, p.k, p.m);
-  layout(&plan_->out, p.out_f32 ? CUDA_R_32F : CUDA_R_16BF, p.n, p.m);
+  const cudaDataType half = p.half == DType::kF16 ? CUDA_R_16F : CUDA_R_16BF;
+  layout(&plan_->w, half, p.k, p.n);
+  layout(&plan_->x, half, p.k, p.m);
+  layout(&plan_->out, p.out_f32 ? CUDA_R_32F : half, p.n, p.m);
   cublasLtMatmulPreference_t preference = nullptr;
   must(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
   must(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,

@@ -1,7 +1,7 @@
 // What the GPU can do, and how near the operations and whole steps of a Llama-3-8B-shaped model
 // with random weights come to it. Prints lines for people and writes JSON for
 // scripts/bench/gpu_report.py.
-//   gpu_bench --json OUT [--quick] [--only
+//   gpu_bench --json OUT [--quick] [--dtype f16] [--only
 //   roofs,products,attention,elementwise,steps,deterministic]
 #include <fmt/format.h>
 
@@ -36,10 +36,14 @@ json::object facts() {
 
 class Bench {
  public:
-  Bench(bool quick, uint32_t block_tokens, std::set<std::string> only, std::string path)
-      : lab_(quick), block_tokens_(block_tokens), only_(std::move(only)), path_(std::move(path)) {
+  Bench(bool quick, DType half, uint32_t block_tokens, std::set<std::string> only, std::string path)
+      : lab_(quick, half),
+        block_tokens_(block_tokens),
+        only_(std::move(only)),
+        path_(std::move(path)) {
     all_["gpu"] = facts();
     all_["quick"] = quick;
+    all_["dtype"] = name(half);
     all_["layers"] = lab_.config.num_layers;
   }
 
@@ -111,6 +115,7 @@ class Bench {
 int main(int argc, char** argv) {
   std::string path;
   std::vector<std::string> only;
+  std::string dtype = "bf16";
   bool quick = false;
   uint32_t block_tokens = 64;
   CLI::App app("Speed on a GPU, beside what the GPU can do");
@@ -120,12 +125,16 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember(
           {"roofs", "products", "attention", "elementwise", "steps", "deterministic"}));
   app.add_flag("--quick", quick, "8 layers, fewer shapes, fewer repeats");
+  app.add_option("--dtype", dtype, "of weights, activations and cache")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"bf16", "f16"}));
   app.add_option("--block-tokens", block_tokens, "tokens in a KV block")
       ->capture_default_str()
       ->check(CLI::IsMember({16u, 32u, 64u, 128u, 256u}));
   CLI11_PARSE(app, argc, argv);
   try {
-    baton::gpu::Bench(quick, block_tokens, {only.begin(), only.end()}, path).run();
+    const baton::DType half = dtype == "f16" ? baton::DType::kF16 : baton::DType::kBF16;
+    baton::gpu::Bench(quick, half, block_tokens, {only.begin(), only.end()}, path).run();
   } catch (const std::exception& e) {
     fmt::print(stderr, "gpu_bench: {}\n", e.what());
     return 1;

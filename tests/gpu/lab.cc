@@ -20,20 +20,22 @@ constexpr size_t kPattern = (size_t{8} << 20) + 64;  // values; larger than what
 
 }  // namespace
 
-Lab::Lab(bool is_quick)
+Lab::Lab(bool is_quick, DType of_half)
     : quick(is_quick),
+      half(of_half),
       repeats(is_quick ? 3 : 5),
       device(device::make_cuda_device(0).value()),
       stream(device->make_stream()),
-      fast(ops::cuda_ops({}).value()),
-      deterministic(ops::cuda_ops({.deterministic = true}).value()),
+      fast(ops::cuda_ops({.half = half}).value()),
+      deterministic(ops::cuda_ops({.half = half, .deterministic = true}).value()),
       config(model::llama3_8b_shape(is_quick ? 8 : 32)),
       normal_(kPattern),
       halves_(kPattern) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   for (float& v : normal_) v = normal(random);
-  std::transform(normal_.begin(), normal_.end(), halves_.begin(), f32_to_bf16);
+  std::transform(normal_.begin(), normal_.end(), halves_.begin(),
+                 half == DType::kF16 ? f32_to_f16 : f32_to_bf16);
 }
 
 device::Buffer Lab::memory(size_t bytes) { return device->allocate(bytes).value(); }
@@ -65,7 +67,7 @@ device::Buffer Lab::random_f32(size_t count) {
 BenchCache::BenchCache(Lab& lab, uint32_t block_tokens, size_t tokens, size_t keep_free_bytes)
     : config_(lab.config), block_tokens_(block_tokens) {
   auto layout = kvcache::KvLayout::full_kv(config_.num_layers, config_.num_kv_heads,
-                                           config_.head_dim, DType::kBF16, block_tokens);
+                                           config_.head_dim, lab.half, block_tokens);
   layout.rope = model::rope_text(model::rope_frequencies(config_, {}).value());
   const size_t free = free_memory_bytes();
   const size_t room = free > keep_free_bytes ? (free - keep_free_bytes) / layout.block_bytes() : 0;

@@ -22,13 +22,15 @@ namespace json = boost::json;
 struct Roofs {
   double read_bytes_s = 0;  // reading memory that no cache holds
   double copy_bytes_s = 0;  // read and written, together
-  double blas_flop_s = 0;   // cuBLASLt's bf16 product of 8192^3 on random values
+  double blas_flop_s = 0;   // cuBLASLt's product of 8192^3 random halves
 };
 
 struct Lab {
-  explicit Lab(bool quick);
+  // `half`: what is computed in, kBF16 or kF16.
+  Lab(bool quick, DType half);
 
   const bool quick;
+  const DType half;
   const uint32_t repeats;  // of which medians are taken
   std::unique_ptr<device::Device> device;
   std::unique_ptr<device::Stream> stream;
@@ -36,7 +38,7 @@ struct Lab {
   formats::ModelConfig config;  // Llama-3-8B's shape; fewer layers where it is quick
   Roofs roofs;
 
-  // Normally distributed, bf16 and f32: constant values would cost the GPU less power.
+  // Normally distributed, halves and f32: constant values would cost the GPU less power.
   device::Buffer random(size_t bytes);
   device::Buffer random_f32(size_t count);
   device::Buffer memory(size_t bytes);  // contents undefined
@@ -45,7 +47,7 @@ struct Lab {
 
  private:
   std::vector<float> normal_;     // what all random memory repeats
-  std::vector<uint16_t> halves_;  // the same in bf16
+  std::vector<uint16_t> halves_;  // the same
 };
 
 // A cache of the model's layout, as much of it as is wanted and the GPU has room for, full of

@@ -130,7 +130,9 @@ Sums sum_parts(const Lab& lab, const Parts& parts, uint32_t batch, uint32_t cont
 
 std::unique_ptr<model::Model> make_model(Lab& lab, const ops::Ops& ops, model::Weights weights) {
   return model::Model::create(lab.config, std::move(weights), *lab.device, ops,
-                              {.max_rows = kMostRows,
+                              {.weights = lab.half,
+                               .cache = lab.half,
+                               .max_rows = kMostRows,
                                .max_sequences = kMostSequences,
                                .max_samples = kMostSequences,
                                .max_context = 16384,

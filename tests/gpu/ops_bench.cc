@@ -60,16 +60,15 @@ json::object measure_product(Lab& lab, RawBlas& blas, const model::Weights& weig
   const size_t out_bytes = static_cast<size_t>(m * n) * (kind.to_f32 ? 4 : 2);
   const device::Buffer x_memory = lab.random(static_cast<size_t>(m * k) * 2);
   const device::Buffer out_memory = lab.memory(out_bytes);
-  const Tensor x = Tensor::matrix(x_memory.data(), DType::kBF16, m, k);
-  const Tensor out =
-      Tensor::matrix(out_memory.data(), kind.to_f32 ? DType::kF32 : DType::kBF16, m, n);
+  const Tensor x = Tensor::matrix(x_memory.data(), lab.half, m, k);
+  const Tensor out = Tensor::matrix(out_memory.data(), kind.to_f32 ? DType::kF32 : lab.half, m, n);
   const auto time = [&](const ops::Ops& ops) {
     return time_recorded(*lab.stream, lab.repeats, [&](uint32_t i) {
       ops.matmul(*lab.stream, x, matrix(i), nullptr, out, accumulate);
     });
   };
   const Spread ours = time(lab.fast), deterministic = time(lab.deterministic);
-  const RawProduct shape = {x.data, nullptr, out.data, m, n, k, kind.to_f32, accumulate};
+  const RawProduct shape = {x.data, nullptr, out.data, m, n, k, kind.to_f32, accumulate, lab.half};
   const Spread cublas = best_blas(lab, blas, shape, [&](uint32_t i) {
     RawProduct p = shape;
     p.w = data_of(matrix(i));
@@ -118,7 +117,8 @@ json::object measure_roofs(Lab& lab) {
   RawBlas blas(*lab.device);
   const size_t square = static_cast<size_t>(kSquare * kSquare) * 2;
   const device::Buffer x = lab.random(square), w = lab.random(square), out = lab.memory(square);
-  const RawProduct product = {x.data(), w.data(), out.data(), kSquare, kSquare, kSquare};
+  RawProduct product = {x.data(), w.data(), out.data(), kSquare, kSquare, kSquare};
+  product.half = lab.half;
   const Spread raw = best_blas(lab, blas, product, [&](uint32_t) { return product; });
   const double flop = 2.0 * kSquare * kSquare * kSquare;
   lab.roofs = {.read_bytes_s = static_cast<double>(bytes) / read.median,
@@ -175,8 +175,8 @@ json::array measure_elementwise(Lab& lab, const model::Weights& weights, const B
     const bool decode = rows <= 128;
     const BenchSequences sequences(lab, cache, decode ? rows : 1, decode ? 1 : rows,
                                    decode ? 100 : 0);
-    const auto bf16 = [&](const device::Buffer& b, int64_t cols) {
-      return Tensor::matrix(b.data(), DType::kBF16, rows, cols);
+    const auto halves = [&](const device::Buffer& b, int64_t cols) {
+      return Tensor::matrix(b.data(), lab.half, rows, cols);
     };
     const auto f32 = [&](const device::Buffer& b, int64_t cols) {
       return Tensor::matrix(b.data(), DType::kF32, rows, cols);
@@ -197,19 +197,20 @@ json::array measure_elementwise(Lab& lab, const model::Weights& weights, const B
     measure("rms_norm", hidden * 6.0, [&](uint32_t i) {
       lab.fast.rms_norm(stream, f32(x, hidden),
                         weights.layers[i % weights.layers.size()].attn_norm.data(), 1e-5f,
-                        bf16(out, hidden));
+                        halves(out, hidden));
     });
     measure("rope_kv", qkv_width * 4.0 + half * 8.0, [&](uint32_t i) {
-      lab.fast.rope_and_write_kv(stream, {.qkv = bf16(qkv, qkv_width),
+      lab.fast.rope_and_write_kv(stream, {.qkv = halves(qkv, qkv_width),
                                           .cos = f32(angles, half),
                                           .sin = f32(angles, half),
                                           .num_heads = c.num_heads,
                                           .sequences = sequences.get(),
                                           .kv = cache.layer(i),
-                                          .q_out = bf16(out, q_width)});
+                                          .q_out = halves(out, q_width)});
     });
-    measure("silu_mul", inter * 6.0,
-            [&](uint32_t) { lab.fast.silu_mul(stream, bf16(wide, 2 * inter), bf16(out, inter)); });
+    measure("silu_mul", inter * 6.0, [&](uint32_t) {
+      lab.fast.silu_mul(stream, halves(wide, 2 * inter), halves(out, inter));
+    });
   }
   return found;
 }

@@ -16,7 +16,10 @@ constexpr size_t kPattern = (size_t{1} << 20) + 7;  // no power of two: rows do 
 class Source {
  public:
   Source(device::Device& device, const ops::Ops& ops, uint32_t seed)
-      : device_(device), ops_(ops), pattern_(kPattern) {
+      : device_(device),
+        ops_(ops),
+        half_(ops.activation == DType::kF16 ? DType::kF16 : DType::kBF16),
+        pattern_(kPattern) {
     std::mt19937 random(seed);
     std::normal_distribution<float> normal;
     for (float& v : pattern_) v = normal(random);
@@ -24,8 +27,8 @@ class Source {
 
   result<std::unique_ptr<ops::PackedMatrix>> matrix(int64_t n, int64_t k) {
     fill(n, k);
-    const Tensor t = Tensor::matrix(values_.data(), DType::kBF16, n, k);
-    return ops_.pack(device_, {&t, 1}, DType::kBF16);
+    const Tensor t = Tensor::matrix(values_.data(), half_, n, k);
+    return ops_.pack(device_, {&t, 1}, half_);
   }
   result<DeviceVector> ones(uint32_t n) {
     const std::vector<float> v(n, 1.0f);
@@ -38,7 +41,7 @@ class Source {
     const auto stream = device_.make_stream();
     device_.copy(*stream, w->embedding_memory.data(), values_.data(), bytes);
     stream->synchronize();
-    w->embedding = Tensor::matrix(w->embedding_memory.data(), DType::kBF16, n, k);
+    w->embedding = Tensor::matrix(w->embedding_memory.data(), half_, n, k);
     return {};
   }
 
@@ -46,8 +49,9 @@ class Source {
   // [n, k] with a spread of 1/sqrt(k): a product with a vector of ones' size has that size again.
   void fill(int64_t n, int64_t k) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(k));
+    const auto to_half = half_ == DType::kF16 ? f32_to_f16 : f32_to_bf16;
     std::vector<uint16_t> scaled(kPattern);
-    for (size_t i = 0; i < kPattern; ++i) scaled[i] = f32_to_bf16(pattern_[i] * scale);
+    for (size_t i = 0; i < kPattern; ++i) scaled[i] = to_half(pattern_[i] * scale);
     values_.resize(static_cast<size_t>(n * k));
     offset_ = (offset_ + 12345) % kPattern;
     for (size_t done = 0, from = offset_; done < values_.size(); from = 0) {
@@ -60,6 +64,7 @@ class Source {
 
   device::Device& device_;
   const ops::Ops& ops_;
+  const DType half_;
   std::vector<float> pattern_;
   std::vector<uint16_t> values_;
   size_t offset_ = 0;

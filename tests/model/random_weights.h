@@ -10,9 +10,10 @@
 
 namespace baton::model {
 
-// Weights in bf16 for a model of any size, without a file: normally distributed, so that
-// activations stay in range, drawn from a pattern of a million values at offsets that differ from
-// matrix to matrix. For benchmarks, and for tests where the values do not matter.
+// Weights in bf16, or in f16 for operations that compute in it, for a model of any size, without a
+// file: normally distributed, so that activations stay in range, drawn from a pattern of a million
+// values at offsets that differ from matrix to matrix. For benchmarks, and for tests where the
+// values do not matter.
 result<Weights> random_weights(const formats::ModelConfig& config, device::Device& device,
                                const ops::Ops& ops, uint32_t seed);
 

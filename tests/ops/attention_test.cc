@@ -21,7 +21,7 @@ struct Kernels {
 const auto kKernels = testing::Values(Kernels{"Table", cpu_ops}, Kernels{"Own", own_ops});
 std::string kernels_name(const testing::TestParamInfo<Kernels>& info) { return info.param.name; }
 
-bool rounds_to_bf16(const Ops& ops, const CacheShape& shape) {
+bool rounds_to_halves(const Ops& ops, const CacheShape& shape) {
   return ops.attention == cpu_attention_dot && shape.dtype == DType::kBF16;
 }
 
@@ -74,8 +74,8 @@ TEST_P(AttentionShapes, IsSoftmaxAttentionAndReadsNoUnwrittenMemory) {
   const int64_t width = shape.heads * shape.head_dim;
   MatrixF q = random_matrix(random, total, width), out(total, width);
   // With queries in bf16 only the rounding of the probabilities is left.
-  const bool rounds = rounds_to_bf16(ops, shape);
-  if (rounds) q = to_f32(to_bf16(q));
+  const bool rounds = rounds_to_halves(ops, shape);
+  if (rounds) q = to_f32(to_halves(q));
   const double unit = rounds ? 0x1p-8 : 0;
   Cpu cpu(2);
   ops.attention(*cpu.stream, make_args(shape, cache, q, out, sequences));
@@ -295,7 +295,7 @@ TEST_P(Attention, MergedPartialsEqualAttentionBitForBitInEitherType) {
   AttentionArgs half_args = args;
   half_args.out = half.tensor();
   ops.attention(*cpu.stream, half_args);
-  EXPECT_EQ(half.data, to_bf16(whole).data);
+  EXPECT_EQ(half.data, to_halves(whole).data);
   ops.merge_partials(*cpu.stream, parts, shape.heads, half_merged.tensor());
   EXPECT_EQ(half_merged.data, half.data);
 }

@@ -51,7 +51,7 @@ class Cache {
     if (shape_.dtype == DType::kF32) {
       std::memcpy(at, &value, 4);
     } else {
-      const uint16_t half = f32_to_bf16(value);
+      const uint16_t half = f32_to_half(value);
       std::memcpy(at, &half, 2);
     }
   }
@@ -64,7 +64,7 @@ class Cache {
     }
     uint16_t half;
     std::memcpy(&half, at, 2);
-    return bf16_to_f32(half);
+    return half_to_f32(half);
   }
   void fill(Random& random, size_t seq, uint32_t tokens) {
     std::normal_distribution<float> normal;

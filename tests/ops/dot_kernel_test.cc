@@ -14,8 +14,8 @@ class DotKernel : public testing::Test {
  protected:
   void SetUp() override {
     if (!has_bf16_dot()) GTEST_SKIP() << "no AVX512_BF16 on this machine";
-    a_ = to_bf16(random_matrix(random_, kDotRows, kStride)).data;
-    const std::vector<uint16_t> b = to_bf16(random_matrix(random_, kStride, kDotColumns)).data;
+    a_ = to_halves(random_matrix(random_, kDotRows, kStride)).data;
+    const std::vector<uint16_t> b = to_halves(random_matrix(random_, kStride, kDotColumns)).data;
     std::copy(b.begin(), b.end(), b_);
   }
 

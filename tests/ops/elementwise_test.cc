@@ -104,10 +104,10 @@ TEST(Elementwise, WritesBf16AsItsF32Rounded) {
     const MatrixF weight = random_matrix(random, 1, 2 * n);
     ops.rms_norm(*cpu.stream, x.tensor(), weight.data.data(), 1e-5f, norm.tensor());
     ops.rms_norm(*cpu.stream, x.tensor(), weight.data.data(), 1e-5f, half_norm.tensor());
-    EXPECT_EQ(half_norm.data, to_bf16(norm).data) << n;
+    EXPECT_EQ(half_norm.data, to_halves(norm).data) << n;
     ops.silu_mul(*cpu.stream, x.tensor(), silu.tensor());
     ops.silu_mul(*cpu.stream, x.tensor(), half_silu.tensor());
-    EXPECT_EQ(half_silu.data, to_bf16(silu).data) << n;
+    EXPECT_EQ(half_silu.data, to_halves(silu).data) << n;
   }
 }
 
@@ -116,7 +116,7 @@ TEST(Embed, TakesRowsOfEitherType) {
   const Ops ops = cpu_ops();
   Cpu cpu(2);
   MatrixF table = random_matrix(random, 50, 37);
-  MatrixH half = to_bf16(table);
+  MatrixH half = to_halves(table);
   const MatrixF wide = to_f32(half);
   const std::vector<TokenId> ids = {49, 0, 7, 7, 21};
   MatrixF out(5, 37);

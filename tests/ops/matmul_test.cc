@@ -89,7 +89,7 @@ TEST_P(OwnMatmul, EqualsTheChainOfFusedMultiplyAddsBitForBit) {
   const Ops own = own_ops(), table = cpu_ops();
   MatrixF x = random_matrix(random, m, k);
   MatrixF w = random_matrix(random, n, k, 0.1f);
-  MatrixH half = to_bf16(w);
+  MatrixH half = to_halves(w);
   const MatrixF from_half = chain(x, to_f32(half)), from_wide = chain(x, w);
   const MatrixF bias = random_matrix(random, 1, n);
   const MatrixF before = random_matrix(random, m, n);
@@ -123,8 +123,8 @@ TEST_P(MatmulShapes, IsTheProductThenTheBiasThenWhatWasThere) {
   const auto [m, n, k] = shape;
   Random random(5);
   const Ops ops = kernel.ops();
-  MatrixF x = random_matrix(random, m, k), rounded = to_f32(to_bf16(x));
-  MatrixH half = to_bf16(random_matrix(random, n, k, 0.1f));
+  MatrixF x = random_matrix(random, m, k), rounded = to_f32(to_halves(x));
+  MatrixH half = to_halves(random_matrix(random, n, k, 0.1f));
   const MatrixF w = to_f32(half), bias = random_matrix(random, 1, n);
   const MatrixF before = random_matrix(random, m, n);
   // A product of two bf16 is an f32, so only k additions round, if the activations need not.
@@ -165,9 +165,9 @@ TEST_P(MatmulShapes, TakesBf16WhereTheTableSaysSo) {
   Random random(6);
   MatrixF x = random_matrix(random, m, k);
   x.at(0, 0) = -1e-41f;  // products take it for zero, of either type
-  MatrixH half = to_bf16(x);
+  MatrixH half = to_halves(x);
   Cpu cpu(2);
-  MatrixH w = to_bf16(random_matrix(random, n, k, 0.1f));
+  MatrixH w = to_halves(random_matrix(random, n, k, 0.1f));
   const auto packed = pack(ops, cpu, w.tensor(), DType::kBF16);
   expect_same(multiply(ops, cpu, half.tensor(), *packed), multiply(ops, cpu, x.tensor(), *packed),
               "in bf16");
@@ -235,20 +235,20 @@ TEST_P(Matmul, PacksPartsOneUnderTheOther) {
   Random random(4);
   Cpu cpu(2);
   MatrixF a = random_matrix(random, 20, 24), b = random_matrix(random, 7, 24);
-  MatrixH c = to_bf16(random_matrix(random, 30, 24));
+  MatrixH c = to_halves(random_matrix(random, 30, 24));
   const std::vector<Tensor> parts = {a.tensor(), c.tensor(), b.tensor()};
   MatrixF stacked(57, 24);
   const MatrixF middle = to_f32(c);
   std::copy(a.data.begin(), a.data.end(), stacked.row(0));
   std::copy(middle.data.begin(), middle.data.end(), stacked.row(20));
   std::copy(b.data.begin(), b.data.end(), stacked.row(50));
-  MatrixF x = to_f32(to_bf16(random_matrix(random, 3, 24)));
+  MatrixF x = to_f32(to_halves(random_matrix(random, 3, 24)));
   for (const DType store : {DType::kF32, DType::kBF16}) {
     const auto packed = ops_.pack(*cpu.device, parts, store);
     ASSERT_TRUE(packed);
     EXPECT_EQ((*packed)->n(), 57);
     EXPECT_EQ((*packed)->k(), 24);
-    MatrixF stored = store == DType::kBF16 ? to_f32(to_bf16(stacked)) : stacked;
+    MatrixF stored = store == DType::kBF16 ? to_f32(to_halves(stacked)) : stacked;
     expect_close(multiply(ops_, cpu, x.tensor(), **packed), x, stored, 24 * 0x1p-24,
                  std::string(name(store)));
     // The packed matrix serves as the embedding table, too.

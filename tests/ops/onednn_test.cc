@@ -46,7 +46,8 @@ class OneDnnMatrix : public testing::TestWithParam<DType> {
 TEST_P(OneDnnMatrix, IsTheProductAndKeepsItsRows) {
   Random random(1);
   for (const auto& [m, n, k] : {std::tuple{1, 64, 32}, {5, 100, 48}, {70, 600, 96}, {3, 17, 40}}) {
-    MatrixF x = random_matrix(random, m, k), w = to_f32(to_bf16(random_matrix(random, n, k, 0.2f)));
+    MatrixF x = random_matrix(random, m, k),
+            w = to_f32(to_halves(random_matrix(random, n, k, 0.2f)));
     const MatrixF bias = random_matrix(random, 1, n), before = random_matrix(random, m, n);
     for (const unsigned threads : {1u, 3u}) {
       Cpu cpu(threads);

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <random>
+#include <string_view>
 #include <vector>
 
 #include "common/device/cpu/cpu_device.h"
@@ -14,14 +16,28 @@
 
 namespace baton::ops {
 
-// A matrix that owns its memory. T: float, or uint16_t for bf16.
+// What tests take for a half: bf16, or f16 where BATON_TEST_DTYPE says so. Only the CUDA
+// operations' tests run with either; the CPU has no f16.
+inline DType half_type() {
+  static const char* const wanted = std::getenv("BATON_TEST_DTYPE");
+  static const bool is_f16 = wanted != nullptr && std::string_view(wanted) == "f16";
+  return is_f16 ? DType::kF16 : DType::kBF16;
+}
+inline uint16_t f32_to_half(float v) {
+  return half_type() == DType::kF16 ? f32_to_f16(v) : f32_to_bf16(v);
+}
+inline float half_to_f32(uint16_t v) {
+  return half_type() == DType::kF16 ? f16_to_f32(v) : bf16_to_f32(v);
+}
+
+// A matrix that owns its memory. T: float, or uint16_t for halves.
 template <class T>
 struct Matrix {
   Matrix(int64_t rows, int64_t cols) : rows(rows), cols(cols), data(rows * cols) {}
 
-  static constexpr DType kDType = sizeof(T) == 4 ? DType::kF32 : DType::kBF16;
+  static DType dtype() { return sizeof(T) == 4 ? DType::kF32 : half_type(); }
 
-  Tensor tensor() { return Tensor::matrix(data.data(), kDType, rows, cols); }
+  Tensor tensor() { return Tensor::matrix(data.data(), dtype(), rows, cols); }
   T& at(int64_t r, int64_t c) { return data[r * cols + c]; }
   T* row(int64_t r) { return data.data() + r * cols; }
 
@@ -47,15 +63,15 @@ inline MatrixF random_matrix(Random& random, int64_t rows, int64_t cols, float s
   return m;
 }
 
-inline MatrixH to_bf16(const MatrixF& from) {
+inline MatrixH to_halves(const MatrixF& from) {
   MatrixH m(from.rows, from.cols);
-  for (size_t i = 0; i < m.data.size(); ++i) m.data[i] = f32_to_bf16(from.data[i]);
+  for (size_t i = 0; i < m.data.size(); ++i) m.data[i] = f32_to_half(from.data[i]);
   return m;
 }
 
 inline MatrixF to_f32(const MatrixH& from) {
   MatrixF m(from.rows, from.cols);
-  for (size_t i = 0; i < m.data.size(); ++i) m.data[i] = bf16_to_f32(from.data[i]);
+  for (size_t i = 0; i < m.data.size(); ++i) m.data[i] = half_to_f32(from.data[i]);
   return m;
 }
 

@@ -26,13 +26,10 @@ void add_bias(CudaStream& stream, const float* bias, const Tensor& out) {
     const Tensor part = out.slice_rows(row, std::min(kMaxRows, out.rows - row));
     const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(out.cols, kThreads)),
                     static_cast<unsigned>(part.rows));
-    if (out.dtype == DType::kF32) {
-      launch(stream, grid, kThreads, 0, add_bias_kernel<float>, bias, part.as<float>(), part.cols,
+    with_element(out.dtype, [&]<class T>() {
+      launch(stream, grid, kThreads, 0, add_bias_kernel<T>, bias, part.as<T>(), part.cols,
              part.row_stride);
-    } else {
-      launch(stream, grid, kThreads, 0, add_bias_kernel<bf16>, bias, part.as<bf16>(), part.cols,
-             part.row_stride);
-    }
+    });
   }
 }
 

@@ -1,14 +1,12 @@
 #include "common/ops/cuda/attention.h"
 
 #include <algorithm>
-#include <bit>
 #include <cassert>
 
-#include "common/ops/cuda/attention_plan.h"
-#include "common/ops/cuda/attention_rows.cuh"
-#include "common/ops/cuda/attention_tiles.cuh"
+#include "common/ops/cuda/attention_launch.h"
 #include "common/ops/cuda/attention_wgmma.h"
 #include "common/ops/cuda/functions.h"
+#include "common/ops/cuda/kernel.cuh"
 
 // Sequences are divided by their number of rows: up to kTileKernelRows are the tile kernel's, whose
 // records merge_tiles() merges, more are the row kernel's. Both give a vector the same bits: tiles
@@ -20,36 +18,9 @@
 namespace baton::ops {
 namespace {
 
-using namespace attention;
-
-// Calls attend.operator()<the smallest head_dim that kernels are made for and that holds this>().
-template <class Attend>
-void with_head_dim(uint32_t head_dim, const Attend& attend) {
-  assert(head_dim % 16 == 0 && head_dim <= 512);
-  if (head_dim <= 16) return attend.template operator()<16>();
-  if (head_dim <= 32) return attend.template operator()<32>();
-  if (head_dim <= 48) return attend.template operator()<48>();
-  if (head_dim <= 64) return attend.template operator()<64>();
-  if (head_dim <= 80) return attend.template operator()<80>();
-  if (head_dim <= 96) return attend.template operator()<96>();
-  if (head_dim <= 112) return attend.template operator()<112>();
-  if (head_dim <= 128) return attend.template operator()<128>();
-  if (head_dim <= 160) return attend.template operator()<160>();
-  if (head_dim <= 192) return attend.template operator()<192>();
-  if (head_dim <= 256) return attend.template operator()<256>();
-  attend.template operator()<512>();
-}
-
-// Up to head_dim 256 what kernels need is there on any GPU from compute capability 8.0 on.
-template <uint32_t kHeadDim, class Shared>
-constexpr size_t shared_bytes() {
-  static_assert(kHeadDim > 256 || sizeof(Shared) <= 99 * 1024);
-  return sizeof(Shared);
-}
-
 void check(const AttentionArgs& args) {
   const PagedKv& kv = args.kv;
-  assert(kv.dtype == DType::kBF16 && args.q.dtype == DType::kBF16);
+  assert(kv.dtype == args.q.dtype);
   assert(kv.block_tokens >= 16 && kAttentionTile % kv.block_tokens == 0);
   assert(args.num_heads % kv.num_kv_heads == 0);
   assert(args.q.cols == int64_t{args.num_heads} * kv.head_dim);
@@ -57,37 +28,6 @@ void check(const AttentionArgs& args) {
   assert((kv.block_stride | kv.plane_stride | kv.head_stride | kv.token_stride) % 16 == 0);
   assert(args.sequences.host.size() < 65536);  // a grid's limits
   (void)kv;
-}
-
-void run_tiles(CudaStream& stream, const AttentionArgs& args, const TilePlan& plan,
-               const AttentionRecords& records, bool merges) {
-  const TileParams p = {
-      .q = args.q.as<bf16>(),
-      .q_stride = args.q.row_stride,
-      .out = merges ? args.out.as<bf16>() : nullptr,
-      .out_stride = merges ? args.out.row_stride : 0,
-      .kv = args.kv,
-      .sequences = args.sequences.device,
-      .records = records,
-      .group = args.num_heads / args.kv.num_kv_heads,
-      .block_shift = static_cast<uint32_t>(std::countr_zero(args.kv.block_tokens)),
-      .max_rows = plan.max_rows,
-      .query_tiles = plan.query_tiles,
-      .group_splits = plan.group_splits,
-      .tile_splits = plan.tile_splits,
-      .scale_log2 = args.scale * kLog2E,
-      .merges = merges};
-  const uint64_t in_tiles = args.sequences.host.size() - plan.num_grouped;
-  const uint64_t blocks =
-      (uint64_t{plan.num_grouped} * plan.group_splits + in_tiles * plan.tile_splits) *
-      plan.query_tiles * args.kv.num_kv_heads;
-  assert(blocks < 1u << 31);
-  with_head_dim(args.kv.head_dim, [&]<uint32_t kHeadDim>() {
-    constexpr size_t kShared = shared_bytes<kHeadDim, TileShared<kHeadDim>>();
-    allow_shared(attend_tiles<kHeadDim>, kShared);
-    launch(stream, static_cast<uint32_t>(blocks), kBlockThreads, kShared, attend_tiles<kHeadDim>,
-           p);
-  });
 }
 
 // The sequences of up to kTileKernelRows rows.
@@ -103,7 +43,8 @@ void attend_few_rows(CudaStream& stream, const AttentionArgs& args) {
     const size_t bytes = plan.num_rows * static_cast<size_t>(records.row_stride) * sizeof(float);
     records.data = reinterpret_cast<float*>(stream.scratch(CudaStream::Use::kAttention, bytes));
   }
-  run_tiles(stream, args, plan, records, true);
+  with_half(args.q.dtype,
+            [&]<class T>() { attention::run_tiles<T>(stream, args, plan, records, true); });
   if (plan.merges) merge_tiles(stream, args, records, plan.max_rows);
 }
 
@@ -114,21 +55,7 @@ void attend_many_rows(CudaStream& stream, const AttentionArgs& args, uint32_t mi
   if (count == 0) return;
   auto* const items = reinterpret_cast<RowItem*>(stream.stage(count * sizeof(RowItem)));
   fill_row_items(args, min_rows, max_rows, {items, count});
-  const RowParams p = {.q = args.q.as<bf16>(),
-                       .q_stride = args.q.row_stride,
-                       .out = args.out.as<bf16>(),
-                       .out_stride = args.out.row_stride,
-                       .kv = args.kv,
-                       .sequences = args.sequences.device,
-                       .items = items,
-                       .group = args.num_heads / args.kv.num_kv_heads,
-                       .block_shift = static_cast<uint32_t>(std::countr_zero(args.kv.block_tokens)),
-                       .scale_log2 = args.scale * kLog2E};
-  with_head_dim(args.kv.head_dim, [&]<uint32_t kHeadDim>() {
-    constexpr size_t kShared = shared_bytes<kHeadDim, RowShared<kHeadDim>>();
-    allow_shared(attend_rows<kHeadDim>, kShared);
-    launch(stream, count * args.kv.num_kv_heads, kBlockThreads, kShared, attend_rows<kHeadDim>, p);
-  });
+  with_half(args.q.dtype, [&]<class T>() { attention::run_rows<T>(stream, args, {items, count}); });
 }
 
 }  // namespace
@@ -172,7 +99,8 @@ void cuda_attention_partials(Stream& base, const AttentionArgs& args,
                                     .num_tiles = partials.num_tiles};
   assert(partials.records.cols ==
          int64_t{args.num_heads} * partials.num_tiles * (args.kv.head_dim + 2));
-  run_tiles(stream, args, plan, records, false);
+  with_half(args.q.dtype,
+            [&]<class T>() { attention::run_tiles<T>(stream, args, plan, records, false); });
 }
 
 }  // namespace baton::ops

@@ -69,10 +69,11 @@ struct MergedVector {
   }
 };
 
+template <class T>
 struct MergeTilesParams {
   AttentionRecords records;
   const SequenceRows* sequences;
-  bf16* out;  // [rows, heads * head_dim]
+  T* out;  // [rows, heads * head_dim]
   int64_t out_stride;
   uint32_t num_heads, head_dim;
   uint32_t max_rows;  // of a sequence that takes part
@@ -82,7 +83,8 @@ struct MergeTilesParams {
 // Reads 4 * (head_dim + 2) bytes a record, from L2 as far as they are still there. The roof is the
 // bandwidth of that or of the memory; for long contexts of few sequences it is the latency of 32
 // records at a time.
-__global__ void __launch_bounds__(kMaxThreads) merge_sequence_tiles(const MergeTilesParams p) {
+template <class T>
+__global__ void __launch_bounds__(kMaxThreads) merge_sequence_tiles(const MergeTilesParams<T> p) {
   wait_for_inputs();
   let_next_start();
   const SequenceRows seq = p.sequences[blockIdx.y];
@@ -105,7 +107,7 @@ __global__ void __launch_bounds__(kMaxThreads) merge_sequence_tiles(const MergeT
   state.close();
   if (threadIdx.x >= p.head_dim) return;
   p.out[batch_row * p.out_stride + head * p.head_dim + threadIdx.x] =
-      __float2bfloat16_rn(divided(state.groups.output, state.groups.sum));
+      from_float<T>(divided(state.groups.output, state.groups.sum));
 }
 
 struct Part {
@@ -114,11 +116,12 @@ struct Part {
   uint32_t first_tile, num_tiles;
 };
 
+template <class T>
 struct MergePartsParams {
   Part parts[kMaxParts];
   uint32_t num_parts;
   uint32_t num_heads, head_dim;
-  bf16* out;  // [rows, heads * head_dim], or null and
+  T* out;  // [rows, heads * head_dim], or null and
   int64_t out_stride;
   // [rows, heads, 2, head_dim + 2]: what is merged by one launch and goes on in the next, complete
   // groups and the open one.
@@ -138,7 +141,8 @@ __device__ __forceinline__ void store_merged(float* record, const Merged& state,
 
 // A block merges one row's one head. Grid: rows * heads. Reads 4 * (head_dim + 2) bytes a tile; the
 // roof is the memory's bandwidth.
-__global__ void __launch_bounds__(kMaxThreads) merge_parts(const MergePartsParams p) {
+template <class T>
+__global__ void __launch_bounds__(kMaxThreads) merge_parts(const MergePartsParams<T> p) {
   wait_for_inputs();
   let_next_start();
   const int64_t row = blockIdx.x / p.num_heads;
@@ -160,7 +164,7 @@ __global__ void __launch_bounds__(kMaxThreads) merge_parts(const MergePartsParam
     state.close();
     if (threadIdx.x >= p.head_dim) return;
     p.out[row * p.out_stride + head * p.head_dim + threadIdx.x] =
-        __float2bfloat16_rn(divided(state.groups.output, state.groups.sum));
+        from_float<T>(divided(state.groups.output, state.groups.sum));
     return;
   }
   __syncthreads();  // all have read what was there
@@ -173,35 +177,18 @@ uint32_t merge_threads(uint32_t head_dim) {
   return ceil_div(head_dim, 32u) * 32;
 }
 
-}  // namespace
-
-void merge_tiles(CudaStream& stream, const AttentionArgs& args, const AttentionRecords& records,
-                 uint32_t max_rows) {
-  const MergeTilesParams p = {.records = records,
-                              .sequences = args.sequences.device,
-                              .out = args.out.as<bf16>(),
-                              .out_stride = args.out.row_stride,
-                              .num_heads = args.num_heads,
-                              .head_dim = args.kv.head_dim,
-                              .max_rows = max_rows};
-  const dim3 grid(max_rows * args.num_heads, static_cast<uint32_t>(args.sequences.host.size()));
-  launch(stream, grid, merge_threads(p.head_dim), 0, merge_sequence_tiles, p);
-}
-
-void cuda_merge_partials(Stream& base, std::span<const AttentionPartials> parts, uint32_t num_heads,
-                         const Tensor& out) {
-  assert(out.dtype == DType::kBF16 && out.cols % num_heads == 0);
-  if (out.rows == 0) return;
-  CudaStream& stream = cuda_stream(base);
-  MergePartsParams p = {.num_heads = num_heads,
-                        .head_dim = static_cast<uint32_t>(out.cols / num_heads),
-                        .out_stride = out.row_stride};
+template <class T>
+void merge_all_parts(CudaStream& stream, std::span<const AttentionPartials> parts,
+                     uint32_t num_heads, const Tensor& out) {
+  MergePartsParams<T> p = {.num_heads = num_heads,
+                           .head_dim = static_cast<uint32_t>(out.cols / num_heads),
+                           .out_stride = out.row_stride};
   const uint32_t vectors = static_cast<uint32_t>(out.rows) * num_heads;
   for (const AttentionPartials& part : parts) {
     if (p.num_parts == kMaxParts) {
       const size_t bytes = size_t{vectors} * 2 * (p.head_dim + 2) * sizeof(float);
       p.merged = reinterpret_cast<float*>(stream.scratch(CudaStream::Use::kAttention, bytes));
-      launch(stream, vectors, merge_threads(p.head_dim), 0, merge_parts, p);
+      launch(stream, vectors, merge_threads(p.head_dim), 0, merge_parts<T>, p);
       p.goes_on = true;
       p.num_parts = 0;
     }
@@ -209,8 +196,33 @@ void cuda_merge_partials(Stream& base, std::span<const AttentionPartials> parts,
     p.parts[p.num_parts++] = {part.records.as<float>(), part.records.row_stride, part.first_tile,
                               part.num_tiles};
   }
-  p.out = out.as<bf16>();
-  launch(stream, vectors, merge_threads(p.head_dim), 0, merge_parts, p);
+  p.out = out.as<T>();
+  launch(stream, vectors, merge_threads(p.head_dim), 0, merge_parts<T>, p);
+}
+
+}  // namespace
+
+void merge_tiles(CudaStream& stream, const AttentionArgs& args, const AttentionRecords& records,
+                 uint32_t max_rows) {
+  const dim3 grid(max_rows * args.num_heads, static_cast<uint32_t>(args.sequences.host.size()));
+  with_half(args.out.dtype, [&]<class T>() {
+    const MergeTilesParams<T> p = {.records = records,
+                                   .sequences = args.sequences.device,
+                                   .out = args.out.as<T>(),
+                                   .out_stride = args.out.row_stride,
+                                   .num_heads = args.num_heads,
+                                   .head_dim = args.kv.head_dim,
+                                   .max_rows = max_rows};
+    launch(stream, grid, merge_threads(p.head_dim), 0, merge_sequence_tiles<T>, p);
+  });
+}
+
+void cuda_merge_partials(Stream& base, std::span<const AttentionPartials> parts, uint32_t num_heads,
+                         const Tensor& out) {
+  assert(out.cols % num_heads == 0);
+  if (out.rows == 0) return;
+  with_half(out.dtype,
+            [&]<class T>() { merge_all_parts<T>(cuda_stream(base), parts, num_heads, out); });
 }
 
 }  // namespace baton::ops

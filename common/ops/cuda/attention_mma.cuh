@@ -8,7 +8,8 @@
 // the kernels that must agree in every bit. For a query vector, over each absolute tile of 256
 // tokens from an empty state, in chunks of 64 tokens:
 //   S = Q K^T, a chain of products over head_dim, 16 at a time; s = S * scale * log2(e), minus
-//   infinity for tokens after its own; P = exp2(s - max), rounded to bf16; O and the sum of P are
+//   infinity for tokens after its own; P = exp2(s - max), rounded to the
+//   half that K and V are of; O and the sum of P are
 //   rescaled, then gain P V and P 1, chains over tokens, 16 at a time.
 // A head_dim that no kernel is made for is filled up with zeros to the next one.
 // A chunk of which a vector sees nothing multiplies its state by 1 and adds 0. Tiles are merged in
@@ -26,14 +27,15 @@ namespace baton::ops::attention {
 constexpr uint32_t kChunk = 64;                            // tokens
 constexpr uint32_t kTileChunks = kAttentionTile / kChunk;  // chunks of a tile
 constexpr uint32_t kBlockThreads = 128;                    // of both kernels
-constexpr uint32_t kStepBytes = 16 * sizeof(bf16);         // of head_dim, in one product
+constexpr uint32_t kHalfBytes = 2;
+constexpr uint32_t kStepBytes = 16 * kHalfBytes;  // of head_dim, in one product
 constexpr float kLog2E = 1.44269504088896340736f;
 constexpr float kLn2 = 0.693147180559945309417f;
 
 // A chunk of K or V in shared memory: rows of head_dim, 16 bytes apart, so that the eight rows that
 // a matrix load reads lie in different banks (head_dim is a multiple of 16).
 template <uint32_t kHeadDim>
-constexpr uint32_t kPitch = kHeadDim * sizeof(bf16) + 16;
+constexpr uint32_t kPitch = kHeadDim* kHalfBytes + 16;
 template <uint32_t kHeadDim>
 constexpr uint32_t kPlaneBytes = kChunk* kPitch<kHeadDim>;
 
@@ -100,13 +102,10 @@ __device__ __forceinline__ void load_transposed(uint32_t (&m)[4], uint32_t addre
                : "r"(address)
                : "memory");
 }
-// d[16, 8] += a[16, 16] * b[16, 8]
+template <class T>
 __device__ __forceinline__ void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
                                              uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  ops::multiply_add<T>(d, a[0], a[1], a[2], a[3], b0, b1);
 }
 
 // What a lane adds to the address of 16 tokens' rows, to load from there
@@ -123,12 +122,12 @@ __device__ __forceinline__ uint32_t row_offset(uint32_t pitch) {
 }
 
 // The operand of 16 query vectors; `rows` are this lane's two, null for zeros.
-template <uint32_t kHeadDim>
+template <uint32_t kHeadDim, class T>
 __device__ __forceinline__ void load_queries(uint32_t (&q)[kHeadDim / 16][4],
-                                             const bf16* const (&rows)[2], uint32_t head_dim) {
+                                             const T* const (&rows)[2], uint32_t head_dim) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const bf16* const from = rows[r] + threadIdx.x % 4 * 2;
+    const T* const from = rows[r] + threadIdx.x % 4 * 2;
     const uint32_t end = rows[r] == nullptr ? 0 : head_dim;
     if (reinterpret_cast<uintptr_t>(from) % 4 == 0) {
 #pragma unroll
@@ -139,8 +138,8 @@ __device__ __forceinline__ void load_queries(uint32_t (&q)[kHeadDim / 16][4],
     } else {
 #pragma unroll
       for (uint32_t i = 0; i < kHeadDim / 8; ++i) {
-        const uint32_t low = 8 * i < end ? __bfloat16_as_ushort(from[8 * i]) : 0;
-        const uint32_t high = 8 * i < end ? __bfloat16_as_ushort(from[8 * i + 1]) : 0;
+        const uint32_t low = 8 * i < end ? bits_of(from[8 * i]) : 0;
+        const uint32_t high = 8 * i < end ? bits_of(from[8 * i + 1]) : 0;
         q[i / 2][i % 2 * 2 + r] = low | high << 16;
       }
     }
@@ -148,7 +147,7 @@ __device__ __forceinline__ void load_queries(uint32_t (&q)[kHeadDim / 16][4],
 }
 
 // s = Q K^T over 16 * kPairs tokens; `keys`: their rows, plus key_offset().
-template <uint32_t kHeadDim, int kPairs>
+template <class T, uint32_t kHeadDim, int kPairs>
 __device__ __forceinline__ void multiply_keys(float (&s)[2 * kPairs][4],
                                               const uint32_t (&q)[kHeadDim / 16][4],
                                               uint32_t keys) {
@@ -163,34 +162,29 @@ __device__ __forceinline__ void multiply_keys(float (&s)[2 * kPairs][4],
     for (int i = 0; i < kPairs; ++i) {
       uint32_t b[4];
       load_matrices(b, keys + i * 16 * kPitch<kHeadDim> + k * kStepBytes);
-      multiply_add(s[2 * i], q[k], b[0], b[1]);
-      multiply_add(s[2 * i + 1], q[k], b[2], b[3]);
+      multiply_add<T>(s[2 * i], q[k], b[0], b[1]);
+      multiply_add<T>(s[2 * i + 1], q[k], b[2], b[3]);
     }
   }
 }
 
 // sum += P 1, o += P V for 16 tokens; `values`: their rows, plus row_offset(). Of head_dim in
 // sixteens, o has those from `first` on, every kStep-th.
-template <uint32_t kHeadDim, int kPairs, uint32_t kStep>
+template <class T, uint32_t kHeadDim, int kPairs, uint32_t kStep>
 __device__ __forceinline__ void multiply_values(float (&o)[2 * kPairs][4], float (&sum)[4],
                                                 const uint32_t (&p)[4], uint32_t values,
                                                 uint32_t first) {
-  constexpr uint32_t kOnes = 0x3f803f80;
-  multiply_add(sum, p, kOnes, kOnes);
+  constexpr uint32_t kOnes = kIsBF16<T> ? 0x3f803f80 : 0x3c003c00;
+  multiply_add<T>(sum, p, kOnes, kOnes);
 #pragma unroll
   for (int i = 0; i < kPairs; ++i) {
     const uint32_t at = first + i * kStep;
     if (kPairs * kStep > kHeadDim / 16 && at >= kHeadDim / 16) continue;
     uint32_t b[4];
     load_transposed(b, values + at * kStepBytes);
-    multiply_add(o[2 * i], p, b[0], b[1]);
-    multiply_add(o[2 * i + 1], p, b[2], b[3]);
+    multiply_add<T>(o[2 * i], p, b[0], b[1]);
+    multiply_add<T>(o[2 * i + 1], p, b[2], b[3]);
   }
-}
-
-__device__ __forceinline__ uint32_t pack(float low, float high) {
-  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-  return reinterpret_cast<const uint32_t&>(both);
 }
 
 // ---- Softmax of a lane's two rows
@@ -264,15 +258,15 @@ __device__ __forceinline__ void scale_scores(float (&s)[kTiles][4], float scale_
 }
 
 // Scaled scores become exponentials, p[j][r] those of row r.
-template <int kTiles>
+template <class T, int kTiles>
 __device__ __forceinline__ void exponentiate(const float (&s)[kTiles][4], const float (&zero_at)[2],
                                              uint32_t (&p)[kTiles][2]) {
 #pragma unroll
   for (int j = 0; j < kTiles; ++j) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      p[j][r] = pack(exp2_approx(__fsub_rn(s[j][2 * r], zero_at[r])),
-                     exp2_approx(__fsub_rn(s[j][2 * r + 1], zero_at[r])));
+      p[j][r] = pack<T>(exp2_approx(__fsub_rn(s[j][2 * r], zero_at[r])),
+                        exp2_approx(__fsub_rn(s[j][2 * r + 1], zero_at[r])));
     }
   }
 }
@@ -347,12 +341,13 @@ __device__ __forceinline__ void store_pair(float* to, float a, float b) {
     to[1] = b;
   }
 }
-__device__ __forceinline__ void store_pair(bf16* to, float a, float b) {
+template <class T>
+__device__ __forceinline__ void store_pair(T* to, float a, float b) {
   if (reinterpret_cast<uintptr_t>(to) % 4 == 0) {
-    *reinterpret_cast<uint32_t*>(to) = pack(a, b);
+    *reinterpret_cast<uint32_t*>(to) = pack<T>(a, b);
   } else {
-    to[0] = __float2bfloat16_rn(a);
-    to[1] = __float2bfloat16_rn(b);
+    to[0] = from_float<T>(a);
+    to[1] = from_float<T>(b);
   }
 }
 

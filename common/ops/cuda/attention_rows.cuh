@@ -6,10 +6,11 @@
 // The row kernel: attention of many rows, each of whose vectors stays with one warp to the end.
 namespace baton::ops::attention {
 
+template <class T>
 struct RowParams {
-  const bf16* q;  // [rows, heads * head_dim]
+  const T* q;  // [rows, heads * head_dim]
   int64_t q_stride;
-  bf16* out;  // [rows, heads * head_dim]
+  T* out;  // [rows, heads * head_dim]
   int64_t out_stride;
   PagedKv kv;
   const SequenceRows* sequences;
@@ -82,12 +83,13 @@ class PlaneRing {
 };
 
 // A lane's two query vectors.
+template <class T>
 struct RowQueries {
   int seen[2] = {0, 0};  // tokens; 0: there is no such vector
-  const bf16* q[2] = {nullptr, nullptr};
-  bf16* out[2];
+  const T* q[2] = {nullptr, nullptr};
+  T* out[2];
 
-  __device__ __forceinline__ RowQueries(const RowParams& p, const SequenceRows& seq,
+  __device__ __forceinline__ RowQueries(const RowParams<T>& p, const SequenceRows& seq,
                                         uint32_t kv_head, uint32_t first_query) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -109,9 +111,9 @@ struct RowQueries {
 // kGroupTiles tiles the group into what is merged before, in the threads' own memory.
 // 4 * head_dim FLOP for each vector and token that it sees; K and V come from L2 for all but the
 // first block that reads them. The roof is the matrix units' rate.
-template <uint32_t kHeadDim>
+template <class T, uint32_t kHeadDim>
 __global__ void __launch_bounds__(kBlockThreads, kHeadDim <= 128 ? 2 : 1)
-    attend_rows(const RowParams p) {
+    attend_rows(const RowParams<T> p) {
   wait_for_inputs();
   let_next_start();
   extern __shared__ uint4 shared_memory[];
@@ -133,7 +135,7 @@ __global__ void __launch_bounds__(kBlockThreads, kHeadDim <= 128 ? 2 : 1)
   const KvSource source = {p.kv, seq.block_table, kv_head, p.block_shift, end};
   const uint32_t num_chunks = divide_up(end, kChunk);
   PlaneRing<kHeadDim> ring(source, shared_address(shared.planes), 2 * num_chunks);
-  const RowQueries queries(p, seq, kv_head, first_query);
+  const RowQueries<T> queries(p, seq, kv_head, first_query);
   uint32_t q[kHeadDim / 16][4];
   load_queries<kHeadDim>(q, queries.q, p.kv.head_dim);
   float4 own_group[kSharesGroup<kHeadDim> ? 1 : kHeadDim / 8], total_outputs[kHeadDim / 8];
@@ -164,10 +166,10 @@ __global__ void __launch_bounds__(kBlockThreads, kHeadDim <= 128 ? 2 : 1)
     ring.wait();
     if (sees) {
       float s[kChunk / 8][4], max[2], zero_at[2];
-      multiply_keys<kHeadDim, kChunk / 16>(s, q, ring.plane() + key_offset(kPitch<kHeadDim>));
+      multiply_keys<T, kHeadDim, kChunk / 16>(s, q, ring.plane() + key_offset(kPitch<kHeadDim>));
       scale_scores(s, p.scale_log2, static_cast<int>(c * kChunk + lane % 4 * 2), queries.seen, max);
       state.rescale(max, zero_at);
-      exponentiate(s, zero_at, e);
+      exponentiate<T>(s, zero_at, e);
     }
     ring.done();
     ring.wait();
@@ -176,8 +178,8 @@ __global__ void __launch_bounds__(kBlockThreads, kHeadDim <= 128 ? 2 : 1)
 #pragma unroll
       for (uint32_t k = 0; k < kChunk / 16; ++k) {
         const uint32_t a[4] = {e[2 * k][0], e[2 * k][1], e[2 * k + 1][0], e[2 * k + 1][1]};
-        multiply_values<kHeadDim, kHeadDim / 16, 1>(state.o, state.sum, a,
-                                                    values + k * 16 * kPitch<kHeadDim>, 0);
+        multiply_values<T, kHeadDim, kHeadDim / 16, 1>(state.o, state.sum, a,
+                                                       values + k * 16 * kPitch<kHeadDim>, 0);
       }
     }
     ring.done();

@@ -7,10 +7,11 @@
 // The tile kernel: attention of few rows over many tokens, spread over the GPU by tiles.
 namespace baton::ops::attention {
 
+template <class T>
 struct TileParams {
-  const bf16* q;  // [rows, heads * head_dim]
+  const T* q;  // [rows, heads * head_dim]
   int64_t q_stride;
-  bf16* out;  // [rows, heads * head_dim]
+  T* out;  // [rows, heads * head_dim]
   int64_t out_stride;
   PagedKv kv;
   const SequenceRows* sequences;
@@ -31,7 +32,8 @@ struct TileItem {
   uint32_t record_tiles;
 
   // Heads change fastest: they are neighbours in memory.
-  __device__ __forceinline__ explicit TileItem(const TileParams& p) {
+  template <class T>
+  __device__ __forceinline__ explicit TileItem(const TileParams<T>& p) {
     kv_head = blockIdx.x % p.kv.num_kv_heads;
     uint32_t rest = blockIdx.x / p.kv.num_kv_heads;
     const uint32_t in_groups = p.records.num_grouped * p.query_tiles * p.group_splits;
@@ -56,7 +58,7 @@ constexpr uint32_t kTileBlocks = kHeadDim <= 64    ? 5
                                  : kHeadDim <= 256 ? 2
                                                    : 1;
 
-constexpr uint32_t kProbabilityPitch = kChunk * sizeof(bf16) + 16;
+constexpr uint32_t kProbabilityPitch = kChunk * kHalfBytes + 16;
 
 template <uint32_t kHeadDim>
 struct TileShared {
@@ -91,13 +93,14 @@ struct ChunkRun {
 };
 
 // A lane's two query vectors.
+template <class T>
 struct TileQueries {
   int seen[2] = {0, 0};  // tokens; 0: there is no such vector
-  const bf16* q[2] = {nullptr, nullptr};
-  bf16* out[2];
+  const T* q[2] = {nullptr, nullptr};
+  T* out[2];
   float* records[2];
 
-  __device__ __forceinline__ TileQueries(const TileParams& p, const SequenceRows& seq,
+  __device__ __forceinline__ TileQueries(const TileParams<T>& p, const SequenceRows& seq,
                                          const TileItem& item) {
     const uint32_t head_dim = p.kv.head_dim;
 #pragma unroll
@@ -138,8 +141,8 @@ struct RecordState {
 };
 
 // A finished record, or what it says as the result.
-template <uint32_t kHeadDim>
-__device__ __forceinline__ void write_record(const TileParams& p, const TileQueries& queries,
+template <uint32_t kHeadDim, class T>
+__device__ __forceinline__ void write_record(const TileParams<T>& p, const TileQueries<T>& queries,
                                              const RecordState<kHeadDim>& state, uint32_t index,
                                              bool is_whole) {
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, head_dim = p.kv.head_dim;
@@ -167,7 +170,8 @@ __device__ __forceinline__ void write_record(const TileParams& p, const TileQuer
 }
 
 // Empty records for the block's tiles from `end_tile` on.
-__device__ __forceinline__ void write_empty(const TileParams& p, const SequenceRows& seq,
+template <class T>
+__device__ __forceinline__ void write_empty(const TileParams<T>& p, const SequenceRows& seq,
                                             const TileItem& item, uint32_t first_tile,
                                             uint32_t end_tile) {
   const uint32_t record_floats = p.kv.head_dim + 2;
@@ -192,9 +196,9 @@ __device__ __forceinline__ void write_empty(const TileParams& p, const SequenceR
 // Reads K and V once, 4 * head_dim bytes a token and KV head, and writes a record of
 // 4 * (head_dim + 2) bytes for each vector and 1024 or 256 tokens. The roof is the memory's
 // bandwidth.
-template <uint32_t kHeadDim>
+template <class T, uint32_t kHeadDim>
 __global__ void __launch_bounds__(kBlockThreads, kTileBlocks<kHeadDim>)
-    attend_tiles(const TileParams p) {
+    attend_tiles(const TileParams<T> p) {
   wait_for_inputs();
   let_next_start();
   extern __shared__ uint4 shared_memory[];
@@ -231,7 +235,7 @@ __global__ void __launch_bounds__(kBlockThreads, kTileBlocks<kHeadDim>)
     copy(1, c);
   }
 
-  const TileQueries queries(p, seq, item);
+  const TileQueries<T> queries(p, seq, item);
   uint32_t q[kHeadDim / 16][4];
   load_queries<kHeadDim>(q, queries.q, p.kv.head_dim);
   const uint32_t key_lane = key_offset(kPitch<kHeadDim>) + warp * 16 * kPitch<kHeadDim>;
@@ -247,7 +251,7 @@ __global__ void __launch_bounds__(kBlockThreads, kTileBlocks<kHeadDim>)
     __syncthreads();  // K is here; the values and exponentials of the chunk before are done with
     if (c > 0) copy(1, c - 1 + kStages);
     float s[2][4], max[2], zero_at[2];
-    multiply_keys<kHeadDim, 1>(s, q, shared_address(shared.keys[c % kStages]) + key_lane);
+    multiply_keys<T, kHeadDim, 1>(s, q, shared_address(shared.keys[c % kStages]) + key_lane);
     const int column = static_cast<int>(run.token(c) + warp * 16 + lane % 4 * 2);
     scale_scores(s, p.scale_log2, column, queries.seen, max);
     if (lane % 4 == 0) {
@@ -264,12 +268,12 @@ __global__ void __launch_bounds__(kBlockThreads, kTileBlocks<kHeadDim>)
     }
     state.rescale(max, zero_at);
     uint32_t e[2][2];
-    exponentiate(s, zero_at, e);
+    exponentiate<T>(s, zero_at, e);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const uint32_t row = lane / 4 + i % 2 * 8, token = warp * 16 + i / 2 * 8 + lane % 4 * 2;
       *reinterpret_cast<uint32_t*>(shared.probabilities + row * kProbabilityPitch +
-                                   token * sizeof(bf16)) = e[i / 2][i % 2];
+                                   token * kHalfBytes) = e[i / 2][i % 2];
     }
     wait_copies<2 * kStages - 1>();
     __syncthreads();  // V and the exponentials are here
@@ -278,8 +282,8 @@ __global__ void __launch_bounds__(kBlockThreads, kTileBlocks<kHeadDim>)
     for (uint32_t k = 0; k < kChunk / 16; ++k) {
       uint32_t a[4];
       load_matrices(a, probability_lane + k * kStepBytes);
-      multiply_values<kHeadDim, kWarpPairs<kHeadDim>, 4>(state.o, state.sum, a,
-                                                         values + k * 16 * kPitch<kHeadDim>, warp);
+      multiply_values<T, kHeadDim, kWarpPairs<kHeadDim>, 4>(
+          state.o, state.sum, a, values + k * 16 * kPitch<kHeadDim>, warp);
     }
     if (c % kTileChunks == kTileChunks - 1 || c + 1 == run.num_chunks) {
       record.add(state);

@@ -5,9 +5,12 @@
 #include <cassert>
 #include <cmath>
 
-#include "common/ops/cuda/attention_wgmma.cuh"
+#include "common/ops/cuda/attention_wgmma_launch.cuh"
 
 namespace baton::ops {
+
+extern template void wgmma::attend<f16>(CudaStream&, const AttentionArgs&, Params&);
+
 namespace {
 
 using namespace wgmma;
@@ -37,20 +40,12 @@ uint32_t stage_tiles(CudaStream& stream, const AttentionArgs& args, uint32_t min
   return count;
 }
 
-template <uint32_t kHeadDim>
-void attend(CudaStream& stream, const Params& p) {
-  const uint32_t blocks = std::max(std::min<uint32_t>(p.num_items, stream.info().multiprocessors),
-                                   ceil_div(p.num_items, kMaxItems));
-  allow_shared(attention_wgmma_kernel<kHeadDim>, kSharedBytes<kHeadDim>);
-  launch(stream, blocks, kThreads, kSharedBytes<kHeadDim>, attention_wgmma_kernel<kHeadDim>, p);
-}
-
 // A build without sm_90a has an empty body, which has no shared memory of its own.
 template <uint32_t kHeadDim>
 bool is_built() {
   static const bool built = [] {
     cudaFuncAttributes attributes;
-    device::cuda_must(cudaFuncGetAttributes(&attributes, attention_wgmma_kernel<kHeadDim>),
+    device::cuda_must(cudaFuncGetAttributes(&attributes, attention_wgmma_kernel<bf16, kHeadDim>),
                       "cudaFuncGetAttributes");
     return attributes.sharedSizeBytes > 0;
   }();
@@ -66,15 +61,16 @@ bool is_aligned(const void* data, size_t stride_bytes) {
 bool wgmma_attention_fits(const device::CudaInfo& info, const AttentionArgs& args) {
   const PagedKv& kv = args.kv;
   if (info.compute_major != 9 || info.compute_minor != 0) return false;
-  if (args.q.dtype != DType::kBF16 || kv.dtype != DType::kBF16 || args.out.dtype != DType::kBF16) {
+  const DType half = args.q.dtype;
+  if ((half != DType::kBF16 && half != DType::kF16) || kv.dtype != half || args.out.dtype != half) {
     return false;
   }
   if (kv.block_tokens < 16 || kv.block_tokens > 256 || !std::has_single_bit(kv.block_tokens) ||
       args.num_heads % kv.num_kv_heads != 0) {
     return false;
   }
-  if (!is_aligned(args.q.data, args.q.row_stride * sizeof(bf16)) ||
-      !is_aligned(args.out.data, args.out.row_stride * sizeof(bf16)) ||
+  if (!is_aligned(args.q.data, args.q.row_stride * kHalfBytes) ||
+      !is_aligned(args.out.data, args.out.row_stride * kHalfBytes) ||
       !is_aligned(kv.base, kv.token_stride | kv.head_stride | kv.plane_stride | kv.block_stride)) {
     return false;
   }
@@ -87,19 +83,16 @@ void wgmma_attention(CudaStream& stream, const AttentionArgs& args, uint32_t min
   Params p;
   const uint32_t num_tiles = stage_tiles(stream, args, std::max(min_rows, 1u), &p.tiles);
   if (num_tiles == 0) return;
-  const uint32_t box_tokens = std::min(kv.block_tokens, kTokens);
-  p.q = map_queries(args.q);
-  p.kv = map_cache(kv, box_tokens);
   p.sequences = args.sequences.device;
-  p.out = args.out.as<bf16>();
+  p.out = args.out.data;
   p.out_stride = args.out.row_stride;
   p.num_items = num_tiles * args.num_heads;
   p.num_heads = args.num_heads;
   p.group_heads = args.num_heads / kv.num_kv_heads;
   p.block_shift = std::countr_zero(kv.block_tokens);
-  p.box_shift = std::countr_zero(box_tokens);
+  p.box_shift = std::countr_zero(std::min(kv.block_tokens, kTokens));
   p.scale_log2 = args.scale * static_cast<float>(M_LOG2E);
-  kv.head_dim == 64 ? attend<64>(stream, p) : attend<128>(stream, p);
+  with_half(args.q.dtype, [&]<class T>() { attend<T>(stream, args, p); });
 }
 
 }  // namespace baton::ops

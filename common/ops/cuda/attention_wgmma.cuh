@@ -17,8 +17,9 @@ using namespace hopper;
 constexpr uint32_t kRows = 128;    // queries of a work item, two warpgroups of 64
 constexpr uint32_t kTokens = 128;  // of a tile of K or V
 constexpr uint32_t kPanelColumns = 64;
-constexpr uint32_t kPanelBytes = 128 * 128;  // 128 rows (or tokens) of 64 bf16
-constexpr uint32_t kStages = 3;              // tiles of K, and of V, on the way or in use
+constexpr uint32_t kPanelBytes = 128 * 128;  // 128 rows (or tokens) of 64 halves
+constexpr size_t kHalfBytes = 2;
+constexpr uint32_t kStages = 3;  // tiles of K, and of V, on the way or in use
 constexpr uint32_t kThreads = 3 * 128;
 constexpr uint32_t kMaxItems = 64;  // that one block takes
 
@@ -40,7 +41,7 @@ struct Params {
   CUtensorMap kv;        // [block][plane][head][token][head_dim], of box_tokens x kPanelColumns
   const RowTile* tiles;  // most work first
   const SequenceRows* sequences;
-  bf16* out;  // [rows, heads * head_dim]
+  void* out;  // [rows, heads * head_dim]
   int64_t out_stride;
   uint32_t num_items;  // tiles * heads
   uint32_t num_heads;
@@ -50,19 +51,21 @@ struct Params {
   float scale_log2;      // scale * log2(e)
 };
 
-inline CUtensorMap map_queries(const Tensor& q) {
-  return make_tensor_map<2>(q.data, {cuuint64_t(q.cols), cuuint64_t(q.rows)},
-                            {cuuint64_t(q.row_stride) * sizeof(bf16)}, {kPanelColumns, kRows});
+template <class T>
+CUtensorMap map_queries(const Tensor& q) {
+  return make_tensor_map<T, 2>(q.data, {cuuint64_t(q.cols), cuuint64_t(q.rows)},
+                               {cuuint64_t(q.row_stride) * kHalfBytes}, {kPanelColumns, kRows});
 }
 
-inline CUtensorMap map_cache(const PagedKv& kv, uint32_t box_tokens) {
+template <class T>
+CUtensorMap map_cache(const PagedKv& kv, uint32_t box_tokens) {
   // Only blocks of the tables are ever asked for; how many there are is not said here.
   constexpr cuuint64_t kBeyondAnyMemory = cuuint64_t{1} << 40;
   const cuuint64_t blocks =
       std::clamp<cuuint64_t>(kBeyondAnyMemory / kv.block_stride, 1, (cuuint64_t{1} << 31) - 1);
-  return make_tensor_map<5>(kv.base, {kv.head_dim, kv.block_tokens, kv.num_kv_heads, 2, blocks},
-                            {kv.token_stride, kv.head_stride, kv.plane_stride, kv.block_stride},
-                            {kPanelColumns, box_tokens, 1, 1, 1});
+  return make_tensor_map<T, 5>(kv.base, {kv.head_dim, kv.block_tokens, kv.num_kv_heads, 2, blocks},
+                               {kv.token_stride, kv.head_stride, kv.plane_stride, kv.block_stride},
+                               {kPanelColumns, box_tokens, 1, 1, 1});
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -150,7 +153,7 @@ __device__ __forceinline__ void copy_plane(const Params& p, const Shared& shared
                                            Ring ring, uint32_t num_items) {
   const uint32_t lane = threadIdx.x % 32;
   const uint32_t box_tokens = 1u << p.box_shift;
-  const uint32_t box_bytes = kPanelColumns * sizeof(bf16) << p.box_shift;
+  const uint32_t box_bytes = kPanelColumns * kHalfBytes << p.box_shift;
   for (uint32_t i = 0; i < num_items; ++i) {
     const Item item = shared.items[i];
     const uint32_t head = item.head / p.group_heads;
@@ -250,15 +253,11 @@ __device__ __forceinline__ void exponentiate(float (&s)[64], RowState& state, fl
   }
 }
 
-__device__ __forceinline__ uint32_t pack(float low, float high) {
-  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-  return reinterpret_cast<const uint32_t&>(both);
-}
-
 // Exponentials as the A operand of the product with V.
+template <class T>
 __device__ __forceinline__ void to_operand(const float (&s)[64], uint32_t (&p)[32]) {
 #pragma unroll
-  for (int i = 0; i < 32; ++i) p[i] = pack(s[2 * i], s[2 * i + 1]);
+  for (int i = 0; i < 32; ++i) p[i] = pack<T>(s[2 * i], s[2 * i + 1]);
 }
 
 // Lane t of four holds a[k] = m[t][k], and gets m[k][t].
@@ -276,7 +275,7 @@ __device__ __forceinline__ void quad_transpose(uint32_t (&a)[4], uint32_t lane) 
 }
 
 // One warpgroup of the two that compute: rows [64 group, 64 group + 64) of each item.
-template <uint32_t kHeadDim>
+template <class T, uint32_t kHeadDim>
 class Computer {
  public:
   __device__ __forceinline__ Computer(const Params& p, const Shared& shared, uint32_t q, Ring k,
@@ -325,7 +324,7 @@ class Computer {
     release_keys(num_tiles == 1);
     exponentiate<true>(s, state, rescale, p_.scale_log2,
                        last - (num_tiles - 1) * static_cast<int>(kTokens));
-    to_operand(s, p);
+    to_operand<T>(s, p);
     v_.wait_full();
     if (item.visible() % kTokens != 0) clear_unseen(item.visible() % kTokens);
 
@@ -357,7 +356,7 @@ class Computer {
     v_.next().wait_full();
     wgmma_wait<0>(o);
     v_.release(lane());
-    to_operand(s, p);
+    to_operand<T>(s, p);
 #pragma unroll
     for (uint32_t i = 0; i < kHeadDim / 2; ++i) o[i] *= rescale[i / 2 % 2];
   }
@@ -365,11 +364,11 @@ class Computer {
   __device__ __forceinline__ void start_scores(float (&s)[64]) {
     const uint64_t k = k_major(k_.tile());
     wgmma_fence();
-    wgmma_k_k<false>(s, q_, k);
+    wgmma_k_k<T, false>(s, q_, k);
 #pragma unroll
     for (uint32_t c = 16; c < kHeadDim; c += 16) {
-      const uint32_t on = c / kPanelColumns * kPanelBytes + c % kPanelColumns * sizeof(bf16);
-      wgmma_k_k<true>(s, advance(q_, on), advance(k, on));
+      const uint32_t on = c / kPanelColumns * kPanelBytes + c % kPanelColumns * kHalfBytes;
+      wgmma_k_k<T, true>(s, advance(q_, on), advance(k, on));
     }
     wgmma_commit();
   }
@@ -377,7 +376,7 @@ class Computer {
     const uint64_t v = mn_major(v_.tile(), kPanelBytes);
     wgmma_fence();
 #pragma unroll
-    for (uint32_t t = 0; t < kTokens; t += 16) wgmma_r_mn(o, p + t / 4, advance(v, t * 128));
+    for (uint32_t t = 0; t < kTokens; t += 16) wgmma_r_mn<T>(o, p + t / 4, advance(v, t * 128));
     wgmma_commit();
   }
   // With the last tile's, Q is free, too.
@@ -406,15 +405,15 @@ class Computer {
 #pragma unroll
     for (uint32_t r = 0; r < 2; ++r) {
       const float one_over = 1.0f / quad_sum(state.sum[r]);
-      bf16* const to = p_.out + (item.row + row + 8 * r) * p_.out_stride + item.head * kHeadDim +
-                       8 * (lane() % 4);
+      T* const to = static_cast<T*>(p_.out) + (item.row + row + 8 * r) * p_.out_stride +
+                    item.head * kHeadDim + 8 * (lane() % 4);
 #pragma unroll
       for (uint32_t c = 0; c < kHeadDim; c += 32) {
         uint32_t a[4];
 #pragma unroll
         for (uint32_t k = 0; k < 4; ++k) {
           const uint32_t at = c / 2 + 4 * k + 2 * r;
-          a[k] = pack(o[at] * one_over, o[at + 1] * one_over);
+          a[k] = pack<T>(o[at] * one_over, o[at + 1] * one_over);
         }
         quad_transpose(a, lane());
         if (row + 8 * r < item.rows) {
@@ -436,7 +435,7 @@ class Computer {
 // out = softmax(q K^T * scale) V, causal, over a paged cache. Of Llama 3 8B (32 heads on 8, 128) at
 // 8192 tokens that is 4 * 128 * 32 * 8192^2 / 2 = 550 GFLOP on 200 MB: the roof is the matrix
 // units'. Each item reads its K and V from L2: 64 KiB for 8.4 MFLOP.
-template <uint32_t kHeadDim>
+template <class T, uint32_t kHeadDim>
 __global__ void __launch_bounds__(kThreads, 1)
     attention_wgmma_kernel(const __grid_constant__ Params p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -487,7 +486,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (warp == 2) copy_queries<kHeadDim>(p, shared, q, num_items);
   } else {
     take_registers<232>();
-    Computer<kHeadDim>(p, shared, q, keys, values).run(num_items);
+    Computer<T, kHeadDim>(p, shared, q, keys, values).run(num_items);
   }
 #endif
 }

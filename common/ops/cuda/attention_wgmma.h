@@ -8,8 +8,8 @@
 // Attention of long chunks on Hopper's asynchronous matrix units, where prefill spends its time.
 namespace baton::ops {
 
-// Whether wgmma_attention takes these arguments on this GPU: compute capability 9.0, bf16, head_dim
-// 64 or 128, blocks of 16 to 256 tokens (a power of two), everything 16-byte aligned.
+// Whether wgmma_attention takes these arguments on this GPU: compute capability 9.0, bf16 or
+// f16, head_dim 64 or 128, blocks of 16 to 256 tokens (a power of two), everything 16-byte aligned.
 bool wgmma_attention_fits(const device::CudaInfo& info, const AttentionArgs& args);
 
 // Causal attention of the sequences of args that have at least min_rows rows; the others' rows are

@@ -38,16 +38,16 @@ struct Layouts {
   cublasLtMatrixLayout_t w = nullptr, x = nullptr, out = nullptr;
 
   explicit Layouts(const Product& p) {
-    const cudaDataType_t out_type = p.out_f32 ? CUDA_R_32F : CUDA_R_16BF;
+    const cudaDataType_t half = p.half == DType::kF16 ? CUDA_R_16F : CUDA_R_16BF;
     blas_must(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F),
               "cublasLtMatmulDescCreate", p);
     const cublasOperation_t transposed = CUBLAS_OP_T;
     blas_must(cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
                                              sizeof(transposed)),
               "cublasLtMatmulDescSetAttribute", p);
-    layout(&w, CUDA_R_16BF, p.k, p.n, p.k, p);
-    layout(&x, CUDA_R_16BF, p.k, p.m, p.x_stride, p);
-    layout(&out, out_type, p.n, p.m, p.out_stride, p);
+    layout(&w, half, p.k, p.n, p.k, p);
+    layout(&x, half, p.k, p.m, p.x_stride, p);
+    layout(&out, p.out_f32 ? CUDA_R_32F : half, p.n, p.m, p.out_stride, p);
   }
   ~Layouts() {
     cublasLtMatrixLayoutDestroy(out);
@@ -140,13 +140,13 @@ class Blas {
   }
 
   const Plan& plan(CudaStream& stream, const Product& p, BlasMode mode) {
-    const Key key = {
-        p.m,
-        p.n,
-        p.k,
-        p.x_stride,
-        p.out_stride,
-        uint64_t{p.out_f32} | uint64_t{p.accumulate} << 1 | static_cast<uint64_t>(mode) << 2};
+    const Key key = {p.m,
+                     p.n,
+                     p.k,
+                     p.x_stride,
+                     p.out_stride,
+                     uint64_t{p.out_f32} | uint64_t{p.accumulate} << 1 |
+                         static_cast<uint64_t>(mode) << 2 | uint64_t{p.half == DType::kF16} << 3};
     const auto found = plans_.find(key);
     if (found != plans_.end()) return found->second;
     if (plans_.size() >= kMaxPlans) plans_.clear();
@@ -157,8 +157,7 @@ class Blas {
   Plan make(CudaStream& stream, const Product& p, BlasMode mode) const {
     Plan plan = {.layouts = std::make_unique<Layouts>(p)};
     if (mode == BlasMode::kFastest) {
-      const std::vector<Candidate> found =
-          candidates(p, *plan.layouts, CUBLASLT_REDUCTION_SCHEME_MASK);
+      const std::vector<Candidate> found = candidates(p, *plan.layouts, reductions(p));
       const bool tune = p.m <= kTunedRows && found.size() > 1 && !stream.is_capturing();
       take(found[tune ? fastest(stream, p, *plan.layouts, found) : 0], &plan);
       return plan;
@@ -173,6 +172,13 @@ class Blas {
               "cublasLtMatmulAlgoCheck", p);
     plan.workspace = checked.workspaceSize;
     return plan;
+  }
+
+  // How the parts of a K that is split may be added up. In f16 a part can be beyond the range of
+  // which the sum is not.
+  static uint32_t reductions(const Product& p) {
+    const bool in_f16 = p.half == DType::kF16 && !p.out_f32;
+    return in_f16 ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_MASK;
   }
 
   static void take(const Candidate& from, Plan* plan) {

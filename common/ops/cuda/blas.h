@@ -9,13 +9,15 @@ namespace baton::ops {
 
 using device::CudaStream;
 
-// out[m, n] = x[m, k] * w[n, k]^T (+ out): bf16 times bf16, sums in f32. Strides in elements.
+// out[m, n] = x[m, k] * w[n, k]^T (+ out): halves times halves, sums in f32. Strides in elements.
+// An f16 out is infinite where the product is beyond its 65504.
 struct Product {
-  const void* x = nullptr;  // bf16 [m, k]
-  const void* w = nullptr;  // bf16 [n, k], dense
-  void* out = nullptr;      // f32 or bf16 [m, n]
+  const void* x = nullptr;  // `half` [m, k]
+  const void* w = nullptr;  // `half` [n, k], dense
+  void* out = nullptr;      // f32 or `half` [m, n]
   int64_t m = 0, n = 0, k = 0;
   int64_t x_stride = 0, out_stride = 0;
+  DType half = DType::kBF16;  // or kF16
   bool out_f32 = false;
   bool accumulate = false;
 };

@@ -1,5 +1,7 @@
 #include "common/ops/cuda/cuda_ops.h"
 
+#include <fmt/format.h>
+
 #include "common/ops/cuda/attention.h"
 #include "common/ops/cuda/functions.h"
 
@@ -8,10 +10,16 @@ namespace baton::ops {
 result<Ops> cuda_ops(const CudaOptions& options) {
   // A change of any result's bits is a new number. Without `deterministic` the kernels that a batch
   // gets depend on its size, so workers of one value agree within a bound, not in every bit.
+  const DType half = options.half;
+  if (half != DType::kBF16 && half != DType::kF16) {
+    return error(Errc::kInvalidArgument,
+                 fmt::format("cuda: computing in {} is not offered; use bf16 or f16", name(half)));
+  }
+  const bool is_f16 = half == DType::kF16;
   Ops ops = {.backend = "cuda",
-             .numerics = "cuda-bf16-2",
-             .activation = DType::kBF16,
-             .bf16_input = DType::kBF16,
+             .numerics = is_f16 ? "cuda-f16-1" : "cuda-bf16-2",
+             .activation = half,
+             .bf16_input = half,
              .pack = cuda_pack,
              .make_rows = cuda_make_rows,
              .matmul = cuda_matmul,
@@ -31,7 +39,7 @@ result<Ops> cuda_ops(const CudaOptions& options) {
              .export_kv = cuda_export_kv,
              .import_kv = cuda_import_kv};
   if (options.deterministic) {
-    ops.numerics = "cuda-bf16-deterministic-2";
+    ops.numerics = is_f16 ? "cuda-f16-deterministic-1" : "cuda-bf16-deterministic-2";
     ops.matmul = cuda_matmul_deterministic;
     ops.attention = cuda_attention_deterministic;
   }

@@ -27,15 +27,13 @@ __device__ __forceinline__ Eight load_aligned_eight(const float* p) {
   const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
   return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
 }
-__device__ __forceinline__ Eight load_aligned_eight(const bf16* p) {
+template <class T>
+__device__ __forceinline__ Eight load_aligned_eight(const T* p) {
   const uint4 raw = *reinterpret_cast<const uint4*>(p);
   const uint32_t pairs[4] = {raw.x, raw.y, raw.z, raw.w};
   Eight e;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {  // a bf16 is the upper half of an f32; the first is the low one
-    e.v[2 * i] = __uint_as_float(pairs[i] << 16);
-    e.v[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
-  }
+  for (int i = 0; i < 4; ++i) unpack<T>(pairs[i], e.v[2 * i], e.v[2 * i + 1]);
   return e;
 }
 
@@ -46,13 +44,11 @@ __device__ __forceinline__ void store_aligned_eight(const Eight& e, float* p) {
              __float_as_uint(e.v[i + 2]), __float_as_uint(e.v[i + 3]));
   }
 }
-__device__ __forceinline__ void store_aligned_eight(const Eight& e, bf16* p) {
+template <class T>
+__device__ __forceinline__ void store_aligned_eight(const Eight& e, T* p) {
   uint32_t pairs[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(e.v[2 * i], e.v[2 * i + 1]);
-    pairs[i] = *reinterpret_cast<const uint32_t*>(&pair);
-  }
+  for (int i = 0; i < 4; ++i) pairs[i] = pack<T>(e.v[2 * i], e.v[2 * i + 1]);
   store_16(p, pairs[0], pairs[1], pairs[2], pairs[3]);
 }
 

@@ -60,12 +60,8 @@ void launch_take(Stream& stream, const void* index, const void* from, int64_t fr
 template <class From>
 void launch_embed(Stream& stream, std::span<const TokenId> ids, const From* table, int64_t stride,
                   const Tensor& out) {
-  if (out.dtype == DType::kF32) {
-    launch_take<From, float>(stream, ids.data(), table, stride, out);
-  } else {
-    assert(out.dtype == DType::kBF16);
-    launch_take<From, bf16>(stream, ids.data(), table, stride, out);
-  }
+  with_element(out.dtype,
+               [&]<class To>() { launch_take<From, To>(stream, ids.data(), table, stride, out); });
 }
 
 // One thread an id: 4 bytes in, and where the host did not know it 4 more and 4 out. Latency.
@@ -91,31 +87,27 @@ void cuda_resolve_drawn(Stream& stream, std::span<TokenId> ids, const TokenId* d
 void cuda_embed(Stream& stream, std::span<const TokenId> ids, const Tensor& table,
                 const Tensor& out) {
   assert(out.rows == static_cast<int64_t>(ids.size()) && out.cols == table.cols);
-  if (table.dtype == DType::kF32) {
-    launch_embed(stream, ids, table.as<float>(), table.row_stride, out);
-  } else {
-    assert(table.dtype == DType::kBF16);
-    launch_embed(stream, ids, table.as<bf16>(), table.row_stride, out);
-  }
+  with_element(table.dtype, [&]<class From>() {
+    launch_embed(stream, ids, table.as<From>(), table.row_stride, out);
+  });
 }
 
 void cuda_embed_packed(Stream& stream, std::span<const TokenId> ids, const PackedMatrix& table,
                        const Tensor& out) {
   const auto& matrix = static_cast<const CudaMatrix&>(table);
   assert(out.rows == static_cast<int64_t>(ids.size()) && out.cols == matrix.k());
-  launch_embed(stream, ids, matrix.data(), matrix.k(), out);
+  with_half(matrix.dtype(), [&]<class From>() {
+    launch_embed(stream, ids, static_cast<const From*>(matrix.data()), matrix.k(), out);
+  });
 }
 
 void cuda_gather_rows(Stream& stream, const Tensor& x, std::span<const uint32_t> rows,
                       const Tensor& out) {
   assert(out.rows == static_cast<int64_t>(rows.size()) && out.cols == x.cols);
   assert(x.dtype == out.dtype);
-  if (x.dtype == DType::kF32) {
-    launch_take<float, float>(stream, rows.data(), x.data, x.row_stride, out);
-  } else {
-    assert(x.dtype == DType::kBF16);
-    launch_take<bf16, bf16>(stream, rows.data(), x.data, x.row_stride, out);
-  }
+  with_element(x.dtype, [&]<class T>() {
+    launch_take<T, T>(stream, rows.data(), x.data, x.row_stride, out);
+  });
 }
 
 }  // namespace baton::ops

@@ -32,10 +32,10 @@ int tiles_per_block(const CudaStream& stream, const GemvArgs& a, int64_t tiles) 
   return most;
 }
 
-template <int kHalves, int kXTiles, bool kSilu, bool kNorm>
+template <class T, int kHalves, int kXTiles, bool kSilu, bool kNorm>
 void run(CudaStream& stream, const GemvArgs& a) {
-  const auto kernel = gemv_kernel<kHalves, kXTiles, kSilu, kNorm>;
-  constexpr int kWarpRing = WeightStream<kHalves, kSilu>::kUnit * kStages * int{sizeof(uint4)};
+  const auto kernel = gemv_kernel<T, kHalves, kXTiles, kSilu, kNorm>;
+  constexpr int kWarpRing = WeightStream<T, kHalves, kSilu>::kUnit * kStages * int{sizeof(uint4)};
   static_assert(kXTiles * 8 * kColumnPitch * int{sizeof(float)} * (kHalves == 1 ? 1 : kMaxTiles) <=
                 kWarpRing);  // a warp's partial sums; tiles of 8 rows come one a block
   [[maybe_unused]] static const bool prepared = [&] {
@@ -55,12 +55,14 @@ void run(CudaStream& stream, const GemvArgs& a) {
          per_block);
 }
 
-template <int kHalves, bool kSilu>
+template <class T, int kHalves, bool kSilu>
 void run(CudaStream& stream, const GemvArgs& a) {
   if (a.norm_x == nullptr) {
-    a.m <= 8 ? run<kHalves, 1, kSilu, false>(stream, a) : run<kHalves, 2, kSilu, false>(stream, a);
+    a.m <= 8 ? run<T, kHalves, 1, kSilu, false>(stream, a)
+             : run<T, kHalves, 2, kSilu, false>(stream, a);
   } else {
-    a.m <= 8 ? run<kHalves, 1, kSilu, true>(stream, a) : run<kHalves, 2, kSilu, true>(stream, a);
+    a.m <= 8 ? run<T, kHalves, 1, kSilu, true>(stream, a)
+             : run<T, kHalves, 2, kSilu, true>(stream, a);
   }
 }
 
@@ -83,10 +85,12 @@ void gemv(CudaStream& stream, const GemvArgs& a) {
   assert(a.x_stride % 8 == 0 && (a.norm_x == nullptr || on_16_bytes(a.norm_weight)));
   assert(!a.silu || (a.n % 2 == 0 && !a.accumulate && !a.out_f32));
   if (a.m == 0) return;
-  if (a.silu) return run<2, true>(stream, a);
-  // Few rows: tiles of 8, if each still has a multiprocessor to itself.
-  if (ceil_div<int64_t>(a.n, 8) <= stream.info().multiprocessors) return run<1, false>(stream, a);
-  run<2, false>(stream, a);
+  with_half(a.half, [&]<class T>() {
+    if (a.silu) return run<T, 2, true>(stream, a);
+    // Few rows: tiles of 8, if each still has a multiprocessor to itself.
+    const bool few = ceil_div<int64_t>(a.n, 8) <= stream.info().multiprocessors;
+    few ? run<T, 1, false>(stream, a) : run<T, 2, false>(stream, a);
+  });
 }
 
 }  // namespace baton::ops

@@ -29,7 +29,7 @@ constexpr int kMaxTiles = 4;      // of a block
 constexpr int kColumnPitch = 20;  // floats: 16 rows of a tile, spaced so that no bank is hit twice
 
 // 16 bytes to shared memory; if not `valid`, zeros, and global is not looked at.
-__device__ __forceinline__ void copy_async(uint4* shared, const bf16* global, bool valid) {
+__device__ __forceinline__ void copy_async(uint4* shared, const void* global, bool valid) {
   const int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
                    static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
@@ -47,15 +47,6 @@ __device__ __forceinline__ uint32_t word(const uint4& v, int i) {
   return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
 }
 
-// c[16, 8] += a[16, 16] * b[16, 8]
-__device__ __forceinline__ void multiply(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
-                                         uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
 // A tile has 8 * kHalves rows of w; with kSilu 8 of gate, then the same 8 of up.
 template <int kHalves, bool kSilu>
 struct Tiling {
@@ -66,7 +57,7 @@ struct Tiling {
 
 // A warp's units, from memory to its registers, chunk by chunk and in a chunk tile by tile. Starts
 // loading at once.
-template <int kHalves, bool kSilu>
+template <class T, int kHalves, bool kSilu>
 class WeightStream {
  public:
   static constexpr int kUnit = 8 * kHalves * kPieces;  // uint4s
@@ -80,7 +71,7 @@ class WeightStream {
         at_(static_cast<int>(threadIdx.x / 32) * kChunk + lane_piece() * 8) {
     const int64_t row = first_tile * kColumns + lane_row();
     left_ = static_cast<int>(min(Tiling<kHalves, kSilu>::columns(a) - row, int64_t{1} << 20));
-    first_ = a.w + row * a.k;
+    first_ = static_cast<const T*>(a.w) + row * a.k;
     from_ = first_ + at_;
 #pragma unroll 1
     for (int stage = 0; stage < kStages; ++stage) fill(stage);
@@ -138,11 +129,11 @@ class WeightStream {
   const int k_, tiles_;
   const int64_t half_;  // elements from a tile's first 8 rows to its others
   uint4* const ring_;
-  const bf16* first_;  // the lane's first row
-  int left_;           // columns of out from there to the end
+  const T* first_;  // the lane's first row
+  int left_;        // columns of out from there to the end
   // To be called for next: k of the lane's piece, the tile, the address of both.
   int at_, tile_ = 0;
-  const bf16* from_;
+  const T* from_;
   int stage_ = 0;  // to be read next
 };
 
@@ -180,14 +171,14 @@ __device__ void norm_scales(const GemvArgs& a, float (&scales)[kXTiles]) {
   }
 }
 
+template <class T>
 __device__ __forceinline__ uint32_t normed_pair(float x0, float x1, float scale, float w0,
                                                 float w1) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(x0 * scale * w0, x1 * scale * w1);
-  return *reinterpret_cast<const uint32_t*>(&pair);
+  return pack<T>(x0 * scale * w0, x1 * scale * w1);
 }
 
 // What one chunk needs of x: rows g, g + 8; the pieces t and t + 4 of each.
-template <int kXTiles, bool kNorm>
+template <class T, int kXTiles, bool kNorm>
 struct Inputs {
   uint4 v[kXTiles][2];
 
@@ -206,12 +197,13 @@ struct Inputs {
           const auto* x = reinterpret_cast<const float4*>(a.norm_x + row * a.x_stride + at);
           const auto* w = reinterpret_cast<const float4*>(a.norm_weight + at);
           const float4 x0 = x[0], x1 = x[1], w0 = w[0], w1 = w[1];
-          v[i][j].x = normed_pair(x0.x, x0.y, scales[i], w0.x, w0.y);
-          v[i][j].y = normed_pair(x0.z, x0.w, scales[i], w0.z, w0.w);
-          v[i][j].z = normed_pair(x1.x, x1.y, scales[i], w1.x, w1.y);
-          v[i][j].w = normed_pair(x1.z, x1.w, scales[i], w1.z, w1.w);
+          v[i][j].x = normed_pair<T>(x0.x, x0.y, scales[i], w0.x, w0.y);
+          v[i][j].y = normed_pair<T>(x0.z, x0.w, scales[i], w0.z, w0.w);
+          v[i][j].z = normed_pair<T>(x1.x, x1.y, scales[i], w1.x, w1.y);
+          v[i][j].w = normed_pair<T>(x1.z, x1.w, scales[i], w1.z, w1.w);
         } else {
-          v[i][j] = *reinterpret_cast<const uint4*>(a.x + row * a.x_stride + at);
+          v[i][j] =
+              *reinterpret_cast<const uint4*>(static_cast<const T*>(a.x) + row * a.x_stride + at);
         }
       }
     }
@@ -219,18 +211,18 @@ struct Inputs {
 };
 
 // The four products of a unit with 8 * kXTiles rows of x.
-template <int kXTiles, bool kNorm>
+template <class T, int kXTiles, bool kNorm>
 __device__ __forceinline__ void multiply_unit(float (&sums)[kXTiles][4], const uint4 (&upper)[2],
                                               const uint4 (&lower)[2],
-                                              const Inputs<kXTiles, kNorm>& x) {
+                                              const Inputs<T, kXTiles, kNorm>& x) {
 #pragma unroll
   for (int j = 0; j < 2; ++j) {
 #pragma unroll
     for (int h = 0; h < 4; h += 2) {
 #pragma unroll
       for (int i = 0; i < kXTiles; ++i) {
-        multiply(sums[i], word(upper[j], h), word(lower[j], h), word(upper[j], h + 1),
-                 word(lower[j], h + 1), word(x.v[i][j], h), word(x.v[i][j], h + 1));
+        multiply_add<T>(sums[i], word(upper[j], h), word(lower[j], h), word(upper[j], h + 1),
+                        word(lower[j], h + 1), word(x.v[i][j], h), word(x.v[i][j], h + 1));
       }
     }
   }
@@ -269,21 +261,23 @@ __device__ __forceinline__ float total(const GemvArgs& a, const float* partials,
   return a.bias == nullptr ? sum : sum + a.bias[n];
 }
 
+template <class T>
 __device__ __forceinline__ void put(const GemvArgs& a, int64_t at, float v) {
   if (a.out_f32) {
     float* out = static_cast<float*>(a.out) + at;
     *out = a.accumulate ? v + *out : v;
   } else {
-    bf16* out = static_cast<bf16*>(a.out) + at;
-    *out = __float2bfloat16_rn(a.accumulate ? v + __bfloat162float(*out) : v);
+    T* out = static_cast<T*>(a.out) + at;
+    *out = from_float<T>(a.accumulate ? v + to_float(*out) : v);
   }
 }
 
-__device__ __forceinline__ float round_bf16(float v) {
-  return __bfloat162float(__float2bfloat16_rn(v));
+template <class T>
+__device__ __forceinline__ float rounded(float v) {
+  return to_float(from_float<T>(v));
 }
 
-template <int kHalves, int kXTiles, bool kSilu>
+template <class T, int kHalves, int kXTiles, bool kSilu>
 __device__ __forceinline__ void write_outputs(const GemvArgs& a, const float* partials,
                                               int64_t first_tile, int tiles) {
   using Tiles = Tiling<kHalves, kSilu>;
@@ -295,11 +289,11 @@ __device__ __forceinline__ void write_outputs(const GemvArgs& a, const float* pa
     if (n >= end) continue;
     float v = total<kXTiles>(a, partials, tile, x_row, w_row, n);
     if constexpr (kSilu) {
-      const float gate = round_bf16(v);
-      const float up = round_bf16(total<kXTiles>(a, partials, tile, x_row, w_row + 8, end + n));
+      const float gate = rounded<T>(v);
+      const float up = rounded<T>(total<kXTiles>(a, partials, tile, x_row, w_row + 8, end + n));
       v = __fdividef(gate, 1.0f + __expf(-gate)) * up;  // as silu_mul.cu has it
     }
-    put(a, x_row * a.out_stride + n, v);
+    put<T>(a, x_row * a.out_stride + n, v);
   }
 }
 
@@ -307,7 +301,7 @@ __device__ __forceinline__ void write_outputs(const GemvArgs& a, const float* pa
 // Reads 2 * n * k bytes of w once, which is the roof (m up to 16: at most 16 FLOP a byte), and in
 // each block 2 * m * k of x (kNorm: twice 4 * m * k, and 4 * k), from L2.
 // The bound of 320 threads, of which 256 are used, keeps registers for a next kernel's blocks.
-template <int kHalves, int kXTiles, bool kSilu, bool kNorm>
+template <class T, int kHalves, int kXTiles, bool kSilu, bool kNorm>
 __global__ void __launch_bounds__(kXTiles == 1 ? 320 : 256, 2)
     gemv_kernel(const __grid_constant__ GemvArgs a, int tiles_per_block) {
   using Tiles = Tiling<kHalves, kSilu>;
@@ -319,13 +313,13 @@ __global__ void __launch_bounds__(kXTiles == 1 ? 320 : 256, 2)
   const int64_t left = (Tiles::columns(a) + Tiles::kColumns - 1) / Tiles::kColumns - first_tile;
   const int tiles = static_cast<int>(left < tiles_per_block ? left : tiles_per_block);
 
-  WeightStream<kHalves, kSilu> weights(a, ring, first_tile, tiles);
+  WeightStream<T, kHalves, kSilu> weights(a, ring, first_tile, tiles);
   let_next_start();
   wait_for_inputs();
 
   float scales[kXTiles] = {};
   if constexpr (kNorm) norm_scales(a, scales);
-  Inputs<kXTiles, kNorm> x[kAhead];
+  Inputs<T, kXTiles, kNorm> x[kAhead];
 #pragma unroll
   for (int i = 0; i < kAhead; ++i) x[i].load(a, warp + i * warps, scales);
   float sums[kMaxTiles][kXTiles][4] = {};
@@ -351,7 +345,7 @@ __global__ void __launch_bounds__(kXTiles == 1 ? 320 : 256, 2)
     if (tile < tiles) put_partial<kXTiles>(partials, tile, sums[tile]);
   }
   __syncthreads();
-  write_outputs<kHalves, kXTiles, kSilu>(a, partials, first_tile, tiles);
+  write_outputs<T, kHalves, kXTiles, kSilu>(a, partials, first_tile, tiles);
 }
 
 }  // namespace baton::ops::gemv_detail

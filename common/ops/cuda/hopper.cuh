@@ -6,10 +6,11 @@
 #include <cstdint>
 
 #include "common/device/cuda/cuda_status.h"
+#include "common/ops/cuda/element.cuh"
 
 // Thin names for the Hopper instructions (PTX ISA 8.0, sm_90a) that attention_wgmma.cu is made of.
 //
-// Operands in shared memory are panels: rows of 64 bf16 = 128 bytes, one under the other, as a
+// Operands in shared memory are panels: rows of 64 halves = 128 bytes, one under the other, as a
 // tensor copy with 128-byte swizzle leaves them: the 16-byte chunk c of row r stands at chunk
 // c ^ (r % 8). Eight rows (1024 bytes, so aligned) are one atom of that pattern.
 //
@@ -92,9 +93,9 @@ inline PFN_cuTensorMapEncodeTiled_v12000 find_encode() {
   return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(entry);
 }
 
-// Of bf16, innermost dimension first, swizzled as above; strides are bytes, of the outer
+// Of halves T, innermost dimension first, swizzled as above; strides are bytes, of the outer
 // dimensions.
-template <uint32_t kRank>
+template <class T, uint32_t kRank>
 CUtensorMap make_tensor_map(const void* base, const cuuint64_t (&dims)[kRank],
                             const cuuint64_t (&strides)[kRank - 1],
                             const cuuint32_t (&box)[kRank]) {
@@ -102,9 +103,11 @@ CUtensorMap make_tensor_map(const void* base, const cuuint64_t (&dims)[kRank],
   cuuint32_t steps[kRank];
   std::fill_n(steps, kRank, 1);
   CUtensorMap map;
+  constexpr auto kType =
+      kIsBF16<T> ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
   const CUresult made =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, kRank, const_cast<void*>(base), dims, strides,
-             box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      encode(&map, kType, kRank, const_cast<void*>(base), dims, strides, box, steps,
+             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   device::cuda_must(made == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue,
                     "cuTensorMapEncodeTiled");
@@ -196,47 +199,70 @@ __device__ __forceinline__ void wgmma_wait(float (&d)[kCount]) {
 #define BATON_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define BATON_D16(i) BATON_D4(i), BATON_D4(i + 4), BATON_D4(i + 8), BATON_D4(i + 12)
 
+// Of halves T: `type` is what PTX calls them. Nothing converts between the two.
+#define BATON_OF_TYPE(T, product) \
+  if constexpr (kIsBF16<T>) {     \
+    product("bf16");              \
+  } else {                        \
+    product("f16");               \
+  }
+
 // d[64, 128] (+)= A[64, 16] * B[128, 16]^T, both K-major.
-template <bool kAdd>
+template <class T, bool kAdd>
 __device__ __forceinline__ void wgmma_k_k(float (&d)[64], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
-      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"
-      " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"
-      " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63},"
-      " %64, %65, add, 1, 1, 0, 0;\n}"
-      : BATON_D16(0), BATON_D16(16), BATON_D16(32), BATON_D16(48)
-      : "l"(a), "l"(b), "n"(kAdd ? 1 : 0));
+#define BATON_PRODUCT(type)                                                               \
+  asm volatile(                                                                           \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"                                    \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type                        \
+      " "                                                                                 \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"            \
+      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"  \
+      " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"  \
+      " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}," \
+      " %64, %65, add, 1, 1, 0, 0;\n}"                                                    \
+      : BATON_D16(0), BATON_D16(16), BATON_D16(32), BATON_D16(48)                         \
+      : "l"(a), "l"(b), "n"(kAdd ? 1 : 0))
+  BATON_OF_TYPE(T, BATON_PRODUCT)
+#undef BATON_PRODUCT
 }
 
 // d[64, 128] += A[64, 16] * B[16, 128], A in registers, B MN-major.
+template <class T>
 __device__ __forceinline__ void wgmma_r_mn(float (&d)[64], const uint32_t* a, uint64_t b) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
-      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"
-      " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"
-      " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63},"
-      " {%64, %65, %66, %67}, %68, add, 1, 1, 1;\n}"
-      : BATON_D16(0), BATON_D16(16), BATON_D16(32), BATON_D16(48)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+#define BATON_PRODUCT(type)                                                               \
+  asm volatile(                                                                           \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"                                      \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type                        \
+      " "                                                                                 \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"            \
+      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"  \
+      " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"  \
+      " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}," \
+      " {%64, %65, %66, %67}, %68, add, 1, 1, 1;\n}"                                      \
+      : BATON_D16(0), BATON_D16(16), BATON_D16(32), BATON_D16(48)                         \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+  BATON_OF_TYPE(T, BATON_PRODUCT)
+#undef BATON_PRODUCT
 }
 
 // d[64, 64] += A[64, 16] * B[16, 64], A in registers, B MN-major.
+template <class T>
 __device__ __forceinline__ void wgmma_r_mn(float (&d)[32], const uint32_t* a, uint64_t b) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
-      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31},"
-      " {%32, %33, %34, %35}, %36, add, 1, 1, 1;\n}"
-      : BATON_D16(0), BATON_D16(16)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+#define BATON_PRODUCT(type)                                                               \
+  asm volatile(                                                                           \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"                                      \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type                         \
+      " "                                                                                 \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"            \
+      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}," \
+      " {%32, %33, %34, %35}, %36, add, 1, 1, 1;\n}"                                      \
+      : BATON_D16(0), BATON_D16(16)                                                       \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+  BATON_OF_TYPE(T, BATON_PRODUCT)
+#undef BATON_PRODUCT
 }
 
+#undef BATON_OF_TYPE
 #undef BATON_D16
 #undef BATON_D4
 

@@ -1,13 +1,12 @@
 #pragma once
 
-#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <type_traits>
 
 #include "common/device/cuda/cuda_status.h"
 #include "common/device/cuda/cuda_stream.h"
+#include "common/ops/cuda/element.cuh"
 #include "common/ops/ops.h"
 
 // What every kernel file here shares: launching, the handshake between kernels, small arithmetic.
@@ -17,7 +16,6 @@
 // reads what another kernel wrote or writes anything at all; only weights may be touched before.
 namespace baton::ops {
 
-using bf16 = __nv_bfloat16;
 using device::CudaStream;
 
 inline CudaStream& cuda_stream(Stream& stream) { return static_cast<CudaStream&>(stream); }
@@ -65,18 +63,6 @@ __device__ __forceinline__ void let_next_start() {
 #if __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
-}
-
-__device__ __forceinline__ float to_float(float v) { return v; }
-__device__ __forceinline__ float to_float(bf16 v) { return __bfloat162float(v); }
-
-template <class T>
-__device__ __forceinline__ T from_float(float v) {
-  if constexpr (std::is_same_v<T, float>) {
-    return v;
-  } else {
-    return __float2bfloat16_rn(v);
-  }
 }
 
 __device__ __forceinline__ float warp_sum(float v) {

@@ -21,7 +21,7 @@ bool is_for_gemv(const Tensor& x, const CudaMatrix& w) {
 }
 
 Product product_of(const Tensor& x, const CudaMatrix& w, const Tensor& out, bool accumulate) {
-  assert(x.dtype == DType::kBF16 && x.cols == w.k() && out.cols == w.n() && out.rows == x.rows);
+  assert(x.dtype == w.dtype() && x.cols == w.k() && out.cols == w.n() && out.rows == x.rows);
   assert(!accumulate || out.dtype == DType::kF32);
   return {.x = x.data,
           .w = w.data(),
@@ -31,6 +31,7 @@ Product product_of(const Tensor& x, const CudaMatrix& w, const Tensor& out, bool
           .k = w.k(),
           .x_stride = x.row_stride,
           .out_stride = out.row_stride,
+          .half = x.dtype,
           .out_f32 = out.dtype == DType::kF32,
           .accumulate = accumulate};
 }
@@ -44,7 +45,7 @@ void cuda_matmul(Stream& s, const Tensor& x, const PackedMatrix& w, const float*
   const auto& matrix = static_cast<const CudaMatrix&>(w);
   if (is_for_gemv(x, matrix)) {
     GemvArgs args;
-    args.x = x.as<__nv_bfloat16>();
+    args.x = x.data;
     args.x_stride = x.row_stride;
     args.w = matrix.data();
     args.m = x.rows;
@@ -55,6 +56,7 @@ void cuda_matmul(Stream& s, const Tensor& x, const PackedMatrix& w, const float*
     args.out_f32 = out.dtype == DType::kF32;
     args.out_stride = out.row_stride;
     args.accumulate = accumulate;
+    args.half = matrix.dtype();
     gemv(stream, args);
     return;
   }

@@ -118,11 +118,16 @@ void cuda_rms_norm(Stream& stream, const Tensor& x, const float* weight, float e
                    const Tensor& out) {
   assert(x.rows == out.rows && x.cols == out.cols);
   if (x.rows == 0 || x.cols == 0) return;
-  const bool from_f32 = x.dtype == DType::kF32, to_f32 = out.dtype == DType::kF32;
-  assert((from_f32 || x.dtype == DType::kBF16) && (to_f32 || out.dtype == DType::kBF16));
-  const auto run = from_f32 ? (to_f32 ? launch_norm<float, float> : launch_norm<float, bf16>)
-                            : (to_f32 ? launch_norm<bf16, float> : launch_norm<bf16, bf16>);
-  run(stream, x, weight, eps, out);
+  with_element(x.dtype, [&]<class From>() {
+    with_element(out.dtype, [&]<class To>() {
+      if constexpr (std::is_same_v<From, To> || std::is_same_v<From, float> ||
+                    std::is_same_v<To, float>) {
+        launch_norm<From, To>(stream, x, weight, eps, out);
+      } else {
+        assert(false);  // a table has one half
+      }
+    });
+  });
 }
 
 }  // namespace baton::ops

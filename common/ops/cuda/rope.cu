@@ -26,7 +26,8 @@ __global__ void __launch_bounds__(kThreads)
   sin_out[r * sin_stride + c] = static_cast<float>(s);
 }
 
-template <class T>
+// Of T, to halves of Half.
+template <class T, class Half>
 struct RopeKv {
   const T* qkv;  // [rows, (heads + 2 * kv_heads) * head_dim]
   int64_t qkv_stride;
@@ -38,7 +39,7 @@ struct RopeKv {
   const SequenceRows* sequences;
   uint32_t num_sequences;
   PagedKv kv;
-  bf16* q_out;  // [rows, heads * head_dim]
+  Half* q_out;  // [rows, heads * head_dim]
   int64_t q_stride;
 };
 
@@ -101,7 +102,8 @@ __device__ __forceinline__ void rotate(HeadPart& x, const Eight& cos, const Eigh
   }
 }
 
-__device__ __forceinline__ void store_head(const HeadPart& x, bf16* out, uint32_t half,
+template <class Half>
+__device__ __forceinline__ void store_head(const HeadPart& x, Half* out, uint32_t half,
                                            uint32_t at) {
   store_eight(x.low, out + at);
   store_eight(x.high, out + half + at);
@@ -111,8 +113,8 @@ __device__ __forceinline__ void store_head(const HeadPart& x, bf16* out, uint32_
 // heads, then K, then V. Nothing depends on which rows or heads share a block.
 // Reads qkv once and writes as much, half to q_out and half to the cache at most; cos and sin come
 // from L1 or L2 after a row's first head. The roof is the memory's bandwidth, latency for few rows.
-template <class T, int kLanes>
-__global__ void __launch_bounds__(kThreads) rope_heads(RopeKv<T> p) {
+template <class T, class Half, int kLanes>
+__global__ void __launch_bounds__(kThreads) rope_heads(RopeKv<T, Half> p) {
   wait_for_inputs();
   let_next_start();
   const uint32_t item = (blockIdx.x * kThreads + threadIdx.x) / kLanes;
@@ -146,45 +148,45 @@ __global__ void __launch_bounds__(kThreads) rope_heads(RopeKv<T> p) {
   const uint32_t kv_head = head - p.heads - (is_value ? kv_heads : 0);
   std::byte* vector =
       kv_vector(p.kv, s.block_table, is_value ? 1 : 0, kv_head, s.position + (row - s.first_row));
-  store_head(x, reinterpret_cast<bf16*>(vector), half, at);
+  store_head(x, reinterpret_cast<Half*>(vector), half, at);
 }
 
-template <class T, int kLanes>
-void launch_heads(CudaStream& stream, const RopeKv<T>& p) {
+template <int kLanes, class T, class Half>
+void launch_heads(CudaStream& stream, const RopeKv<T, Half>& p) {
   const uint64_t threads = uint64_t{p.rows} * p.all_heads * kLanes;
   assert(threads < uint64_t{1} << 31);
   launch(stream, ceil_div(static_cast<uint32_t>(threads), uint32_t{kThreads}), kThreads, 0,
-         rope_heads<T, kLanes>, p);
+         rope_heads<T, Half, kLanes>, p);
 }
 
-template <class T>
+template <class T, class Half>
 void launch_rope(CudaStream& stream, const RopeKvArgs& args) {
   const uint32_t d = args.kv.head_dim;
   assert(d % 16 == 0 && d <= 512);
-  const RopeKv<T> p = {.qkv = args.qkv.as<T>(),
-                       .qkv_stride = args.qkv.row_stride,
-                       .cos = args.cos.as<float>(),
-                       .sin = args.sin.as<float>(),
-                       .cos_stride = args.cos.row_stride,
-                       .sin_stride = args.sin.row_stride,
-                       .q_norm = args.q_norm,
-                       .k_norm = args.k_norm,
-                       .norm_eps = args.norm_eps,
-                       .rows = static_cast<uint32_t>(args.qkv.rows),
-                       .heads = args.num_heads,
-                       .all_heads = args.num_heads + 2 * args.kv.num_kv_heads,
-                       .sequences = args.sequences.device,
-                       .num_sequences = static_cast<uint32_t>(args.sequences.host.size()),
-                       .kv = args.kv,
-                       .q_out = args.q_out.as<bf16>(),
-                       .q_stride = args.q_out.row_stride};
+  const RopeKv<T, Half> p = {.qkv = args.qkv.as<T>(),
+                             .qkv_stride = args.qkv.row_stride,
+                             .cos = args.cos.as<float>(),
+                             .sin = args.sin.as<float>(),
+                             .cos_stride = args.cos.row_stride,
+                             .sin_stride = args.sin.row_stride,
+                             .q_norm = args.q_norm,
+                             .k_norm = args.k_norm,
+                             .norm_eps = args.norm_eps,
+                             .rows = static_cast<uint32_t>(args.qkv.rows),
+                             .heads = args.num_heads,
+                             .all_heads = args.num_heads + 2 * args.kv.num_kv_heads,
+                             .sequences = args.sequences.device,
+                             .num_sequences = static_cast<uint32_t>(args.sequences.host.size()),
+                             .kv = args.kv,
+                             .q_out = args.q_out.as<Half>(),
+                             .q_stride = args.q_out.row_stride};
   assert(args.qkv.cols == int64_t{p.all_heads} * d);
-  if (d <= 16) return launch_heads<T, 1>(stream, p);
-  if (d <= 32) return launch_heads<T, 2>(stream, p);
-  if (d <= 64) return launch_heads<T, 4>(stream, p);
-  if (d <= 128) return launch_heads<T, 8>(stream, p);
-  if (d <= 256) return launch_heads<T, 16>(stream, p);
-  launch_heads<T, 32>(stream, p);
+  if (d <= 16) return launch_heads<1>(stream, p);
+  if (d <= 32) return launch_heads<2>(stream, p);
+  if (d <= 64) return launch_heads<4>(stream, p);
+  if (d <= 128) return launch_heads<8>(stream, p);
+  if (d <= 256) return launch_heads<16>(stream, p);
+  launch_heads<32>(stream, p);
 }
 
 }  // namespace
@@ -202,14 +204,15 @@ void cuda_rope_angles(Stream& stream, std::span<const uint32_t> positions,
 }
 
 void cuda_rope_and_write_kv(Stream& stream, const RopeKvArgs& args) {
-  assert(args.kv.dtype == DType::kBF16 && args.q_out.dtype == DType::kBF16);
+  assert(args.kv.dtype == args.q_out.dtype);
   if (args.qkv.rows == 0) return;
-  if (args.qkv.dtype == DType::kF32) {
-    launch_rope<float>(cuda_stream(stream), args);
-  } else {
-    assert(args.qkv.dtype == DType::kBF16);
-    launch_rope<bf16>(cuda_stream(stream), args);
-  }
+  with_half(args.kv.dtype, [&]<class Half>() {
+    if (args.qkv.dtype == DType::kF32) {
+      return launch_rope<float, Half>(cuda_stream(stream), args);
+    }
+    assert(args.qkv.dtype == args.kv.dtype);
+    launch_rope<Half, Half>(cuda_stream(stream), args);
+  });
 }
 
 }  // namespace baton::ops

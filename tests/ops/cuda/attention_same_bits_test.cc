@@ -168,7 +168,7 @@ TEST_P(CudaSameBits, MergedPartialsAreAttention) {
       batch.args(batch.kv_in(memory), q.tensor(), sequences.get(), whole.tensor());
   MatrixF wide = to_f32(*batch.q), cpu_out(wide.rows, wide.cols);
   const AttentionArgs cpu_args =
-      batch.args(batch.cache.kv(), wide.tensor(), Sequences::on_host(batch.rows), cpu_out.tensor());
+      batch.args(batch.cpu_kv(), wide.tensor(), Sequences::on_host(batch.rows), cpu_out.tensor());
   cpu_ops_.attention(*cpu_.stream, cpu_args);
   for (const Ops* ops : {&fast_, &deterministic_}) {
     const uint32_t bounds[] = {0, 2, 5, 9};
@@ -202,12 +202,12 @@ TEST_P(CudaSameBits, MergedPartialsAreAttention) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CudaSameBits,
-                         testing::Values(CacheShape{32, 8, 128, 16, DType::kBF16},
-                                         CacheShape{8, 1, 128, 64, DType::kBF16},
-                                         CacheShape{9, 3, 64, 32, DType::kBF16},
-                                         CacheShape{4, 4, 80, 16, DType::kBF16},
-                                         CacheShape{2, 1, 256, 16, DType::kBF16},
-                                         CacheShape{6, 2, 32, 128, DType::kBF16}));
+                         testing::Values(CacheShape{32, 8, 128, 16, half_type()},
+                                         CacheShape{8, 1, 128, 64, half_type()},
+                                         CacheShape{9, 3, 64, 32, half_type()},
+                                         CacheShape{4, 4, 80, 16, half_type()},
+                                         CacheShape{2, 1, 256, 16, half_type()},
+                                         CacheShape{6, 2, 32, 128, half_type()}));
 
 }  // namespace
 }  // namespace baton::ops

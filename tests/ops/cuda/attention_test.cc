@@ -7,7 +7,7 @@ class CudaAttention : public OnGpu, public testing::WithParamInterface<CacheShap
  protected:
   MatrixF reference(const Batch& batch) {
     MatrixF wide = to_f32(*batch.q), out(wide.rows, wide.cols);
-    cpu_ops_.attention(*cpu_.stream, batch.args(batch.cache.kv(), wide.tensor(),
+    cpu_ops_.attention(*cpu_.stream, batch.args(batch.cpu_kv(), wide.tensor(),
                                                 Sequences::on_host(batch.rows), out.tensor()));
     return rows_of(out, 0, batch.total);
   }
@@ -64,18 +64,19 @@ TEST_P(CudaAttention, OfChunks) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Small, CudaAttention,
-                         testing::Values(CacheShape{4, 2, 64, 16, DType::kBF16},
-                                         CacheShape{4, 1, 128, 32, DType::kBF16}));
+                         testing::Values(CacheShape{4, 2, 64, 16, half_type()},
+                                         CacheShape{4, 1, 128, 32, half_type()}));
 INSTANTIATE_TEST_SUITE_P(
     Models, CudaAttention,
-    testing::Values(
-        CacheShape{32, 8, 128, 16, DType::kBF16}, CacheShape{32, 8, 128, 64, DType::kBF16},
-        CacheShape{8, 1, 128, 128, DType::kBF16}, CacheShape{8, 1, 128, 256, DType::kBF16},
-        CacheShape{64, 8, 128, 32, DType::kBF16}, CacheShape{9, 3, 64, 16, DType::kBF16},
-        CacheShape{14, 2, 64, 64, DType::kBF16}, CacheShape{4, 4, 80, 32, DType::kBF16},
-        CacheShape{2, 1, 256, 16, DType::kBF16}, CacheShape{6, 2, 32, 256, DType::kBF16},
-        CacheShape{16, 1, 128, 16, DType::kBF16}, CacheShape{3, 3, 16, 16, DType::kBF16},
-        CacheShape{2, 1, 512, 32, DType::kBF16}));
+    testing::Values(CacheShape{32, 8, 128, 16, half_type()},
+                    CacheShape{32, 8, 128, 64, half_type()},
+                    CacheShape{8, 1, 128, 128, half_type()},
+                    CacheShape{8, 1, 128, 256, half_type()},
+                    CacheShape{64, 8, 128, 32, half_type()}, CacheShape{9, 3, 64, 16, half_type()},
+                    CacheShape{14, 2, 64, 64, half_type()}, CacheShape{4, 4, 80, 32, half_type()},
+                    CacheShape{2, 1, 256, 16, half_type()}, CacheShape{6, 2, 32, 256, half_type()},
+                    CacheShape{16, 1, 128, 16, half_type()}, CacheShape{3, 3, 16, 16, half_type()},
+                    CacheShape{2, 1, 512, 32, half_type()}));
 
 class CudaLongAttention : public CudaAttention {};
 
@@ -98,9 +99,9 @@ TEST_P(CudaLongAttention, OfALongPromptsLastChunk) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CudaLongAttention,
-                         testing::Values(CacheShape{32, 8, 128, 16, DType::kBF16},
-                                         CacheShape{8, 1, 128, 64, DType::kBF16},
-                                         CacheShape{9, 3, 64, 32, DType::kBF16}));
+                         testing::Values(CacheShape{32, 8, 128, 16, half_type()},
+                                         CacheShape{8, 1, 128, 64, half_type()},
+                                         CacheShape{9, 3, 64, 32, half_type()}));
 
 // Scores that grow with the position move the maximum at each tile; equal keys give plain means.
 TEST_P(CudaLongAttention, KeepsUpWithAMaximumThatMoves) {
@@ -118,7 +119,7 @@ TEST_P(CudaLongAttention, KeepsUpWithAMaximumThatMoves) {
         }
       }
     }
-    for (uint16_t& v : batch.q->data) v = f32_to_bf16(1.0f);
+    for (uint16_t& v : batch.q->data) v = f32_to_half(1.0f);
     compare(batch, "slope " + std::to_string(slope));
   }
 }
@@ -128,7 +129,7 @@ TEST_P(CudaLongAttention, NaNStaysInItsOwnRow) {
   Batch batch(random, GetParam(), {400}, {80});
   const MatrixF expected = reference(batch);
   const uint32_t d = batch.shape.head_dim;
-  batch.q->at(20, d) = f32_to_bf16(NAN);  // of row 20, head 1
+  batch.q->at(20, d) = f32_to_half(NAN);  // of row 20, head 1
   const device::Buffer memory = upload(batch.cache_memory());
   const DeviceH q(*this, *batch.q);
   const DeviceSequences sequences(*this, batch.rows, batch.shape.block_tokens);

@@ -8,7 +8,7 @@
 #include "tests/ops/ops_testing.h"
 
 // What the tests of the CUDA operations share. Every result is compared with the CPU's (in f32, on
-// the same inputs rounded to bf16) or with sums in double.
+// the same inputs rounded to halves) or with sums in double.
 namespace baton::ops {
 
 // The first GPU, or why there is none to test on.
@@ -38,8 +38,8 @@ class OnGpu : public testing::Test {
     if (first_gpu().device == nullptr) GTEST_SKIP() << first_gpu().why_not;
     device_ = first_gpu().device.get();
     stream_ = device_->make_stream();
-    fast_ = cuda_ops({}).value();
-    deterministic_ = cuda_ops({.deterministic = true}).value();
+    fast_ = cuda_ops({.half = half_type()}).value();
+    deterministic_ = cuda_ops({.half = half_type(), .deterministic = true}).value();
     static const Ops cpu = cpu_ops();  // checks itself for a while
     cpu_ops_ = cpu;
   }
@@ -93,7 +93,7 @@ class OnGpu : public testing::Test {
       gpu_->stream_->synchronize();
     }
     Tensor tensor() const {
-      return Tensor::matrix(memory_.data(), Matrix<T>::kDType, rows_, cols_, stride_);
+      return Tensor::matrix(memory_.data(), Matrix<T>::dtype(), rows_, cols_, stride_);
     }
     T* data() const { return reinterpret_cast<T*>(memory_.data()); }
 
@@ -150,10 +150,11 @@ class OnGpu : public testing::Test {
 };
 
 // How far a row may be from the reference, as ||difference|| / ||reference||. Rounding to bf16
-// alone makes 1.6e-3 of it, twice over 2.3e-3; sums on tensor cores in f32 some 1e-5.
-inline constexpr double kBF16Bound = 5e-3;
+// alone makes 1.6e-3 of it, twice over 2.3e-3, to f16 an eighth; sums on tensor cores in f32 some
+// 1e-5.
+inline const double kHalfBound = half_type() == DType::kF16 ? 1e-3 : 5e-3;
 inline constexpr double kF32Bound = 1e-4;
-inline constexpr double kAttentionBound = 1e-2;  // probabilities are rounded to bf16, too
+inline const double kAttentionBound = 2 * kHalfBound;  // probabilities are rounded, too
 
 // Every row within the bound, and no element off by much more than the others.
 inline void expect_near(const MatrixF& out, const MatrixF& expected, double bound,
@@ -194,7 +195,7 @@ inline void expect_same_bits(const MatrixH& a, const MatrixH& b, const std::stri
   for (size_t i = 0; i < a.data.size(); ++i) {
     ASSERT_EQ(a.data[i], b.data[i])
         << what << ": row " << i / a.cols << " column " << i % a.cols << ": "
-        << bf16_to_f32(a.data[i]) << " and " << bf16_to_f32(b.data[i]);
+        << half_to_f32(a.data[i]) << " and " << half_to_f32(b.data[i]);
   }
 }
 inline void expect_same_bits(const MatrixF& a, const MatrixF& b, const std::string& what) {
@@ -213,7 +214,7 @@ inline MatrixH fast_random(uint64_t seed, int64_t rows, int64_t cols, float scal
     const uint64_t bits = state * 0x2545f4914f6cdd1du;
     const auto sum = static_cast<float>((bits & 0xffff) + (bits >> 16 & 0xffff) +
                                         (bits >> 32 & 0xffff) + (bits >> 48));
-    value = f32_to_bf16((sum - 131070.0f) * (scale / 37837.0f));  // 65536 * sqrt(4 / 12)
+    value = f32_to_half((sum - 131070.0f) * (scale / 37837.0f));  // 65536 * sqrt(4 / 12)
   }
   return m;
 }

@@ -49,6 +49,7 @@ struct Batch {
   uint32_t total = 0;
   Cache cache;
   std::unique_ptr<MatrixH> q;
+  mutable std::vector<float> wide;  // of cpu_kv()
 
   // The last num_rows[i] tokens of each sequence are its rows; so many rows at the end are
   // nobody's.
@@ -60,7 +61,7 @@ struct Batch {
       rows.push_back({total, num_rows[s], tokens[s] - num_rows[s], cache.table(s)});
       total += num_rows[s];
     }
-    q = std::make_unique<MatrixH>(to_bf16(
+    q = std::make_unique<MatrixH>(to_halves(
         random_matrix(random, total + nobodys, int64_t{shape.heads} * shape.head_dim, q_scale)));
   }
 
@@ -80,6 +81,27 @@ struct Batch {
             .scale = scale(),
             .sequences = sequences,
             .out = out};
+  }
+
+  // What the CPU computes from: the cache, or where that is f16 the same in f32.
+  PagedKv cpu_kv() const {
+    if (shape.dtype != DType::kF16) return cache.kv();
+    wide = widened(cache_memory());
+    return as_f32(cache.kv(), wide);
+  }
+  static std::vector<float> widened(std::span<const std::byte> halves) {
+    std::vector<float> all(halves.size() / sizeof(uint16_t));
+    const auto* from = reinterpret_cast<const uint16_t*>(halves.data());
+    std::transform(from, from + all.size(), all.begin(), half_to_f32);
+    return all;
+  }
+  static PagedKv as_f32(PagedKv kv, std::vector<float>& memory) {
+    kv.base = reinterpret_cast<std::byte*>(memory.data());
+    kv.dtype = DType::kF32;
+    for (size_t* stride : {&kv.block_stride, &kv.plane_stride, &kv.head_stride, &kv.token_stride}) {
+      *stride *= 2;
+    }
+    return kv;
   }
 
   // The same cache, but in the device's memory.

@@ -17,7 +17,7 @@ TEST_F(CudaElementwise, RmsNormDividesByTheRootMeanSquare) {
       const DeviceF x_there(*this, x), weight_there(*this, weight);
       const DeviceH out(*this, rows, n);
       fast_.rms_norm(*stream_, x_there.tensor(), weight_there.data(), 1e-5f, out.tensor());
-      expect_near(out.get(), expected, kBF16Bound, std::to_string(n));
+      expect_near(out.get(), expected, kHalfBound, std::to_string(n));
     }
   }
 }
@@ -38,7 +38,7 @@ TEST_F(CudaElementwise, RmsNormOfTinyAndHugeValues) {
   fast_.rms_norm(*stream_, x_there.tensor(), weight_there.data(), 1e-6f, out.tensor());
   const MatrixF got = to_f32(out.get());
   for (int64_t r = 0; r < 3; ++r) {
-    expect_near(rows_of(got, r, 1), rows_of(expected, r, 1), kBF16Bound, std::to_string(r));
+    expect_near(rows_of(got, r, 1), rows_of(expected, r, 1), kHalfBound, std::to_string(r));
   }
 }
 
@@ -46,12 +46,12 @@ TEST_F(CudaElementwise, SiluMulIsGateTimesSigmoidTimesUp) {
   for (const int64_t n : {64, 1536, 3584, 12288, 14336}) {
     for (const int64_t rows : kRows) {
       Random random(static_cast<uint32_t>(n + rows));
-      const MatrixH x = to_bf16(random_matrix(random, rows, 2 * n, 2.0f));
+      const MatrixH x = to_halves(random_matrix(random, rows, 2 * n, 2.0f));
       MatrixF wide = to_f32(x), expected(rows, n);
       cpu_ops_.silu_mul(*cpu_.stream, wide.tensor(), expected.tensor());
       const DeviceH x_there(*this, x), out(*this, rows, n);
       fast_.silu_mul(*stream_, x_there.tensor(), out.tensor());
-      expect_near(out.get(), expected, kBF16Bound, std::to_string(n));
+      expect_near(out.get(), expected, kHalfBound, std::to_string(n));
     }
   }
 }
@@ -60,16 +60,17 @@ TEST_F(CudaElementwise, SiluMulOverTheWholeRange) {
   const int64_t n = 2000;
   MatrixH x(1, 2 * n);
   for (int64_t i = 0; i < n; ++i) {
-    x.data[i] = f32_to_bf16(static_cast<float>(i - n / 2) * 0.12f);  // -120 to 120
-    x.data[n + i] = f32_to_bf16(-2.5f);
+    x.data[i] = f32_to_half(static_cast<float>(i - n / 2) * 0.12f);  // -120 to 120
+    x.data[n + i] = f32_to_half(-2.5f);
   }
   const DeviceH x_there(*this, x), out(*this, 1, n);
   fast_.silu_mul(*stream_, x_there.tensor(), out.tensor());
   const MatrixF got = to_f32(out.get());
+  const double smallest = half_type() == DType::kF16 ? 3e-8 : 1e-30;
   for (int64_t i = 0; i < n; ++i) {
-    const double g = bf16_to_f32(x.data[i]);
+    const double g = half_to_f32(x.data[i]);
     const double expected = g / (1 + std::exp(-g)) * -2.5;
-    ASSERT_NEAR(got.data[i], expected, 1e-30 + 0.005 * std::abs(expected)) << g;
+    ASSERT_NEAR(got.data[i], expected, smallest + 0.005 * std::abs(expected)) << g;
   }
 }
 
@@ -78,7 +79,7 @@ TEST_F(CudaElementwise, RowsDoNotDependOnTheirNeighbours) {
   const int64_t rows = 200, n = 960;
   const DeviceF x(*this, random_matrix(random, rows, n)),
       weight(*this, random_matrix(random, 1, n));
-  const DeviceH halves(*this, to_bf16(random_matrix(random, rows, 2 * n)));
+  const DeviceH halves(*this, to_halves(random_matrix(random, rows, 2 * n)));
   const DeviceH silu(*this, rows, n), norm(*this, rows, n);
   fast_.silu_mul(*stream_, halves.tensor(), silu.tensor());
   fast_.rms_norm(*stream_, x.tensor(), weight.data(), 1e-5f, norm.tensor());
@@ -96,7 +97,7 @@ TEST_F(CudaElementwise, RowsDoNotDependOnTheirNeighbours) {
 TEST_F(CudaElementwise, RowsMayStandApart) {
   Random random(5);
   const int64_t rows = 5, n = 576;
-  const MatrixH gate_up = to_bf16(random_matrix(random, rows, 2 * n));
+  const MatrixH gate_up = to_halves(random_matrix(random, rows, 2 * n));
   MatrixF x = random_matrix(random, rows, n), norm_expected(rows, n), silu_expected(rows, n);
   MatrixF wide = to_f32(gate_up);
   const MatrixF weight = random_matrix(random, 1, n);
@@ -107,8 +108,8 @@ TEST_F(CudaElementwise, RowsMayStandApart) {
   const DeviceH norm(*this, rows, n, n + 8);
   fast_.rms_norm(*stream_, x_there.tensor(), weight_there.data(), 1e-5f, norm.tensor());
   fast_.silu_mul(*stream_, gate_up_there.tensor(), silu.tensor());
-  expect_near(norm.get(), norm_expected, kBF16Bound, "norm");
-  expect_near(silu.get(), silu_expected, kBF16Bound, "silu");
+  expect_near(norm.get(), norm_expected, kHalfBound, "norm");
+  expect_near(silu.get(), silu_expected, kHalfBound, "silu");
 }
 
 TEST_F(CudaElementwise, OddWidths) {
@@ -116,7 +117,7 @@ TEST_F(CudaElementwise, OddWidths) {
     Random random(static_cast<uint32_t>(n));
     MatrixF x = random_matrix(random, 3, n), norm_expected(3, n), silu_expected(3, n);
     const MatrixF weight = random_matrix(random, 1, n);
-    const MatrixH gate_up = to_bf16(random_matrix(random, 3, 2 * n));
+    const MatrixH gate_up = to_halves(random_matrix(random, 3, 2 * n));
     MatrixF wide = to_f32(gate_up);
     cpu_ops_.rms_norm(*cpu_.stream, x.tensor(), weight.data.data(), 1e-5f, norm_expected.tensor());
     cpu_ops_.silu_mul(*cpu_.stream, wide.tensor(), silu_expected.tensor());
@@ -124,8 +125,8 @@ TEST_F(CudaElementwise, OddWidths) {
     const DeviceH gate_up_there(*this, gate_up), norm(*this, 3, n), silu(*this, 3, n);
     fast_.rms_norm(*stream_, x_there.tensor(), weight_there.data(), 1e-5f, norm.tensor());
     fast_.silu_mul(*stream_, gate_up_there.tensor(), silu.tensor());
-    expect_near(norm.get(), norm_expected, kBF16Bound, "norm of " + std::to_string(n));
-    expect_near(silu.get(), silu_expected, kBF16Bound, "silu of " + std::to_string(n));
+    expect_near(norm.get(), norm_expected, kHalfBound, "norm of " + std::to_string(n));
+    expect_near(silu.get(), silu_expected, kHalfBound, "silu of " + std::to_string(n));
   }
 }
 
@@ -133,7 +134,7 @@ TEST_F(CudaElementwise, EmbedTakesRowsOfEitherType) {
   for (const int64_t n : {16, 37, 576, 4096}) {
     Random random(5);
     const MatrixF table = random_matrix(random, 50, n);
-    const MatrixH half = to_bf16(table);
+    const MatrixH half = to_halves(table);
     const MatrixF wide = to_f32(half);
     const std::vector<TokenId> some = {49, 0, 7, 7, 21};
     const Shared<TokenId> ids(*this, some);
@@ -141,10 +142,10 @@ TEST_F(CudaElementwise, EmbedTakesRowsOfEitherType) {
     const DeviceH half_there(*this, half);
     fast_.embed(*stream_, ids.get(), table_there.tensor(), a.tensor());
     fast_.embed(*stream_, ids.get(), half_there.tensor(), b.tensor());
-    const MatrixF from_f32 = a.get(), from_bf16 = b.get();
+    const MatrixF from_f32 = a.get(), from_half = b.get();
     for (size_t i = 0; i < some.size(); ++i) {
       expect_same_bits(from_f32.data.data() + i * n, table.data.data() + some[i] * n, n, "f32");
-      expect_same_bits(from_bf16.data.data() + i * n, wide.data.data() + some[i] * n, n, "bf16");
+      expect_same_bits(from_half.data.data() + i * n, wide.data.data() + some[i] * n, n, "half");
     }
   }
 }
@@ -153,7 +154,7 @@ TEST_F(CudaElementwise, GatherCopiesTheRowsAskedFor) {
   for (const int64_t n : {16, 65, 576, 4096}) {
     Random random(6);
     const MatrixF x = random_matrix(random, 9, n);
-    const MatrixH half = to_bf16(x);
+    const MatrixH half = to_halves(x);
     const std::vector<uint32_t> some = {8, 0, 8, 3};
     const Shared<uint32_t> rows(*this, some);
     const DeviceF x_there(*this, x), out(*this, 4, n);
@@ -164,7 +165,7 @@ TEST_F(CudaElementwise, GatherCopiesTheRowsAskedFor) {
     const MatrixH half_got = half_out.get();
     for (size_t i = 0; i < some.size(); ++i) {
       expect_same_bits(rows_of(got, i, 1), rows_of(x, some[i], 1), "f32");
-      expect_same_bits(rows_of(half_got, i, 1), rows_of(half, some[i], 1), "bf16");
+      expect_same_bits(rows_of(half_got, i, 1), rows_of(half, some[i], 1), "half");
     }
   }
 }
@@ -184,6 +185,38 @@ TEST_F(CudaElementwise, DrawnTokensTakeTheirPlaces) {
   fast_.resolve_drawn(*stream_, {reinterpret_cast<TokenId*>(all.data()), ids.size()},
                       reinterpret_cast<const TokenId*>(there.data()));
   EXPECT_EQ(download<TokenId>(all.data(), ids.size()), expected);
+}
+
+// Beyond 65504 that number, which products' infinities count as, too. NaN stays NaN.
+TEST_F(CudaElementwise, F16EndsAtItsLargestNumber) {
+  if (half_type() != DType::kF16) GTEST_SKIP() << "bf16 has the range of f32";
+  constexpr uint16_t kMost = 0x7bff, kLeast = 0xfbff, kInfinity = 0x7c00;
+  for (const int64_t n : {8, 5}) {  // eight at a time, and one by one
+    MatrixF x(1, n), weight(1, n);
+    std::fill(x.data.begin(), x.data.end(), 1.0f);
+    weight.data = {65000, 65519, 65520, -1e30f, INFINITY};
+    weight.data.resize(n, NAN);
+    const DeviceF x_there(*this, x), weight_there(*this, weight);
+    const DeviceH norm(*this, 1, n);
+    fast_.rms_norm(*stream_, x_there.tensor(), weight_there.data(), 0, norm.tensor());
+    const MatrixH normed = norm.get();
+    const std::vector<uint16_t> first(normed.data.begin(), normed.data.begin() + 5);
+    EXPECT_EQ(first, (std::vector<uint16_t>{f32_to_half(65000), kMost, kMost, kLeast, kMost}));
+    for (int64_t i = 5; i < n; ++i) EXPECT_TRUE(std::isnan(half_to_f32(normed.data[i])));
+
+    MatrixH gate_up(1, 2 * n);
+    std::fill_n(gate_up.data.begin(), n, f32_to_half(1000));
+    std::fill_n(gate_up.data.begin() + n, n, f32_to_half(2));
+    gate_up.data[1] = kInfinity;               // 65504 * 2
+    gate_up.data[n + 2] = kInfinity | 0x8000;  // 1000 * -65504
+    gate_up.data[3] = kInfinity | 0x8000;      // 0
+    gate_up.data[n + 3] = kInfinity;
+    const DeviceH gate_up_there(*this, gate_up), silu(*this, 1, n);
+    fast_.silu_mul(*stream_, gate_up_there.tensor(), silu.tensor());
+    const MatrixH out = silu.get();
+    const std::vector<uint16_t> got(out.data.begin(), out.data.begin() + 4);
+    EXPECT_EQ(got, (std::vector<uint16_t>{f32_to_half(2000), kMost, kLeast, 0x8000}));
+  }
 }
 
 TEST_F(CudaElementwise, NoRowsAreNoWork) {

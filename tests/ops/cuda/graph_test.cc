@@ -8,7 +8,7 @@ namespace {
 class CudaGraph : public OnGpu {
  protected:
   static constexpr int64_t kRows = 8, kHidden = 512, kInter = 1024;
-  static constexpr CacheShape kShape = {4, 2, 128, 16, DType::kBF16};
+  static inline const CacheShape kShape = {4, 2, 128, 16, half_type()};
   static constexpr int64_t kQkv = (4 + 2 * 2) * 128;
 
   struct Weights {
@@ -17,7 +17,7 @@ class CudaGraph : public OnGpu {
   std::unique_ptr<PackedMatrix> pack(uint64_t seed, int64_t n, int64_t k) {
     MatrixH w = fast_random(seed, n, k, 1.0f / std::sqrt(static_cast<float>(k)));
     const Tensor part = w.tensor();
-    return std::move(fast_.pack(*device_, {&part, 1}, DType::kBF16).value());
+    return std::move(fast_.pack(*device_, {&part, 1}, half_type()).value());
   }
 
   struct Memory {
@@ -140,7 +140,7 @@ TEST_F(CudaGraph, LaunchesFollowEachOther) {
   MatrixF x = random_matrix(random, rows, n);
   MatrixH w = fast_random(7, n, n, 1.0f / std::sqrt(static_cast<float>(n)));
   const Tensor part = w.tensor();
-  const auto packed = fast_.pack(*device_, {&part, 1}, DType::kBF16).value();
+  const auto packed = fast_.pack(*device_, {&part, 1}, half_type()).value();
   const DeviceF sum(*this, x), weight(*this, random_matrix(random, 1, n));
   const DeviceH normed(*this, rows, n);
   const auto step = [&] {

@@ -26,7 +26,7 @@ class CudaKvCopy : public OnGpu, public testing::WithParamInterface<Case> {
     if (IsSkipped()) return;
     if (fast_.export_kv == nullptr) GTEST_SKIP() << "this table copies no KV";
     const Case c = GetParam();
-    layout_ = KvLayout::full_kv(c.layers, c.kv_heads, c.head_dim, DType::kBF16, c.block_tokens);
+    layout_ = KvLayout::full_kv(c.layers, c.kv_heads, c.head_dim, half_type(), c.block_tokens);
     layout_.head_begin = c.head_begin;
     layout_.total_heads = c.head_begin + c.kv_heads;
     ASSERT_TRUE(layout_.validate());
@@ -48,7 +48,7 @@ class CudaKvCopy : public OnGpu, public testing::WithParamInterface<Case> {
 
   PagedKv kv(uint32_t layer) const {
     return {.base = memory_.data() + layer * layout_.layer_bytes(),
-            .dtype = DType::kBF16,
+            .dtype = half_type(),
             .block_tokens = layout_.block_tokens,
             .num_kv_heads = layout_.num_heads(),
             .head_dim = GetParam().head_dim,

@@ -26,7 +26,7 @@ class Expected {
     values_.resize(x.rows * columns_.size());
     for (size_t c = 0; c < columns_.size(); ++c) {
       const uint16_t* from = w.data.data() + columns_[c] * w.cols;
-      for (int64_t i = 0; i < w.cols; ++i) row[i] = bf16_to_f32(from[i]);
+      for (int64_t i = 0; i < w.cols; ++i) row[i] = half_to_f32(from[i]);
       for (int64_t m = 0; m < x.rows; ++m) {
         values_[m * columns_.size() + c] = dot(wide.data.data() + m * w.cols, row.data(), w.cols);
       }
@@ -88,7 +88,7 @@ class Expected {
       sign_[n] = pick(random, 0, 1) == 0 ? 1 : -1;
       const auto sign = static_cast<float>(sign_[n]);
       const uint16_t* from = w.data.data() + n * w.cols;
-      for (int64_t i = 0; i < w.cols; ++i) sum[i] += sign * bf16_to_f32(from[i]);
+      for (int64_t i = 0; i < w.cols; ++i) sum[i] += sign * half_to_f32(from[i]);
     }
     double squares = 0;
     for (const double v : values_) squares += v * v;
@@ -111,7 +111,7 @@ class CudaMatrices : public OnGpu {
  protected:
   std::unique_ptr<PackedMatrix> pack(const Ops& ops, MatrixH& w) {
     const Tensor part = w.tensor();
-    return std::move(ops.pack(*device_, {&part, 1}, DType::kBF16).value());
+    return std::move(ops.pack(*device_, {&part, 1}, half_type()).value());
   }
 
   // Both element types of output; alone, with a bias, on top of what is there.
@@ -127,8 +127,9 @@ class CudaMatrices : public OnGpu {
       const DeviceH out(*this, m, n), with_bias(*this, m, n);
       ops.matmul(*stream_, x.tensor(), packed, nullptr, out.tensor(), false);
       ops.matmul(*stream_, x.tensor(), packed, bias_there.data(), with_bias.tensor(), false);
-      expected.check(to_f32(out.get()), kBF16Bound, nullptr, nullptr, what + " to bf16");
-      expected.check(to_f32(with_bias.get()), kBF16Bound, &bias, nullptr, what + " to bf16, bias");
+      expected.check(to_f32(out.get()), kHalfBound, nullptr, nullptr, what + " to halves");
+      expected.check(to_f32(with_bias.get()), kHalfBound, &bias, nullptr,
+                     what + " to halves, bias");
     }
     const DeviceF out(*this, m, n);
     ops.matmul(*stream_, x.tensor(), packed, nullptr, out.tensor(), false);
@@ -185,12 +186,14 @@ class CudaOddMatmul : public OnGpu, public testing::WithParamInterface<Odd> {};
 TEST_P(CudaOddMatmul, IsTheCpusProduct) {
   const auto [m, n, k] = GetParam();
   Random random(1);
-  MatrixH x = to_bf16(random_matrix(random, m, k));
-  MatrixH w = to_bf16(random_matrix(random, n, k, 0.2f));
+  MatrixH x = to_halves(random_matrix(random, m, k));
+  MatrixH w = to_halves(random_matrix(random, n, k, 0.2f));
   MatrixF bias = random_matrix(random, 1, n), before = random_matrix(random, m, n);
   const Tensor part = w.tensor();
-  const auto cpu_packed = cpu_ops_.pack(*cpu_.device, {&part, 1}, DType::kBF16).value();
-  const auto packed = fast_.pack(*device_, {&part, 1}, DType::kBF16).value();
+  MatrixF wide_w = to_f32(w);
+  const Tensor wide_part = wide_w.tensor();
+  const auto cpu_packed = cpu_ops_.pack(*cpu_.device, {&wide_part, 1}, DType::kF32).value();
+  const auto packed = fast_.pack(*device_, {&part, 1}, half_type()).value();
   MatrixF wide = to_f32(x), plain(m, n), summed = before;
   cpu_ops_.matmul(*cpu_.stream, wide.tensor(), *cpu_packed, nullptr, plain.tensor(), false);
   cpu_ops_.matmul(*cpu_.stream, wide.tensor(), *cpu_packed, bias.data.data(), summed.tensor(),
@@ -203,7 +206,7 @@ TEST_P(CudaOddMatmul, IsTheCpusProduct) {
     ops->matmul(*stream_, x_there.tensor(), *packed, nullptr, half.tensor(), false);
     ops->matmul(*stream_, x_there.tensor(), *packed, nullptr, out.tensor(), false);
     ops->matmul(*stream_, x_there.tensor(), *packed, bias_there.data(), sum.tensor(), true);
-    expect_near(half.get(), plain, kBF16Bound, ops->numerics + " to bf16");
+    expect_near(half.get(), plain, kHalfBound, ops->numerics + " to halves");
     expect_near(out.get(), plain, kF32Bound, ops->numerics + " to f32");
     expect_near(sum.get(), summed, kF32Bound, ops->numerics + " to f32, bias, accumulated");
   }
@@ -234,7 +237,40 @@ TEST_F(CudaMatrices, RowsMayStandApart) {
       ops->matmul(*stream_, apart.tensor(), *packed, nullptr, out.tensor(), false);
       ops->matmul(*stream_, apart.tensor(), *packed, nullptr, half.tensor(), false);
       expected.check(out.get(), kF32Bound, nullptr, nullptr, "f32");
-      expected.check(to_f32(half.get()), kBF16Bound, nullptr, nullptr, "bf16");
+      expected.check(to_f32(half.get()), kHalfBound, nullptr, nullptr, "halves");
+    }
+  }
+}
+
+// An output of f16 is never NaN because the sum is beyond its range, and a sum in f32 has none.
+TEST_F(CudaMatrices, F16OverflowsToItsLargestNumberOrToInfinity) {
+  if (half_type() != DType::kF16) GTEST_SKIP() << "bf16 has the range of f32";
+  const int64_t n = 64, k = 4096;
+  for (const int64_t m : {1, 8, 64, 200}) {
+    MatrixH x(m, k), w(n, k);
+    for (int64_t i = 0; i < k; ++i) {  // each half of K is beyond the range; the even rows' sum not
+      for (int64_t r = 0; r < m; ++r) x.at(r, i) = f32_to_half(100);
+      for (int64_t r = 0; r < n; ++r) {
+        w.at(r, i) = f32_to_half(r % 2 == 0 && i >= k / 2 ? -1.0f : 1.0f);
+      }
+    }
+    const auto packed = pack(fast_, w);
+    const DeviceH x_there(*this, x), half(*this, m, n);
+    const DeviceF wide(*this, m, n);
+    for (const Ops* ops : {&fast_, &deterministic_}) {
+      ops->matmul(*stream_, x_there.tensor(), *packed, nullptr, half.tensor(), false);
+      ops->matmul(*stream_, x_there.tensor(), *packed, nullptr, wide.tensor(), false);
+      MatrixF narrow = to_f32(half.get()), sums = wide.get();
+      for (int64_t r = 0; r < m; ++r) {
+        for (int64_t c = 0; c < n; ++c) {
+          EXPECT_EQ(sums.at(r, c), c % 2 == 0 ? 0.0f : 409600.0f);
+          if (c % 2 == 0) {
+            EXPECT_EQ(narrow.at(r, c), 0.0f);
+          } else {
+            EXPECT_GE(narrow.at(r, c), 65504.0f);
+          }
+        }
+      }
     }
   }
 }
@@ -253,12 +289,12 @@ TEST_F(CudaMatrices, NoRowsAreNoWork) {
 TEST_F(CudaMatrices, PacksPartsAndServesAsTheEmbedding) {
   Random random(4);
   MatrixF a = random_matrix(random, 20, 24), b = random_matrix(random, 7, 24);
-  MatrixH c = to_bf16(random_matrix(random, 30, 24));
+  MatrixH c = to_halves(random_matrix(random, 30, 24));
   const std::vector<Tensor> parts = {a.tensor(), c.tensor(), b.tensor()};
-  const auto packed = fast_.pack(*device_, parts, DType::kBF16).value();
+  const auto packed = fast_.pack(*device_, parts, half_type()).value();
   ASSERT_EQ(packed->n(), 57);
   MatrixH stacked(57, 24);
-  const MatrixH a_half = to_bf16(a), b_half = to_bf16(b);
+  const MatrixH a_half = to_halves(a), b_half = to_halves(b);
   std::copy(a_half.data.begin(), a_half.data.end(), stacked.row(0));
   std::copy(c.data.begin(), c.data.end(), stacked.row(20));
   std::copy(b_half.data.begin(), b_half.data.end(), stacked.row(50));
@@ -275,9 +311,9 @@ TEST_F(CudaMatrices, PacksPartsAndServesAsTheEmbedding) {
 TEST_F(CudaMatrices, PackRefusesWhatItCannotHold) {
   MatrixF a(2, 8), b(2, 16);
   const std::vector<Tensor> uneven = {a.tensor(), b.tensor()}, one = {a.tensor()};
-  EXPECT_EQ(fast_.pack(*device_, uneven, DType::kBF16).error().code, Errc::kInvalidArgument);
+  EXPECT_EQ(fast_.pack(*device_, uneven, half_type()).error().code, Errc::kInvalidArgument);
   EXPECT_EQ(fast_.pack(*device_, one, DType::kI32).error().code, Errc::kUnsupported);
-  EXPECT_EQ(fast_.pack(*device_, {}, DType::kBF16).error().code, Errc::kInvalidArgument);
+  EXPECT_EQ(fast_.pack(*device_, {}, half_type()).error().code, Errc::kInvalidArgument);
 }
 
 // Deterministic: a row has the same bits in any company and at any place in it.

@@ -63,11 +63,11 @@ __global__ void __launch_bounds__(128) probe_k_major(const bf16* q, const bf16* 
   const uint64_t b = k_major(shared_address(shared + 2 * kPanel));
   float s[64];
   wgmma_fence();
-  wgmma_k_k<false>(s, a, b);
+  wgmma_k_k<bf16, false>(s, a, b);
 #pragma unroll
   for (uint32_t c = 16; c < kColumns; c += 16) {
     const uint32_t on = c / 64 * kPanel + c % 64 * 2;
-    wgmma_k_k<true>(s, advance(a, on), advance(b, on));
+    wgmma_k_k<bf16, true>(s, advance(a, on), advance(b, on));
   }
   wgmma_commit();
   wgmma_wait<0>(s);
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(128)
   for (float& x : o) x = 0;
   wgmma_fence();
 #pragma unroll
-  for (uint32_t t = 0; t < kTokens; t += 16) wgmma_r_mn(o, a + t / 4, advance(b, t * 128));
+  for (uint32_t t = 0; t < kTokens; t += 16) wgmma_r_mn<bf16>(o, a + t / 4, advance(b, t * 128));
   wgmma_commit();
   wgmma_wait<0>(o);
   write_accumulators(o, out);
@@ -210,7 +210,7 @@ void check_copy(uint32_t head_dim, uint32_t block_tokens) {
   CopyProbe p;
   p.box_tokens = std::min(block_tokens, 128u);
   p.boxes = 128 / p.box_tokens;
-  p.map = wgmma::map_cache(cache.kv, p.box_tokens);
+  p.map = wgmma::map_cache<bf16>(cache.kv, p.box_tokens);
   p.head = 2;
   p.plane = 1;
   p.head_dim = head_dim;

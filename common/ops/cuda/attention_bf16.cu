@@ -1,0 +1,9 @@
+#include "common/ops/cuda/attention_launch.cuh"
+
+namespace baton::ops::attention {
+
+template void run_tiles<bf16>(CudaStream&, const AttentionArgs&, const TilePlan&,
+                              const AttentionRecords&, bool);
+template void run_rows<bf16>(CudaStream&, const AttentionArgs&, std::span<const RowItem>);
+
+}  // namespace baton::ops::attention
