@@ -30,7 +30,7 @@ void add_options(Options& options, UpConfig& c) {
               "The same for prefill workers; 0: as --tensor-parallel");
   options.add("decode-tensor-parallel", &c.decode_tensor_parallel,
               "The same for decode workers; 0: as --tensor-parallel");
-  options.add("dtype", &c.dtype, "Weights and KV cache: bf16 or f32");
+  options.add("dtype", &c.dtype, "Weights and KV cache: bf16; f16 on a GPU; f32 on the CPU");
   options.add("device", &c.device, "Where workers compute: cpu or cuda");
   options.add("gpus", &c.gpus, "GPUs that workers on cuda are spread over, in turn");
   options.add("deterministic", &c.deterministic,

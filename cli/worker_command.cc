@@ -52,7 +52,7 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add(
       "tensor-parallel", &w.tensor_parallel,
       "Processes (ranks) that compute the model together, on the CPU; at most its KV heads");
-  options.add("dtype", &w.dtype, "Weights and KV cache: bf16 or f32");
+  options.add("dtype", &w.dtype, "Weights and KV cache: bf16; f16 on a GPU; f32 on the CPU");
   options.add("kv-gib", &s.kv_gib, "KV cache, GiB");
   options.add("block-tokens", &w.block_tokens,
               "Tokens in a KV block: 16, 32, 64, 128 or 256; on a GPU 64 unless given");

@@ -19,6 +19,21 @@ namespace {
 
 constexpr Duration kSayEvery = seconds(2);
 
+// What --dtype says. `device` is cpu or cuda.
+result<DType> parse_dtype(const std::string& dtype, const std::string& device) {
+  const auto refuse = [&](Errc code, const char* why) {
+    return error(code, "dtype '" + dtype + "' " + why);
+  };
+  if (dtype == "bf16") return DType::kBF16;
+  if (dtype == "f16") {
+    if (device == "cuda") return DType::kF16;
+    return refuse(Errc::kUnsupported, "is offered on cuda alone; use bf16 or f32 on the CPU");
+  }
+  if (dtype != "f32") return refuse(Errc::kInvalidArgument, "is none of bf16, f16, f32");
+  if (device != "cuda") return DType::kF32;
+  return refuse(Errc::kUnsupported, "is not offered on cuda; use bf16 or f16");
+}
+
 // Says now and then how far a long load is.
 model::Progress say_progress(TimePoint begun) {
   return [last = begun](size_t done, size_t total) mutable {
@@ -49,19 +64,14 @@ status Node::make_device() {
   if (config_.device != "cuda") {
     return error(Errc::kInvalidArgument, "device '" + config_.device + "' is neither cpu nor cuda");
   }
-  if (config_.dtype != "bf16") {
-    return error(Errc::kUnsupported,
-                 "dtype '" + config_.dtype + "' is not offered on cuda; use bf16");
-  }
   BATON_TRY(device_, device::make_cuda_device(static_cast<int>(config_.gpu)));
-  BATON_TRY(ops_, ops::cuda_ops({.deterministic = config_.deterministic}));
+  BATON_TRY(const DType half, parse_dtype(config_.dtype, config_.device));
+  BATON_TRY(ops_, ops::cuda_ops({.half = half, .deterministic = config_.deterministic}));
   return {};
 }
 
 status Node::load_model() {
-  if (config_.dtype != "bf16" && config_.dtype != "f32") {
-    return error(Errc::kInvalidArgument, "dtype '" + config_.dtype + "' is neither bf16 nor f32");
-  }
+  BATON_TRY(const DType dtype, parse_dtype(config_.dtype, config_.device));
   BATON_CHECK_OK(make_device());
   BATON_TRY(const auto files, formats::ModelFiles::open(config_.model));
   const uint32_t longest = files.config().max_position;
@@ -70,7 +80,7 @@ status Node::load_model() {
   const uint32_t chunk = config_.chunk_tokens == 0 ? context : config_.chunk_tokens;
 
   model::LoadOptions options;
-  options.weights = options.cache = config_.dtype == "f32" ? DType::kF32 : DType::kBF16;
+  options.weights = options.cache = dtype;
   options.max_rows = chunk + config_.max_sequences;
   options.max_sequences = config_.max_sequences + 1 + chunk / config_.block_tokens;
   options.max_samples = config_.max_sequences * 2;  // prompts about to end, and outputs

@@ -37,7 +37,7 @@ struct WorkerConfig {
   bool deterministic = false;  // cuda: the same bits in any batch; the CPU always has that
   uint32_t threads = 1;
   uint32_t tensor_parallel = 1;  // processes that compute the model together, `threads` each
-  std::string dtype = "bf16";    // weights and cache: "bf16" or "f32"
+  std::string dtype = "bf16";  // weights and cache: "bf16", "f16" (on a GPU) or "f32" (on the CPU)
   uint64_t kv_bytes = 512u << 20;
   uint32_t block_tokens = 16;
   uint32_t chunk_tokens = 256;  // 0: whole prompts

@@ -19,7 +19,10 @@ using device::Tensor;
 // Changes with any change of this folder that changes a bit of a logit.
 constexpr int kArithmeticVersion = 1;
 
-bool is_offered(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16; }
+bool is_offered(const ops::Ops& ops, DType dtype) {
+  if (ops.activation == DType::kF16) return dtype == DType::kF16;
+  return dtype == DType::kF32 || dtype == DType::kBF16;
+}
 
 uint32_t logit_rows(size_t max_bytes, uint32_t vocab_size, uint32_t out_rows) {
   const size_t fit = max_bytes / (sizeof(float) * vocab_size);
@@ -77,10 +80,11 @@ Model::Model(const formats::ModelConfig& config, device::Device& device, const o
 }
 
 status Model::check(std::string_view source) const {
-  if (!is_offered(options_.weights) || !is_offered(options_.cache)) {
+  if (!is_offered(ops_, options_.weights) || !is_offered(ops_, options_.cache)) {
     return error(Errc::kUnsupported,
-                 fmt::format("weights in {} with a cache in {}: each must be f32 or bf16",
-                             name(options_.weights), name(options_.cache)));
+                 fmt::format("weights in {} with a cache in {}: on {} each must be {}",
+                             name(options_.weights), name(options_.cache), ops_.backend,
+                             ops_.activation == DType::kF16 ? "f16" : "f32 or bf16"));
   }
   if (options_.max_context > config_.max_position) {
     return error(Errc::kInvalidArgument,

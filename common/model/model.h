@@ -27,12 +27,13 @@
 namespace baton::model {
 
 struct LoadOptions {
-  DType weights = DType::kBF16;  // f32 or bf16
-  DType cache = DType::kBF16;    // f32 or bf16
-  uint32_t max_rows = 512;       // rows (tokens) in a batch
-  uint32_t max_sequences = 64;   // in a batch
-  uint32_t max_samples = 64;     // outputs beyond max_rows that a batch may have
-  uint32_t max_context = 0;      // tokens in a sequence; 0: as many as the model allows
+  // f32 or bf16; f16 where the operations compute in it (Ops::activation), and then nothing else.
+  DType weights = DType::kBF16;
+  DType cache = DType::kBF16;
+  uint32_t max_rows = 512;      // rows (tokens) in a batch
+  uint32_t max_sequences = 64;  // in a batch
+  uint32_t max_samples = 64;    // outputs beyond max_rows that a batch may have
+  uint32_t max_context = 0;     // tokens in a sequence; 0: as many as the model allows
   size_t max_logit_bytes = size_t{64} << 20;  // logits made at a time: a scored prompt has many
   Progress progress;
   // The ranks that compute this model together; null: it is computed here alone. Outlives the

@@ -177,7 +177,9 @@ void Loader::upload(const Part& part, std::byte* to) {
 void Loader::read_row(const Part& part, uint64_t from, std::span<float> row, std::byte* to) const {
   const size_t row_bytes = part.file_row_bytes();
   const auto source = part.view->data.subspan(from * row_bytes, row_bytes);
-  if (part.view->type == formats::StorageType::kBF16 && store_ == DType::kBF16) {
+  using enum formats::StorageType;
+  if ((part.view->type == kBF16 && store_ == DType::kBF16) ||
+      (part.view->type == kF16 && store_ == DType::kF16)) {
     std::memcpy(to, source.data() + part.cols.begin * sizeof(uint16_t),
                 part.cols.size() * sizeof(uint16_t));
     return;
@@ -187,7 +189,8 @@ void Loader::read_row(const Part& part, uint64_t from, std::span<float> row, std
   if (store_ == DType::kF32) {
     std::memcpy(to, wanted.data(), wanted.size_bytes());
   } else {
-    std::transform(wanted.begin(), wanted.end(), reinterpret_cast<uint16_t*>(to), f32_to_bf16);
+    std::transform(wanted.begin(), wanted.end(), reinterpret_cast<uint16_t*>(to),
+                   store_ == DType::kF16 ? f32_to_f16 : f32_to_bf16);
   }
 }
 

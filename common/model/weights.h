@@ -62,7 +62,7 @@ struct Weights {
 // Bytes of the file's tensors that are loaded, of how many. Called by the loading thread.
 using Progress = std::function<void(size_t bytes_done, size_t bytes_total)>;
 
-// Reads, dequantizes and packs all weights of one rank; `store` (f32 or bf16) is what is kept.
+// Reads, dequantizes and packs all weights of one rank; `store` (f32, bf16 or f16) is what is kept.
 // Beside the result it needs room for the largest matrix once, and uses device.info().threads
 // threads. Blocks on the disk. kResourceExhausted where the device has no room, kDataCorrupt for
 // impossible values.

@@ -8,6 +8,7 @@
 #include "common/device/cpu/cpu_device.h"
 #include "common/model/model.h"
 #include "common/ops/cpu/cpu_ops.h"
+#include "tests/fakes/fake_gpu.h"
 #include "tests/fakes/temp_dir.h"
 #include "tests/fakes/tiny_model.h"
 #include "tests/model/goldens.h"
@@ -177,9 +178,29 @@ TEST_F(Load, ProgressGoesUpToAllBytes) {
 }
 
 TEST_F(Load, RefusesWhatItDoesNotOffer) {
-  expect_refused({.weights = DType::kF16}, Errc::kUnsupported, "f16");
-  expect_refused({.cache = DType::kF16}, Errc::kUnsupported, "f16");
+  const std::string bf16_or_f32 = "on cpu each must be f32 or bf16";
+  expect_refused({.weights = DType::kF16}, Errc::kUnsupported, bf16_or_f32);
+  expect_refused({.cache = DType::kF16}, Errc::kUnsupported, bf16_or_f32);
   expect_refused({.max_context = 1025}, Errc::kInvalidArgument, "max_context 1025");
+}
+
+// Operations that compute in f16 take nothing else.
+TEST(LoadF16, IsForOperationsThatComputeInIt) {
+  device::FakeGpu gpu;
+  ops::Ops ops = ops::fake_gpu_ops();
+  ops.activation = ops.bf16_input = DType::kF16;
+  const auto files = formats::ModelFiles::open(data_dir() / "llama3").value();
+  const auto load = [&](DType weights, DType cache) {
+    return Model::load(files, gpu, ops, {.weights = weights, .cache = cache, .max_rows = 8});
+  };
+  const auto model = load(DType::kF16, DType::kF16);
+  ASSERT_TRUE(model);
+  EXPECT_THAT((*model)->numerics(), HasSubstr("weights=f16 cache=f16"));
+  EXPECT_EQ((*model)->kv_layout(16).dtype, DType::kF16);
+  for (const DType other : {DType::kF32, DType::kBF16}) {
+    EXPECT_THAT(load(other, DType::kF16).error().message, HasSubstr("each must be f16"));
+    EXPECT_THAT(load(DType::kF16, other).error().message, HasSubstr("each must be f16"));
+  }
 }
 
 TEST_F(Load, RefusesAHeadDimensionThatKernelsDoNotHave) {

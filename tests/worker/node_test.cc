@@ -479,5 +479,23 @@ TEST_F(NodeTest, RefusesAnOpenAddressWithoutTrust) {
   EXPECT_NE(open.error().message.find("secret_file"), std::string::npos);
 }
 
+TEST_F(NodeTest, RefusesATypeThatTheDeviceDoesNotHave) {
+  const struct {
+    const char *device, *dtype, *message;
+  } cases[] = {{"cpu", "f16", "dtype 'f16' is offered on cuda alone; use bf16 or f32 on the CPU"},
+               {"cpu", "f8", "dtype 'f8' is none of bf16, f16, f32"},
+               {"cuda", "f32", "dtype 'f32' is not offered on cuda; use bf16 or f16"},
+               {"cuda", "f8", "dtype 'f8' is none of bf16, f16, f32"}};
+  for (const auto& c : cases) {
+    WorkerConfig config;
+    config.model = (dir_->path() / "tiny").string();
+    config.device = c.device;
+    config.dtype = c.dtype;
+    const auto worker = Worker::start(io_, config, [] { FAIL() << "the engine failed"; });
+    ASSERT_FALSE(worker) << c.device << " " << c.dtype;
+    EXPECT_EQ(worker.error().message, c.message);
+  }
+}
+
 }  // namespace
 }  // namespace baton::worker
