@@ -24,6 +24,7 @@ struct WorkerSettings {
   double kv_gib = 0.5;
   std::string log_level = "info";
   uint32_t drain_seconds = 30;
+  uint32_t warm_up_seconds = 5;
   int32_t ready_fd = -1;
 };
 
@@ -61,6 +62,8 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add("max-context", &w.max_context, "Longest prompt + output; 0: what the model allows");
   options.add("max-sequences", &w.max_sequences, "Sequences decoded at once");
   options.add("step-depth", &w.step_depth, "Steps planned ahead: 1 or 2");
+  options.add("warm-up-seconds", &s.warm_up_seconds,
+              "On a GPU, how long recording decode steps may take at start-up; 0: none then");
   options.add("prefix-cache", &w.prefix_cache, "Keep the KV of finished prompts for reuse");
   options.add("preempt-every", &w.preempt_every, "For tests: preempt a sequence every N steps");
   options.add("verify-kv", &w.verify_kv,
@@ -107,6 +110,7 @@ status check(WorkerSettings& s) {
   if (w.step_depth != 1 && w.step_depth != 2) return bad("--step-depth is neither 1 nor 2");
   if (!(s.kv_gib > 0) || s.kv_gib > 1e6) return bad("--kv-gib is not above 0");
   w.kv_bytes = static_cast<uint64_t>(s.kv_gib * (1ull << 30));
+  w.warm_up = seconds(s.warm_up_seconds);
   if (w.model_name.empty()) w.model_name = model_name_of(w.model);
   BATON_TRY(w.secrets, net::read_secrets(s.secret_file));
   BATON_TRY(w.tls, read_tls(s.tls, net::kTlsWorkerName));

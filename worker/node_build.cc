@@ -229,8 +229,11 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
 }
 
 status Node::make_engine() {
+  const bool decodes = config_.role != proto::ROLE_PREFILL;
+  const engine::WarmUp warm_up = {.max_rows = config_.max_sequences,
+                                  .most = decodes ? config_.warm_up : Duration::zero()};
   BATON_TRY(engine_, engine::Engine::create(*model_, kv_, *device_, ops_, limits_,
-                                            config_.step_depth, ranks_.get()));
+                                            config_.step_depth, ranks_.get(), warm_up));
   step_loop_.emplace(io_, *engine_, limits_, config_.step_depth, core_->step_clients(), metrics_,
                      [this](const Error& why) { fail(why); });
   return {};

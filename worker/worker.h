@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/base/metrics.h"
 #include "common/base/result.h"
@@ -44,6 +45,7 @@ struct WorkerConfig {
   uint32_t max_context = 0;     // 0: the model's
   uint32_t max_sequences = 64;
   uint32_t step_depth = 2;
+  Duration warm_up = seconds(5);  // that recording decode steps may take before the first; 0: none
   bool prefix_cache = true;
   uint32_t preempt_every = 0;  // for tests
 

@@ -17,9 +17,11 @@ constexpr std::chrono::microseconds kLookAgain{20};
 result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const KvMemory& kv,
                                                device::Device& device, const ops::Ops& ops,
                                                const StepLimits& limits, uint32_t depth,
-                                               RankSteps* ranks) {
+                                               RankSteps* ranks, const WarmUp& warm_up) {
   assert(depth == 1 || depth == 2);
   BATON_TRY(auto runner, StepRunner::create(model, kv, device, ops, limits));
+  // Of several ranks the others would have to run the same passes.
+  if (ranks == nullptr) runner->warm_up(warm_up.max_rows, warm_up.most);
   // A batch has one event a layer and one at its end; one more may end it all.
   BATON_TRY(auto events, EventQueue::create(depth * (model.config().num_layers + 1) + 1));
   return std::unique_ptr<Engine>(

@@ -17,6 +17,12 @@
 
 namespace baton::engine {
 
+// StepRunner::warm_up before the first step; by itself none.
+struct WarmUp {
+  uint32_t max_rows = 0;
+  Duration most{0};
+};
+
 // Runs steps on a thread of its own, in the order submitted. Its owner plans the next step while
 // one runs, and where the device runs behind the host that is enqueued there while one runs;
 // sequences whose last token is not known yet are planned by StepSequence::last_of.
@@ -27,12 +33,14 @@ class Engine final : private StepObserver {
  public:
   // `depth`: batches in flight, 1 or 2 (one runs, one waits). `ranks`: those that compute the model
   // with this one, told of each step; null where the model is computed here alone. Everything
-  // referred to must outlive the engine. StepRunner's errors; kIo where the system gives no
+  // referred to must outlive the engine. Blocks for the warm-up, which is left out where there are
+  // `ranks`. StepRunner's errors; kIo where the system gives no
   // descriptor.
   static result<std::unique_ptr<Engine>> create(model::Model& model, const KvMemory& kv,
                                                 device::Device& device, const ops::Ops& ops,
                                                 const StepLimits& limits, uint32_t depth = 2,
-                                                RankSteps* ranks = nullptr);
+                                                RankSteps* ranks = nullptr,
+                                                const WarmUp& warm_up = {});
   ~Engine();  // stops
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cassert>
 
+#include "common/base/log.h"
 #include "common/kvcache/digest.h"
 
 namespace baton::engine {
@@ -89,6 +90,22 @@ result<std::unique_ptr<StepRunner>> StepRunner::create(model::Model& model, cons
 void StepRunner::run(StepBatch& batch, StepObserver& observer) {
   begin(batch, observer);
   finish();
+}
+
+uint32_t StepRunner::warm_up(uint32_t max_rows, Duration most) {
+  assert(in_flight_ == 0);
+  if (!device_.info().captures || most <= Duration::zero()) return 0;
+  const TimePoint begun = Clock::now();
+  const auto shapes = model::PassGraphs::likely_shapes(max_rows, limits_.max_context,
+                                                       model_.max_recorded_rows(), true);
+  uint32_t done = 0;
+  while (done < shapes.size() && Clock::now() - begun < most) {
+    model_.warm_up(*stream_, kv_.device, reinterpret_cast<TokenId*>(drawn_.data()), shapes[done++]);
+    stream_->synchronize();
+  }
+  LOG_INFO("recorded {} of {} likely decode passes of up to {} sequences in {:.2f} s", done,
+           shapes.size(), max_rows, to_seconds(Clock::now() - begun));
+  return done;
 }
 
 // A draw whose parameters depend on tokens that are still being drawn has to wait for them.

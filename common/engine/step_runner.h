@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/base/result.h"
 #include "common/device/device.h"
@@ -51,6 +52,11 @@ class StepRunner final : private model::LayerObserver {
   static result<std::unique_ptr<StepRunner>> create(model::Model& model, const KvMemory& kv,
                                                     device::Device& device, const ops::Ops& ops,
                                                     const StepLimits& limits);
+
+  // Where the device records passes: has those recorded that decoding up to `max_rows` sequences is
+  // likely to ask for, so that none is recorded while somebody waits. What there is no time for in
+  // `most` is recorded when it comes. Blocks; before the first step. How many there are now.
+  uint32_t warm_up(uint32_t max_rows, Duration most);
 
   // Whether some step could be begun now, and whether this one can: else only when those in flight
   // are finished.

@@ -181,18 +181,30 @@ void Model::forward(Stream& stream, const ForwardBatch& batch, const kvcache::Kv
                     LayerObserver* observer) {
   assert(batch.tokens.size() <= options_.max_rows && batch.tokens.size() == batch.positions.size());
   assert(batch.sequences.size() <= options_.max_sequences);
-  const uint32_t block_tokens = cache.layout().block_tokens;
   if (observer == nullptr && is_recordable(batch)) {
-    const auto shape =
-        PassGraphs::shape_of(batch, std::min(options_.max_rows, options_.max_sequences));
-    const Pass pass = inputs_.upload(stream, batch, block_tokens, shape.rows, shape.max_tokens);
+    run_recorded(stream, batch, cache, PassGraphs::shape_of(batch, max_recorded_rows()));
     num_outputs_ = static_cast<uint32_t>(batch.tokens.size());
-    graphs_.run(stream, shape, [&] { run_layers(stream, pass, cache, nullptr); });
     return;
   }
-  const Pass pass = inputs_.upload(stream, batch, block_tokens);
+  const Pass pass = inputs_.upload(stream, batch, cache.layout().block_tokens);
   num_outputs_ = static_cast<uint32_t>(pass.out_rows.size());
   run_layers(stream, pass, cache, observer);
+}
+
+void Model::run_recorded(Stream& stream, const ForwardBatch& batch, const kvcache::KvCache& cache,
+                         const PassGraphs::Shape& shape) {
+  const Pass pass =
+      inputs_.upload(stream, batch, cache.layout().block_tokens, shape.rows, shape.max_tokens);
+  graphs_.run(stream, shape, [&] { run_layers(stream, pass, cache, nullptr); });
+}
+
+void Model::warm_up(Stream& stream, const kvcache::KvCache& cache, const TokenId* drawn,
+                    const PassGraphs::Shape& shape) {
+  const ForwardBatch nobodys = {.drawn = shape.resolves ? drawn : nullptr};
+  run_recorded(stream, nobodys, cache, shape);  // as it is
+  run_recorded(stream, nobodys, cache, shape);
+  num_outputs_ = shape.rows;
+  logits(stream, 0, std::min(shape.rows, max_logit_rows()));
 }
 
 void Model::run_layers(Stream& stream, const Pass& pass, const kvcache::KvCache& cache,
@@ -297,11 +309,16 @@ void Model::finish_layer(Stream& stream, const LayerWeights& w, const ops::Paged
 
 Tensor Model::logits(Stream& stream, uint32_t begin, uint32_t count) {
   assert(count <= max_logit_rows() && begin + count <= num_outputs_);
-  const Tensor part = work_.logits_part.slice_rows(0, count),
-               all = work_.logits.slice_rows(0, count);
-  ops_.matmul(stream, work_.hidden.slice_rows(begin, count), *weights_.head, nullptr, part, false);
+  // Where passes are recorded, of as many rows as they have, be they nobody's: operations plan a
+  // product anew for each number of rows.
+  uint32_t rows = count;
+  if (device_.info().captures && begin == 0 && count <= PassGraphs::kMaxRows) {
+    rows = std::max(count, std::min({PassGraphs::bucket(count), max_logit_rows(), max_rows()}));
+  }
+  const Tensor part = work_.logits_part.slice_rows(0, rows), all = work_.logits.slice_rows(0, rows);
+  ops_.matmul(stream, work_.hidden.slice_rows(begin, rows), *weights_.head, nullptr, part, false);
   gather(stream, part, shards_.vocab(), all);
-  return all;
+  return all.slice_rows(0, count);
 }
 
 // The rows of all ranks, of which `cols` says how many columns each has. Alone there is nothing to

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -95,6 +96,14 @@ class Model {
   void forward(device::Stream& stream, const ForwardBatch& batch, const kvcache::KvCache& cache,
                LayerObserver* observer);
 
+  // Has passes of this shape recorded before anybody waits for one: runs one without a sequence,
+  // and its head. Stream, cache and `drawn` are those of forward(). Not between a pass and its
+  // logits. Only where DeviceInfo::captures.
+  void warm_up(device::Stream& stream, const kvcache::KvCache& cache, const TokenId* drawn,
+               const PassGraphs::Shape& shape);
+  // What a batch of decode rows is filled up to at most.
+  uint32_t max_recorded_rows() const { return std::min(options_.max_rows, options_.max_sequences); }
+
   // Enqueues the head for outputs [begin, begin + count) of the last pass: [count, vocab] f32 in
   // the model's memory, good until the next call. At most max_logit_rows.
   device::Tensor logits(device::Stream& stream, uint32_t begin, uint32_t count);
@@ -109,6 +118,8 @@ class Model {
   status split();
   status prepare();
   bool is_recordable(const ForwardBatch& batch) const;
+  void run_recorded(device::Stream& stream, const ForwardBatch& batch,
+                    const kvcache::KvCache& cache, const PassGraphs::Shape& shape);
   void run_layers(device::Stream& stream, const Pass& pass, const kvcache::KvCache& cache,
                   LayerObserver* observer);
   uint32_t num_heads() const { return shards_.own(shards_.q_cols()) / config_.head_dim; }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <vector>
 
 #include "common/device/device.h"
 #include "common/model/pass_inputs.h"
@@ -27,6 +28,19 @@ class PassGraphs {
   // The shape that a batch of one row a sequence is filled up to, of at most `max_rows` rows: rows
   // by bucket, tokens to the next power of two.
   static Shape shape_of(const ForwardBatch& batch, uint32_t max_rows);
+
+  // What so many rows are filled up to where there is room: 1, 2, 4, 8, then by 8 to 64, by 16 to
+  // 128, by 32 to 256, by 64.
+  static uint32_t bucket(uint32_t rows);
+
+  // The shapes of batches of up to `rows` rows whose sequences have up to `tokens` tokens, short
+  // sequences first, and of those few rows first. At most kMostLikely, and only where all rows
+  // together could see kMostLikelyTokens: that bounds what recordings of them, and the operations'
+  // intermediates, take of the device's memory.
+  static std::vector<Shape> likely_shapes(uint32_t rows, uint32_t tokens, uint32_t max_rows,
+                                          bool resolves);
+  static constexpr uint32_t kMostLikely = 96;
+  static constexpr uint32_t kMostLikelyTokens = 1 << 20;
 
   // Runs `enqueue`, in the first pass of a shape as it is (which also lets the operations take the
   // memory they need); from the second on recorded, once, and launched.

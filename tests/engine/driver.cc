@@ -26,7 +26,7 @@ Driver::Driver(const std::filesystem::path& model, const Options& options)
       limits_{options.model.max_rows, options.model.max_sequences, options.model.max_samples,
               model_.model().max_context()} {
   engine_ = Engine::create(model_.model(), {model_.cache(), model_.host_cache()}, model_.device(),
-                           model_.ops(), limits_, options.depth, options.ranks)
+                           model_.ops(), limits_, options.depth, options.ranks, options.warm_up)
                 .value();
 }
 

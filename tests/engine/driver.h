@@ -36,6 +36,7 @@ class Driver {
     model::TestOptions model{.num_blocks = 512, .max_rows = 256};
     uint32_t depth = 2;
     RankSteps* ranks = nullptr;
+    WarmUp warm_up;
   };
 
   explicit Driver(const std::filesystem::path& model, const Options& options);

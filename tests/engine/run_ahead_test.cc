@@ -105,6 +105,35 @@ TEST_P(JobsOnBoth, DrawTheSameWithoutGraphs) {
 INSTANTIATE_TEST_SUITE_P(Types, JobsOnBoth, testing::Values(DType::kF32, DType::kBF16),
                          [](const auto& info) { return std::string(name(info.param)); });
 
+// No step records anything any more, and each draws what it would have drawn.
+TEST(WarmUpTest, RecordsWhatDecodingAsksForAhead) {
+  const model::TestOptions options;
+  Driver cpu(model::data_dir() / "llama3", {.model = on_cpu(options)});
+  Driver fake(model::data_dir() / "llama3",
+              {.model = on_fake_gpu(options), .warm_up = {.max_rows = 6, .most = seconds(60)}});
+  auto& counts = static_cast<FakeGpu&>(fake.model().device()).counts();
+  const uint64_t recorded = counts.captures;
+  EXPECT_EQ(recorded, 4u * 3);  // 1, 2, 4 and 8 rows; 256, 512 and 1024 tokens
+  std::vector<Job> jobs(6);
+  for (uint32_t i = 0; i < jobs.size(); ++i) jobs[i].prompt = some_tokens(60 * i + 1);
+  std::vector<Job> again = jobs;
+  cpu.run(jobs, 64);
+  fake.run(again, 64);
+  expect_same(jobs, again);
+  EXPECT_EQ(counts.captures, recorded);
+  EXPECT_GT(counts.launches, recorded);
+}
+
+TEST(WarmUpTest, EndsWithItsTime) {
+  for (const auto& [most, ends] : {std::pair{microseconds(0), 0u}, {microseconds(1), 1u}}) {
+    Driver fake(model::data_dir() / "llama3",
+                {.model = on_fake_gpu({}), .warm_up = {.max_rows = 6, .most = most}});
+    EXPECT_EQ(static_cast<FakeGpu&>(fake.model().device()).counts().captures, ends);
+  }
+  const Driver cpu(model::data_dir() / "llama3",
+                   {.model = on_cpu({}), .warm_up = {.max_rows = 6, .most = seconds(60)}});
+}
+
 TEST(RandomLoads, GiveTheSameOnBoth) {
   Pair both({.num_blocks = 160, .max_rows = 48, .max_logit_bytes = 11 * 320 * sizeof(float)});
   uint64_t steps = 0, layers = 0;

@@ -63,6 +63,43 @@ TEST(PassGraphs, TokensGoUpToTheNextPowerOfTwo) {
   }
 }
 
+TEST(PassGraphs, LikelyShapesAreThoseOfBatchesShortAndSmallOnesFirst) {
+  using Shapes = std::vector<PassGraphs::Shape>;
+  EXPECT_EQ(PassGraphs::likely_shapes(5, 700, 512, true), (Shapes{{1, 256, true},
+                                                                  {2, 256, true},
+                                                                  {4, 256, true},
+                                                                  {8, 256, true},
+                                                                  {1, 512, true},
+                                                                  {2, 512, true},
+                                                                  {4, 512, true},
+                                                                  {8, 512, true},
+                                                                  {1, 1024, true},
+                                                                  {2, 1024, true},
+                                                                  {4, 1024, true},
+                                                                  {8, 1024, true}}));
+  EXPECT_EQ(PassGraphs::likely_shapes(3, 256, 3, false),
+            (Shapes{{1, 256, false}, {2, 256, false}, {3, 256, false}}));
+  EXPECT_EQ(PassGraphs::likely_shapes(1, 1, 8, false), (Shapes{{1, 256, false}}));
+  // Whatever batch comes, its shape is there.
+  const Shapes all = PassGraphs::likely_shapes(50, 2000, 60, false);
+  for (uint32_t rows = 1; rows <= 50; ++rows) {
+    for (const uint32_t longest : {1u, 256u, 257u, 1999u, 2000u}) {
+      EXPECT_EQ(std::count(all.begin(), all.end(), shape(rows, 60, longest)), 1)
+          << rows << " rows, " << longest;
+    }
+  }
+}
+
+TEST(PassGraphs, LikelyShapesAreFewAndSeeNotTooMuch) {
+  const auto all = PassGraphs::likely_shapes(5000, 1u << 31, 5000, true);
+  EXPECT_EQ(all.size(), PassGraphs::kMostLikely);
+  for (const PassGraphs::Shape& s : all) {
+    EXPECT_LE(s.rows, PassGraphs::kMaxRows);
+    EXPECT_LE(s.rows * uint64_t{s.max_tokens}, PassGraphs::kMostLikelyTokens);
+  }
+  EXPECT_LT(PassGraphs::likely_shapes(16, 1u << 31, 16, true).size(), PassGraphs::kMostLikely);
+}
+
 TEST(PassGraphs, RecordsAShapeWhenItComesAgain) {
   FakeGpu gpu;
   const auto stream = gpu.make_stream();
@@ -179,6 +216,19 @@ TEST_F(RecordedPasses, GiveTheSameForAnyBatchOfTheirShape) {
   }
   EXPECT_EQ(gpu.counts().captures, 3u);  // of 8, 1 and 12 rows
   EXPECT_EQ(gpu.counts().launches, 8u);
+}
+
+// The first batch that comes is launched; what was warmed up with had no sequence to read or write.
+TEST_F(RecordedPasses, AreThereWhenTheyWereWarmedUp) {
+  for (const uint32_t rows : {1u, 8u, 12u}) {
+    fake.model().warm_up(fake.stream(), fake.cache(), nullptr, {rows, 256, false});
+  }
+  EXPECT_EQ(gpu.counts().captures, 3u);
+  EXPECT_EQ(gpu.counts().launches, 3u);
+  uint32_t position = 0;
+  for (const uint32_t rows : {5u, 8u, 12u, 1u}) expect_same(rows, position++, all(rows));
+  EXPECT_EQ(gpu.counts().captures, 3u);
+  EXPECT_EQ(gpu.counts().launches, 7u);
 }
 
 // As many outputs as rows, but not the rows themselves: choices of one prompt's last row.
