@@ -4,9 +4,9 @@
     scripts/gpu_check --bundle DIR   builds, and packs what another machine needs to run it
     DIR/scripts/gpu_check --run DIR  there: needs a driver, libcublasLt and python3, nothing else
 
-Parts (--only): ops, the operations against the CPU's; sanitize, some of them under
-compute-sanitizer; tokens, a small random model against transformers, token by token; bench, speed;
-torch, PyTorch's speed beside it. What a machine lacks is said and left out. Logs, figures and
+Parts (--only): ops, the operations against the CPU's, in bf16 and f16; sanitize, some of them under
+compute-sanitizer; tokens, a small random model against transformers, token by token; bench, speed,
+also in f16; torch, PyTorch's speed beside it. What a machine lacks is said and left out. Logs, figures and
 benchmarks_gpu.md go to --out; in a checkout the page goes to docs.
 """
 
@@ -27,6 +27,7 @@ from bench import gpu_bundle, gpu_facts, gpu_report, gpu_tests
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PARTS = ["ops", "sanitize", "tokens", "bench", "torch"]
+DTYPES = ["bf16", "f16"]
 # Small shapes of every operation: under compute-sanitizer a kernel runs a hundred times longer.
 SMALL = ":".join(
     [
@@ -110,7 +111,15 @@ class Check:
         return verdict
 
     def ops(self) -> Verdict:
-        return self.tests("ops", [self.where.program("ops_cuda_test")], "*")[0]
+        verdicts = {
+            dtype: self.tests("ops", [self.where.program("ops_cuda_test")], "*",
+                              self.environment | {"BATON_TEST_DTYPE": dtype})[0]
+            for dtype in DTYPES
+        }  # fmt: skip
+        if any(v.ok is None for v in verdicts.values()):
+            return verdicts["bf16"]
+        line = "; ".join(f"{dtype}: {v.line}" for dtype, v in verdicts.items())
+        return Verdict(all(v.ok for v in verdicts.values()), line)
 
     def sanitize(self) -> Verdict:
         sanitizer = gpu_facts.find_program("compute-sanitizer")
@@ -127,13 +136,16 @@ class Check:
             ok = ok and found.ok and bool(verdict.ok)
         return Verdict(ok, "; ".join(lines))
 
-    def tests(self, name: str, command: list, pattern: str) -> tuple[Verdict, str]:
+    def tests(
+        self, name: str, command: list, pattern: str, environment=None
+    ) -> tuple[Verdict, str]:
         """A GoogleTest program. Where it falls or hangs in one test, the others still run."""
         seen, text, end = gpu_tests.Seen(), "", time.monotonic() + self.options.timeout
         for _ in range(MOST_FALLS):
             left = ":".join(sorted(seen.begun))
             timeout = min(self.options.test_timeout, max(end - time.monotonic(), 1))
-            run = self.run(name, [*command, f"--gtest_filter={pattern}-{left}"], timeout)
+            filtered = [*command, f"--gtest_filter={pattern}-{left}"]
+            run = self.run(name, filtered, timeout, environment)
             text += run.text
             seen.read(run.text)
             if run.status is not None and seen.ended(run.text):
@@ -159,9 +171,13 @@ class Check:
         return Verdict(run.status == 0, "; ".join(lines) or last_line(run))
 
     def bench(self) -> Verdict:
-        command = [self.where.program("gpu_bench"), "--json", self.out / "bench.json"]
+        command = [self.where.program("gpu_bench"), *self.quick(), "--json"]
+        in_f16 = [self.out / "bench_f16.json", "--dtype", "f16", "--only",
+                  "products,attention,elementwise,steps"]  # fmt: skip
         with gpu_facts.Watch() as watch:
-            run = self.run("bench", [*command, *self.quick()], self.options.timeout)
+            run = self.run("bench", [*command, self.out / "bench.json"], self.options.timeout)
+            if run.status == 0:
+                run = self.run("bench", [*command, *in_f16], self.options.timeout)
         (self.out / "watch.json").write_text(json.dumps(watch.summary()))
         if "no usable NVIDIA GPU" in run.text:
             return Verdict(None, last_line(run))

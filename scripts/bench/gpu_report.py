@@ -114,6 +114,17 @@ DETERMINISTIC = """\
 {rows}
 """
 
+F16 = """\
+
+## In f16
+
+The same in f16, measured in the same run: what it takes, and that as a multiple of what bf16 takes.
+
+| | bf16, µs | f16, µs | times |
+|---|---|---|---|
+{rows}
+"""
+
 TOKENS = """\
 
 ## Tokens against transformers
@@ -336,6 +347,26 @@ def deterministic(bench: dict) -> str:
     return DETERMINISTIC.format(rows=table(cells)) if cells else ""
 
 
+def f16(bench: dict, other: dict) -> str:
+    """What both measured."""
+    places = {
+        "products": lambda p: f"{p['name']}, {p['m']} rows",
+        "decode_attention": lambda a: f"attention of {a['batch']} × {a['context']} tokens",
+        "prefill_attention": lambda a: f"attention of {a['rows']} rows behind {a['position']}",
+        "elementwise": lambda e: f"{e['name']}, {e['rows']} rows",
+        "decode": lambda d: f"step of {d['batch']} × {d['context']} tokens",
+        "prefill": lambda p: f"prefill of {p['rows']} tokens",
+    }
+    rows = []
+    for part, place in places.items():
+        took = "step" if part == "decode" else "seconds"
+        in_f16 = {place(found): found[took] for found in other.get(part, [])}
+        for found in bench.get(part, []):
+            if ours := in_f16.get(place(found)):
+                rows.append((place(found), us(found[took]), us(ours), times(ours, found[took])))
+    return F16.format(rows=table(rows)) if rows else ""
+
+
 def tokens(folder: pathlib.Path) -> str:
     found, reference = read(folder, "tokens"), read(folder / "tokens", "reference")
     if not found or not reference:
@@ -345,6 +376,8 @@ def tokens(folder: pathlib.Path) -> str:
     for name, key in {
         "Baton, fast": "fast",
         "Baton, deterministic": "deterministic",
+        "Baton, fast, f16": "f16_fast",
+        "Baton, deterministic, f16": "f16_deterministic",
         "Baton, CPU in float32": "cpu",
         "transformers in bfloat16": "peer_bf16",
     }.items():
@@ -423,7 +456,7 @@ def markdown(folder: pathlib.Path) -> str:
         text += decode(bench, torch)
     if "prefill" in bench:
         text += prefill(bench, torch)
-    text += deterministic(bench) + tokens(folder)
+    text += deterministic(bench) + f16(bench, read(folder, "bench_f16")) + tokens(folder)
     return text + (torch_section(torch) if torch else "")
 
 

@@ -212,7 +212,9 @@ def compare(options: argparse.Namespace) -> None:
     prompts, scored = str(options.dir / "prompts.txt"), str(options.dir / "scored.txt")
     draw_all = ["--prompt-ids", prompts, "--max-tokens", str(DRAWN)]
     score_all = ["--prompt-ids", scored, "--score"]
-    kinds = {"fast": [], "deterministic": ["--deterministic"]}
+    f16 = ["--dtype", "f16"]
+    kinds = {"fast": [], "deterministic": ["--deterministic"], "f16_fast": f16,
+             "f16_deterministic": [*f16, "--deterministic"]}  # fmt: skip
     if options.device == "cpu":
         kinds = {"cpu": ["--dtype", "f32"]}
     found = {"bound": options.bound, "slack": SLACK, "peer_bf16": peer(reference, options.bound)}
@@ -227,7 +229,7 @@ def compare(options: argparse.Namespace) -> None:
         theirs = found["peer_bf16"]["scored"]
         ok = drawn["bad"] + score["bad"] == 0
         ok &= all(score[key] <= SLACK * theirs[key] for key in ("error_median", "error_p99"))
-        if name != "fast":
+        if not name.endswith("fast"):
             chunked = run_generate(options, f"{name}_chunked", *draw_all, "--chunk", "37", *flags)
             found[name]["same_when_chunked"] = tokens_of(chunked) == tokens_of(together)
             ok &= found[name]["same_when_chunked"]
@@ -238,7 +240,7 @@ def compare(options: argparse.Namespace) -> None:
             f"{score['same']} have the same likeliest token, {score['bad']} differ beyond the "
             f"bound; log-probabilities off by {score['error_median']:.4f} (median), "
             f"{score['error_p99']:.4f} (p99)"
-            + ("" if name == "fast" or found[name]["same_when_chunked"] else "; CHUNKS SHOW")
+            + ("" if found[name].get("same_when_chunked", True) else "; CHUNKS SHOW")
         )
     found["ok"] = all(oks)
     options.json.write_text(json.dumps(found, indent=1))
