@@ -18,9 +18,12 @@ bool is_set(const char* name, const char* value) {
   return found != nullptr && std::string_view(found) == value;
 }
 
+DType cuda_type() { return is_set("BATON_TEST_DTYPE", "f16") ? DType::kF16 : DType::kBF16; }
+
 Backend cuda_backend() {
+  const bool deterministic = is_set("BATON_TEST_DETERMINISTIC", "1");
   return {device::make_cuda_device(0).value(),
-          ops::cuda_ops({.deterministic = is_set("BATON_TEST_DETERMINISTIC", "1")}).value()};
+          ops::cuda_ops({.half = cuda_type(), .deterministic = deterministic}).value()};
 }
 
 Backend make_backend(const TestOptions& options) {
@@ -38,7 +41,7 @@ bool gives_same_bits() { return !test_on_cuda() || is_set("BATON_TEST_DETERMINIS
 ModelUnderTest::ModelUnderTest(const std::filesystem::path& path, const TestOptions& given)
     : backend_(make_backend(given)), stream_(device().make_stream()) {
   TestOptions options = given;
-  if (test_on_cuda() && !given.backend) options.weights = options.cache = DType::kBF16;
+  if (test_on_cuda() && !given.backend) options.weights = options.cache = cuda_type();
   const formats::ModelFiles files = formats::ModelFiles::open(path).value();
   model_ = Model::load(files, device(), ops(),
                        {.weights = options.weights,

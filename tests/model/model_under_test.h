@@ -41,8 +41,9 @@ struct TestOptions {
 };
 
 // A model with a cache of its own, on the CPU or, where BATON_TEST_DEVICE says cuda, on GPU 0:
-// there weights and cache are always bf16, and BATON_TEST_DETERMINISTIC=1 chooses the deterministic
-// operations. Everything that goes wrong throws.
+// there weights and cache are always bf16, or f16 where BATON_TEST_DTYPE says so, and
+// BATON_TEST_DETERMINISTIC=1 chooses the deterministic operations. Everything that goes wrong
+// throws.
 class ModelUnderTest {
  public:
   explicit ModelUnderTest(const std::filesystem::path& path, const TestOptions& options = {});
