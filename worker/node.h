@@ -6,7 +6,8 @@
 #include <string>
 
 #include "common/device/device.h"
-#include "common/engine/engine.h"
+#include "common/engine/step_engine.h"
+#include "common/engine/step_runner.h"
 #include "common/model/model.h"
 #include "common/net/http_endpoint.h"
 #include "kvtransfer/loopback_transport.h"
@@ -85,7 +86,7 @@ class Node final : public Worker, private CoreHost {
   std::optional<HandoffLoop> handoff_loop_;
   device::Buffer device_cache_;  // empty where the host's side is all there is
   engine::KvMemory kv_;
-  std::unique_ptr<engine::Engine> engine_;
+  std::unique_ptr<engine::StepEngine> engine_;
   std::optional<StepLoop> step_loop_;
 
   Sessions sessions_;

@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/device/cpu/cpu_device.h"
 #include "common/device/cuda/cuda_device.h"
+#include "common/engine/engine.h"
 #include "common/ops/cpu/cpu_ops.h"
 #include "common/ops/cuda/cuda_ops.h"
 #include "kvtransfer/loopback_transport.h"

@@ -12,7 +12,7 @@ namespace baton::worker {
 
 using boost::system::error_code;
 
-StepLoop::StepLoop(boost::asio::io_context& io, engine::Engine& engine,
+StepLoop::StepLoop(boost::asio::io_context& io, engine::StepEngine& engine,
                    const engine::StepLimits& limits, uint32_t depth,
                    std::vector<serving::StepClient*> clients, Metrics& metrics,
                    std::function<void(const Error&)> failed)

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "common/base/metrics.h"
-#include "common/engine/engine.h"
+#include "common/engine/step_engine.h"
 #include "common/serving/step_client.h"
 
 namespace baton::worker {
@@ -19,8 +19,9 @@ class StepLoop {
   // `failed` is called when the engine computes no more. `depth`: steps given to the engine at
   // once; with 2 the next one is planned before the tokens of the one before are read. All outlive
   // the loop.
-  StepLoop(boost::asio::io_context& io, engine::Engine& engine, const engine::StepLimits& limits,
-           uint32_t depth, std::vector<serving::StepClient*> clients, Metrics& metrics,
+  StepLoop(boost::asio::io_context& io, engine::StepEngine& engine,
+           const engine::StepLimits& limits, uint32_t depth,
+           std::vector<serving::StepClient*> clients, Metrics& metrics,
            std::function<void(const Error&)> failed);
   ~StepLoop();
 
@@ -36,7 +37,7 @@ class StepLoop {
   void watch();
 
   boost::asio::io_context& io_;
-  engine::Engine& engine_;
+  engine::StepEngine& engine_;
   const engine::StepLimits limits_;
   const std::vector<serving::StepClient*> clients_;
   const std::function<void(const Error&)> failed_;

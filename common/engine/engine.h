@@ -13,6 +13,7 @@
 #include "common/base/result.h"
 #include "common/engine/event_queue.h"
 #include "common/engine/rank_loop.h"
+#include "common/engine/step_engine.h"
 #include "common/engine/step_runner.h"
 
 namespace baton::engine {
@@ -23,13 +24,9 @@ struct WarmUp {
   Duration most{0};
 };
 
-// Runs steps on a thread of its own, in the order submitted. Its owner plans the next step while
-// one runs, and where the device runs behind the host that is enqueued there while one runs;
-// sequences whose last token is not known yet are planned by StepSequence::last_of.
-//
-// Thread: submit(), poll() and stop() belong to one thread, the owner's; none of submit() and
-// poll() blocks. With nothing to do the engine's thread sleeps.
-class Engine final : private StepObserver {
+// Runs steps of a model on a thread of its own; where the device runs behind the host, a step is
+// enqueued there while one runs. With nothing to do the thread sleeps.
+class Engine final : public StepEngine, private StepObserver {
  public:
   // `depth`: batches in flight, 1 or 2 (one runs, one waits). `ranks`: those that compute the model
   // with this one, told of each step; null where the model is computed here alone. Everything
@@ -41,32 +38,17 @@ class Engine final : private StepObserver {
                                                 const StepLimits& limits, uint32_t depth = 2,
                                                 RankSteps* ranks = nullptr,
                                                 const WarmUp& warm_up = {});
-  ~Engine();  // stops
+  ~Engine() override;  // stops
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // The caller keeps the batch, and touches it no more until poll() has given its step_done. False,
-  // and nothing done, where `depth` batches are in flight (submitted, their step_done not polled)
-  // or the engine has stopped.
-  bool submit(StepBatch* batch);
-
-  // The next event, oldest first; false if there is none now.
-  //   layer_done: K, V and digests of this layer may be read (batches with a sequence to digest).
-  //   step_done: all results are in the batch.
-  //   failed: another rank is lost, and the engine has ended; what was in flight has no results.
-  bool poll(EngineEvent& event);
-  // Readable while poll() may give something; for an event loop. The engine owns it.
-  int event_fd() const { return events_->fd(); }
-
-  // Waits for the steps that have begun; one that waits behind them is never run. Events stay to be
-  // polled.
-  void stop();
-  // Why it ended; fine unless poll() gave `failed`. The owner's thread.
-  const status& failure() const { return failure_; }
-
-  // From any thread, for liveness: steps done, and for how long the one that runs has been running.
-  uint64_t steps_done() const { return steps_done_.load(std::memory_order_relaxed); }
-  std::optional<Duration> running_for(TimePoint now) const;
+  bool submit(StepBatch* batch) override;
+  bool poll(EngineEvent& event) override;
+  int event_fd() const override { return events_->fd(); }
+  void stop() override;
+  const status& failure() const override { return failure_; }
+  uint64_t steps_done() const override { return steps_done_.load(std::memory_order_relaxed); }
+  std::optional<Duration> running_for(TimePoint now) const override;
 
  private:
   Engine(std::unique_ptr<StepRunner> runner, std::unique_ptr<EventQueue> events, uint32_t depth,
