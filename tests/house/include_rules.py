@@ -5,7 +5,7 @@ import pathlib
 import re
 
 COMMON = [
-    "base", "proto", "net", "device", "collective", "formats", "text",
+    "base", "latency", "proto", "net", "device", "collective", "formats", "text",
     "ops", "kvcache", "model", "engine", "serving",
 ]  # fmt: skip
 
@@ -13,6 +13,7 @@ COMMON = [
 # directly or through others.
 BELOW = {
     "base": [],
+    "latency": ["base"],
     "proto": [],
     "net": ["base", "proto"],
     "device": ["base"],
@@ -28,7 +29,7 @@ BELOW = {
     "prefill": [*COMMON, "kvtransfer"],
     "decode": [*COMMON, "kvtransfer"],
     "worker": [*COMMON, "kvtransfer", "prefill", "decode"],
-    "router": ["base", "net", "proto", "text"],
+    "router": ["base", "latency", "net", "proto", "text"],
     "sim": [*COMMON, "kvtransfer", "prefill", "decode", "worker", "router"],
     "cli": [*COMMON, "kvtransfer", "prefill", "decode", "worker", "router", "sim"],
 }
@@ -42,7 +43,7 @@ FENCED = {
     r"(oneapi/dnnl|dnnl)": r"common/ops/cpu/.*\.(cc|h)",
     r"boost/beast": r"(common/net/.*\.cc|(router|cli|tests)/.*)",
     r"boost/json": r"(common/(formats|text)|router|cli|tests)/.*",
-    r"yaml-cpp/": r"(common/base/.*\.cc|cli/.*|tests/.*)",
+    r"yaml-cpp/": r"(common/(base|latency)/.*\.cc|cli/.*|tests/.*)",
     r"CLI/": r"(common/base/.*\.cc|(cli|tests)/.*)",
 }
 

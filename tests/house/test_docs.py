@@ -56,9 +56,15 @@ def flags_of_scripts() -> set[str]:
                          p.suffix in (".sh", ".py")))  # fmt: skip
 
 
+def flags_of_test_programs() -> set[str]:
+    sources = [path.read_text() for path in (ROOT / "tests").rglob("*.cc")]
+    programs = [text for text in sources if "<CLI/CLI.hpp>" in text]
+    return set(re.findall(r'add_\w+\("(--[a-z][a-z0-9-]*)"', "".join(programs)))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_flags_that_are_shown_exist(page, help_texts):
-    known = OTHERS | flags_of_scripts() | flags_of("".join(help_texts.values()))
+    known = OTHERS | flags_of_scripts() | flags_of_test_programs() | flags_of("".join(help_texts.values()))
     assert flags_of(text_of(page)) - known == set()
 
 
