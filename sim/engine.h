@@ -6,17 +6,12 @@
 #include <span>
 #include <vector>
 
-#include "common/engine/request.h"
-#include "common/engine/step.h"
-#include "common/kvcache/kv_cache.h"
+#include "common/engine/hash_model.h"
 #include "sim/timeline.h"
 
 namespace baton::sim {
 
-// An engine without a model, in virtual time. It writes real bytes into the cache, layer by layer:
-// each vector depends on all tokens up to its own, and so does what is drawn, by every byte that
-// the block table names. A wrong, stale, missing or torn byte is a wrong token. What is right is
-// said by reference_output(), without any cache.
+// An engine in virtual time, with engine::HashModel for a model.
 class Engine {
  public:
   static constexpr TokenId kVocabulary = 40;
@@ -31,10 +26,9 @@ class Engine {
 
   Engine(const kvcache::KvCache& cache, uint32_t num_slots, Duration layer_time,
          Callbacks callbacks)
-      : cache_(cache),
-        layer_time_(layer_time),
+      : layer_time_(layer_time),
         callbacks_(std::move(callbacks)),
-        slots_(num_slots) {}
+        model_(cache, num_slots, {kVocabulary, {}}) {}
 
   // Steps run one after the other. The batch is the caller's again when on_done has it.
   void submit(engine::StepBatch* batch);
@@ -46,17 +40,11 @@ class Engine {
  private:
   void start();
   void layer_done(uint32_t layer);
-  void write_layer(engine::StepSequence& s, uint32_t layer);
-  void digest_layer(engine::StepSequence& s, uint32_t layer);
   void finish();
-  void draw(const engine::StepBatch& batch, engine::StepSample& sample);
-  uint64_t& word(const engine::StepSequence& s, uint32_t position, uint32_t layer, uint32_t plane,
-                 uint32_t head) const;
 
-  const kvcache::KvCache cache_;
   const Duration layer_time_;
   const Callbacks callbacks_;
-  std::vector<engine::SlotOpen> slots_;   // [slot]
+  engine::HashModel model_;
   std::deque<engine::StepBatch*> queue_;  // the first is running
 };
 

@@ -3,18 +3,9 @@
 #include <cstdint>
 
 #include "common/base/clock.h"
+#include "common/base/mix.h"
 
 namespace baton::sim {
-
-inline constexpr uint64_t kGolden = 0x9e3779b97f4a7c15u;
-
-// One step of splitmix64 (Steele et al. 2014).
-inline uint64_t mix(uint64_t x) {
-  x += kGolden;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
 
 // splitmix64: small, and the same on every machine, so that a seed is a run.
 class Random {

@@ -23,7 +23,7 @@ BELOW = {
     "ops": ["device"],
     "kvcache": ["device"],
     "model": ["collective", "ops", "kvcache", "formats"],
-    "engine": ["model"],
+    "engine": ["model", "latency"],
     "serving": ["base", "proto", "engine"],
     "kvtransfer": ["base", "device", "kvcache", "proto"],
     "prefill": [*COMMON, "kvtransfer"],
