@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "common/base/config.h"
+#include "common/base/result.h"
 
 namespace baton::cli {
 
@@ -17,6 +18,14 @@ inline void settle_for_device(const Options& options, std::string_view device,
   // A chunk is whole blocks.
   const bool divides = *chunk_tokens % kBlockTokens == 0;
   if (!options.was_set("block-tokens") && divides) *block_tokens = kBlockTokens;
+}
+
+// An emulated device is nothing without a profile, and no other has one.
+inline status check_profile(std::string_view device, std::string_view profile) {
+  if ((device == "emulated") != profile.empty()) return {};
+  return error(Errc::kInvalidArgument, device == "emulated"
+                                           ? "--device emulated needs --profile"
+                                           : "--profile is for --device emulated alone");
 }
 
 }  // namespace baton::cli

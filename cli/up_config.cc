@@ -31,11 +31,14 @@ void add_options(Options& options, UpConfig& c) {
   options.add("decode-tensor-parallel", &c.decode_tensor_parallel,
               "The same for decode workers; 0: as --tensor-parallel");
   options.add("dtype", &c.dtype, "Weights and KV cache: bf16; f16 on a GPU; f32 on the CPU");
-  options.add("device", &c.device, "Where workers compute: cpu or cuda");
+  options.add("device", &c.device, "Where workers compute: cpu, cuda or emulated");
+  options.add("profile", &c.profile,
+              "emulated: the latency profile (deploy/profiles) whose times steps take");
   options.add("gpus", &c.gpus, "GPUs that workers on cuda are spread over, in turn");
   options.add("deterministic", &c.deterministic,
               "On GPUs, give a request the same tokens in any batch; slower");
-  options.add("kv-gib", &c.kv_gib, "KV cache of each worker, GiB");
+  options.add("kv-gib", &c.kv_gib,
+              "KV cache of each worker, GiB; emulated: of the device that it stands for");
   options.add("block-tokens", &c.block_tokens,
               "Tokens in a KV block: 16, 32, 64, 128 or 256; on a GPU 64 unless given");
   options.add("chunk-tokens", &c.chunk_tokens,
@@ -76,6 +79,7 @@ status check(const UpConfig& c) {
       return bad("--tensor-parallel is not in [1, 64]");
     }
   }
+  BATON_CHECK_OK(check_profile(c.device, c.profile));
   if (c.gpus == 0 || c.gpus > 64) return bad("--gpus is not in [1, 64]");
   if (c.host.empty()) return bad("--host is empty");
   if (c.port > 65535) return bad("--port is over 65535");
@@ -127,6 +131,7 @@ std::vector<std::string> worker_args(const UpConfig& c, const WorkerPlace& place
                                  {"tensor-parallel", std::to_string(c.ranks_of(place.role))},
                                  {"dtype", c.dtype},
                                  {"device", c.device},
+                                 {"profile", c.profile},
                                  {"gpu", std::to_string(place.gpu)},
                                  {"kv-gib", std::to_string(c.kv_gib)},
                                  {"block-tokens", std::to_string(c.block_tokens)},

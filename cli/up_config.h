@@ -29,6 +29,7 @@ struct UpConfig {
   uint32_t prefill_tensor_parallel = 0, decode_tensor_parallel = 0;  // 0: as tensor_parallel
   std::string dtype = "bf16";
   std::string device = "cpu";
+  std::string profile;  // emulated: the latency profile
   bool deterministic = false;
   uint32_t gpus = 1;
   double kv_gib = 0.5;

@@ -45,7 +45,9 @@ void add_options(Options& options, WorkerSettings& s) {
       "File with the secret that routers and workers share, one a line; needed beyond loopback, "
       "or certificates");
   add_tls_options(options, s.tls);
-  options.add("device", &w.device, "Where to compute: cpu or cuda");
+  options.add("device", &w.device, "Where to compute: cpu, cuda or emulated");
+  options.add("profile", &w.profile,
+              "emulated: the latency profile (deploy/profiles) whose times steps take");
   options.add("gpu", &w.gpu, "Which GPU, of those that CUDA shows");
   options.add("deterministic", &w.deterministic,
               "On a GPU, give a request the same tokens in any batch; slower");
@@ -54,7 +56,7 @@ void add_options(Options& options, WorkerSettings& s) {
       "tensor-parallel", &w.tensor_parallel,
       "Processes (ranks) that compute the model together, on the CPU; at most its KV heads");
   options.add("dtype", &w.dtype, "Weights and KV cache: bf16; f16 on a GPU; f32 on the CPU");
-  options.add("kv-gib", &s.kv_gib, "KV cache, GiB");
+  options.add("kv-gib", &s.kv_gib, "KV cache, GiB; emulated: of the device that it stands for");
   options.add("block-tokens", &w.block_tokens,
               "Tokens in a KV block: 16, 32, 64, 128 or 256; on a GPU 64 unless given");
   options.add("chunk-tokens", &w.chunk_tokens,
@@ -98,6 +100,7 @@ status check(WorkerSettings& s) {
   if (w.tensor_parallel == 0 || w.tensor_parallel > 64) {
     return bad("--tensor-parallel is not in [1, 64]");
   }
+  BATON_CHECK_OK(check_profile(w.device, w.profile));
   if (w.threads == 0 || w.threads > 1024) return bad("--threads is not in [1, 1024]");
   if (w.block_tokens < 16 || w.block_tokens > 256 || (w.block_tokens & (w.block_tokens - 1)) != 0) {
     return bad("--block-tokens is none of 16, 32, 64, 128, 256");

@@ -120,13 +120,13 @@ proto::WorkerHello Node::hello() const {
   h.set_name(config_.name);
   h.set_role(config_.role);
   h.set_model(config_.model_name);
-  h.set_model_key(model_->model_key().to_string());
-  h.set_numerics(model_->numerics());
+  h.set_model_key(served_.key.to_string());
+  h.set_numerics(served_.numerics);
   h.set_block_tokens(config_.block_tokens);
   h.set_total_blocks(num_blocks_);
   h.set_max_context(limits_.max_context);
   h.set_max_sequences(config_.max_sequences);
-  h.set_vocab_size(model_->config().vocab_size);
+  h.set_vocab_size(served_.vocab_size);
   h.set_pair_address(config_.advertise.empty() ? pair_address(config_.listen, sessions_.port())
                                                : config_.advertise);
   return h;

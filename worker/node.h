@@ -4,10 +4,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/device/device.h"
 #include "common/engine/step_engine.h"
 #include "common/engine/step_runner.h"
+#include "common/kvcache/layout.h"
+#include "common/kvcache/model_key.h"
+#include "common/latency/profile.h"
 #include "common/model/model.h"
 #include "common/net/http_endpoint.h"
 #include "kvtransfer/loopback_transport.h"
@@ -21,6 +25,15 @@
 
 // Private to worker/: everything a worker is made of, in the order it is built.
 namespace baton::worker {
+
+// What others hear of the model, and what its cache looks like.
+struct ServedModel {
+  kvcache::ModelKey key;
+  std::string numerics;
+  kvcache::KvLayout layout;
+  uint32_t vocab_size = 0;
+  std::vector<TokenId> eos;
+};
 
 class Node final : public Worker, private CoreHost {
  public:
@@ -38,6 +51,9 @@ class Node final : public Worker, private CoreHost {
   status load_model();
   status start_ranks(const formats::ModelFiles& files, const model::LoadOptions& options);
   status attach_ranks(const kvcache::KvCache& whole);
+  status emulate_model();
+  engine::StepLimits step_limits(uint32_t longest) const;
+  uint32_t blocks_that_fit() const;
   status make_core();
   RequestLimits request_limits() const;
   bool needs_host_cache() const;
@@ -76,8 +92,10 @@ class Node final : public Worker, private CoreHost {
 
   std::unique_ptr<device::Device> device_;
   ops::Ops ops_;
-  std::unique_ptr<RankGroup> ranks_;  // null where this process computes the model alone
-  std::unique_ptr<model::Model> model_;
+  std::unique_ptr<RankGroup> ranks_;         // null where this process computes the model alone
+  std::unique_ptr<model::Model> model_;      // none on an emulated device
+  std::optional<latency::Profile> profile_;  // there
+  ServedModel served_;
   engine::StepLimits limits_;
   uint32_t num_blocks_ = 0;
 

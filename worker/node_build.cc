@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/device/cpu/cpu_device.h"
 #include "common/device/cuda/cuda_device.h"
+#include "common/engine/emulated_engine.h"
 #include "common/engine/engine.h"
 #include "common/ops/cpu/cpu_ops.h"
 #include "common/ops/cuda/cuda_ops.h"
@@ -19,6 +20,7 @@ namespace baton::worker {
 namespace {
 
 constexpr Duration kSayEvery = seconds(2);
+constexpr uint64_t kMostBlocks = 1u << 24;  // that are emulated
 
 // What --dtype says. `device` is cpu or cuda.
 result<DType> parse_dtype(const std::string& dtype, const std::string& device) {
@@ -57,13 +59,18 @@ proto::RankLimits to_proto(const engine::StepLimits& limits) {
 }  // namespace
 
 status Node::make_device() {
+  if (config_.device == "emulated") {  // its memory is the host's
+    device_ = device::make_cpu_device(1);
+    return {};
+  }
   if (config_.device == "cpu") {
     device_ = device::make_cpu_device(config_.threads);
     ops_ = ops::cpu_ops();
     return {};
   }
   if (config_.device != "cuda") {
-    return error(Errc::kInvalidArgument, "device '" + config_.device + "' is neither cpu nor cuda");
+    return error(Errc::kInvalidArgument,
+                 "device '" + config_.device + "' is none of cpu, cuda, emulated");
   }
   BATON_TRY(device_, device::make_cuda_device(static_cast<int>(config_.gpu)));
   BATON_TRY(const DType half, parse_dtype(config_.dtype, config_.device));
@@ -74,18 +81,16 @@ status Node::make_device() {
 status Node::load_model() {
   BATON_TRY(const DType dtype, parse_dtype(config_.dtype, config_.device));
   BATON_CHECK_OK(make_device());
+  if (config_.device == "emulated") return emulate_model();
   BATON_TRY(const auto files, formats::ModelFiles::open(config_.model));
-  const uint32_t longest = files.config().max_position;
-  const uint32_t context =
-      config_.max_context == 0 ? longest : std::min(config_.max_context, longest);
-  const uint32_t chunk = config_.chunk_tokens == 0 ? context : config_.chunk_tokens;
+  limits_ = step_limits(files.config().max_position);
 
   model::LoadOptions options;
   options.weights = options.cache = dtype;
-  options.max_rows = chunk + config_.max_sequences;
-  options.max_sequences = config_.max_sequences + 1 + chunk / config_.block_tokens;
-  options.max_samples = config_.max_sequences * 2;  // prompts about to end, and outputs
-  options.max_context = context;
+  options.max_rows = limits_.max_rows;
+  options.max_sequences = limits_.max_sequences;
+  options.max_samples = limits_.max_slots;
+  options.max_context = limits_.max_context;
   if (config_.tensor_parallel > 1) {
     BATON_CHECK_OK(start_ranks(files, options));
     options.collective = &ranks_->collective();
@@ -96,10 +101,11 @@ status Node::load_model() {
   if (ranks_) BATON_CHECK_OK(ranks_->await_loaded());
   LOG_INFO("loaded {} ({} MB on the device) in {:.2f} s", config_.model,
            model_->weight_bytes() >> 20, to_seconds(Clock::now() - begun));
-  limits_ = {.max_rows = model_->max_rows(),
-             .max_sequences = model_->max_sequences(),
-             .max_slots = model_->max_samples(),
-             .max_context = model_->max_context()};
+  served_ = {.key = model_->model_key(),
+             .numerics = model_->numerics(),
+             .layout = model_->kv_layout(config_.block_tokens),
+             .vocab_size = model_->config().vocab_size,
+             .eos = model_->config().eos_ids};
   return {};
 }
 
@@ -137,25 +143,68 @@ status Node::attach_ranks(const kvcache::KvCache& whole) {
   return ranks_->attach(cache);
 }
 
+// No weights are read: the model's directory or file says what tokens there are and how many fit.
+status Node::emulate_model() {
+  if (config_.profile.empty()) {
+    return error(Errc::kInvalidArgument,
+                 "device emulated needs a profile: the times it is to take");
+  }
+  if (config_.tensor_parallel > 1) {
+    return error(Errc::kUnsupported,
+                 "tensor_parallel is nothing to an emulated device: its profile is that of all its "
+                 "ranks");
+  }
+  BATON_TRY(profile_, latency::read_profile(config_.profile));
+  BATON_TRY(const formats::ModelConfig model, formats::read_model_config(config_.model));
+  limits_ = step_limits(model.max_position);
+  served_ = {.key = {.weights = "emulated " + config_.model_name, .adapter = {}, .tokenizer = {}},
+             .numerics = "emulated 1",
+             .layout = engine::EmulatedEngine::layout(config_.block_tokens),
+             .vocab_size = model.vocab_size,
+             .eos = model.eos_ids};
+  if (served_.eos.size() >= served_.vocab_size) {
+    return error(Errc::kInvalidArgument, "the model has no token but those that end");
+  }
+  LOG_INFO("emulates {}: nothing is computed, tokens are a hash", profile_->name);
+  return {};
+}
+
+engine::StepLimits Node::step_limits(uint32_t longest) const {
+  const uint32_t context =
+      config_.max_context == 0 ? longest : std::min(config_.max_context, longest);
+  const uint32_t chunk = config_.chunk_tokens == 0 ? context : config_.chunk_tokens;
+  return {.max_rows = chunk + config_.max_sequences,
+          .max_sequences = config_.max_sequences + 1 + chunk / config_.block_tokens,
+          .max_slots = config_.max_sequences * 2,  // prompts about to end, and outputs
+          .max_context = context};
+}
+
+// Of an emulated device as many as there would be, though each is small here.
+uint32_t Node::blocks_that_fit() const {
+  if (!profile_) return kvcache::blocks_that_fit(served_.layout, config_.kv_bytes);
+  const uint64_t block_bytes = uint64_t{profile_->kv_bytes_per_token} * config_.block_tokens;
+  return static_cast<uint32_t>(std::min<uint64_t>(config_.kv_bytes / block_bytes, kMostBlocks));
+}
+
 status Node::make_core() {
   CoreConfig core;
   core.role = config_.role;
-  core.handoff.layout = model_->kv_layout(config_.block_tokens);
-  const kvcache::KvLayout& layout = core.handoff.layout;
+  core.handoff.layout = served_.layout;
+  const kvcache::KvLayout& layout = served_.layout;
   BATON_CHECK_OK(layout.validate());
-  num_blocks_ = kvcache::blocks_that_fit(layout, config_.kv_bytes);
+  num_blocks_ = blocks_that_fit();
   if (num_blocks_ < 2) {
     return error(Errc::kInvalidArgument, "the KV cache of " + std::to_string(config_.kv_bytes) +
                                              " bytes holds fewer than two blocks of " +
-                                             std::to_string(layout.block_bytes()) +
-                                             " bytes; give it more");
+                                             std::to_string(config_.block_tokens) +
+                                             " tokens; give it more");
   }
   limits_.max_context = std::min(limits_.max_context, num_blocks_ * config_.block_tokens);
 
   BATON_TRY(auto transport, make_transport());
   core.handoff.worker = id_;
-  core.handoff.model_key = model_->model_key().to_string();
-  core.handoff.numerics = model_->numerics();
+  core.handoff.model_key = served_.key.to_string();
+  core.handoff.numerics = served_.numerics;
   core.handoff.num_blocks = needs_host_cache() ? num_blocks_ : 1;  // it cannot be none
   BATON_CHECK_OK(check_room("the KV cache (kv_gib)", core.handoff.num_blocks * layout.block_bytes(),
                             read_host_memory()));
@@ -164,7 +213,7 @@ status Node::make_core() {
   if (ranks_) core.handoff.sharing = kvtransfer::Sharing::kRanks;
   if (!config_.verify_kv) LOG_WARN("verify-kv is off: KV that is read is not checked");
   core.handoff.max_parked_blocks = num_blocks_ / 2;  // the rest is for prompts that somebody reads
-  core.model_key = model_->model_key();
+  core.model_key = served_.key;
   core.limits = limits_;
   core.requests = request_limits();
   core.num_blocks = num_blocks_;
@@ -184,8 +233,8 @@ status Node::make_core() {
 
 RequestLimits Node::request_limits() const {
   RequestLimits limits;
-  limits.vocab_size = model_->config().vocab_size;
-  limits.eos = model_->config().eos_ids;
+  limits.vocab_size = served_.vocab_size;
+  limits.eos = served_.eos;
   limits.max_context = limits_.max_context;
   // Prefill decodes none of them: its scheduler has the bound.
   if (config_.role != proto::ROLE_PREFILL) limits.max_choices = config_.max_sequences;
@@ -230,11 +279,17 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
 }
 
 status Node::make_engine() {
-  const bool decodes = config_.role != proto::ROLE_PREFILL;
-  const engine::WarmUp warm_up = {.max_rows = config_.max_sequences,
-                                  .most = decodes ? config_.warm_up : Duration::zero()};
-  BATON_TRY(engine_, engine::Engine::create(*model_, kv_, *device_, ops_, limits_,
-                                            config_.step_depth, ranks_.get(), warm_up));
+  if (profile_) {
+    BATON_TRY(engine_, engine::EmulatedEngine::create(kv_.host, limits_, profile_->step,
+                                                      {served_.vocab_size, served_.eos},
+                                                      config_.step_depth));
+  } else {
+    const bool decodes = config_.role != proto::ROLE_PREFILL;
+    const engine::WarmUp warm_up = {.max_rows = config_.max_sequences,
+                                    .most = decodes ? config_.warm_up : Duration::zero()};
+    BATON_TRY(engine_, engine::Engine::create(*model_, kv_, *device_, ops_, limits_,
+                                              config_.step_depth, ranks_.get(), warm_up));
+  }
   step_loop_.emplace(io_, *engine_, limits_, config_.step_depth, core_->step_clients(), metrics_,
                      [this](const Error& why) { fail(why); });
   return {};

@@ -33,13 +33,14 @@ struct WorkerConfig {
   std::shared_ptr<net::Tls> tls;  // and the certificate that they are shown; theirs are asked for
 
   // Compute.
-  std::string device = "cpu";  // "cpu" or "cuda"
+  std::string device = "cpu";  // "cpu", "cuda" or "emulated"
+  std::string profile;         // emulated: path of the profile whose times its steps take
   uint32_t gpu = 0;            // cuda: which
   bool deterministic = false;  // cuda: the same bits in any batch; the CPU always has that
   uint32_t threads = 1;
   uint32_t tensor_parallel = 1;  // processes that compute the model together, `threads` each
   std::string dtype = "bf16";  // weights and cache: "bf16", "f16" (on a GPU) or "f32" (on the CPU)
-  uint64_t kv_bytes = 512u << 20;
+  uint64_t kv_bytes = 512u << 20;  // emulated: of the device that it stands for
   uint32_t block_tokens = 16;
   uint32_t chunk_tokens = 256;  // 0: whole prompts
   uint32_t max_context = 0;     // 0: the model's

@@ -45,6 +45,20 @@ bool is_ignorable(std::string_view tensor, const ModelConfig& config) {
          (config.tie_embeddings && tensor == "lm_head.weight");
 }
 
+result<ModelConfig> config_of_directory(const std::filesystem::path& path,
+                                        const MappedFile& config_file) {
+  BATON_TRY(const MappedFile generation_file, open_if_there(path / "generation_config.json"));
+  BATON_TRY(const MappedFile tokenizer_file, open_if_there(path / "tokenizer_config.json"));
+  BATON_TRY(const boost::json::value config, parse(config_file));
+  BATON_TRY(const JsonFields fields, JsonFields::root(config, config_file.path()));
+  BATON_TRY(const boost::json::value generation, parse_if_there(generation_file));
+  BATON_TRY(const auto generation_fields, optional_root(generation, generation_file));
+  BATON_TRY(const boost::json::value tokenizer,
+            parse_if_there(tokenizer_file, kTokenizerJsonLimits));
+  BATON_TRY(const auto tokenizer_fields, optional_root(tokenizer, tokenizer_file));
+  return model_config_from_hf(fields, generation_fields, tokenizer_fields);
+}
+
 status check_factors(const TensorView& tensor, const std::string& source) {
   if (tensor.type == StorageType::kF32) {
     std::vector<float> factors(tensor.elements());
@@ -60,6 +74,16 @@ status check_factors(const TensorView& tensor, const std::string& source) {
 }
 
 }  // namespace
+
+result<ModelConfig> read_model_config(const std::filesystem::path& path) {
+  std::error_code ec;
+  if (std::filesystem::is_directory(path, ec)) {
+    BATON_TRY(const MappedFile config_file, MappedFile::open(path / "config.json"));
+    return config_of_directory(path, config_file);
+  }
+  BATON_TRY(const GgufFile file, GgufFile::open(path));
+  return model_config_from_gguf(file);
+}
 
 result<ModelFiles> ModelFiles::open(const std::filesystem::path& path) {
   ModelFiles files;
@@ -84,19 +108,8 @@ status ModelFiles::open_gguf() {
 
 status ModelFiles::open_directory() {
   BATON_TRY(const MappedFile config_file, MappedFile::open(path_ / "config.json"));
-  BATON_TRY(const MappedFile generation_file, open_if_there(path_ / "generation_config.json"));
   BATON_TRY(tokenizer_json_, open_if_there(path_ / "tokenizer.json"));
-  BATON_TRY(const MappedFile tokenizer_file, open_if_there(path_ / "tokenizer_config.json"));
-
-  BATON_TRY(const boost::json::value config, parse(config_file));
-  BATON_TRY(const JsonFields fields, JsonFields::root(config, config_file.path()));
-  BATON_TRY(const boost::json::value generation, parse_if_there(generation_file));
-  BATON_TRY(const auto generation_fields, optional_root(generation, generation_file));
-  BATON_TRY(const boost::json::value tokenizer,
-            parse_if_there(tokenizer_file, kTokenizerJsonLimits));
-  BATON_TRY(const auto tokenizer_fields, optional_root(tokenizer, tokenizer_file));
-  BATON_TRY(config_, model_config_from_hf(fields, generation_fields, tokenizer_fields));
-
+  BATON_TRY(config_, config_of_directory(path_, config_file));
   BATON_TRY(weights_, TensorFile::open(path_));
   fingerprint_ = formats::fingerprint(config_file.bytes(), weights_.tensors());
   return {};

@@ -14,6 +14,9 @@
 
 namespace baton::formats {
 
+// The configuration alone, of the same kinds of path. A directory needs no weights then.
+result<ModelConfig> read_model_config(const std::filesystem::path& path);
+
 // One model on disk: a GGUF file, or a directory in Hugging Face form. After open() every tensor
 // that the configuration needs is there with its shape, and none is there that has no place in it.
 // Move-only; views point into the maps that it owns. Immutable, so any thread may read it.

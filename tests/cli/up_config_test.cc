@@ -72,6 +72,12 @@ TEST_F(UpConfigTest, TooManyWorkersAreRefusedHoweverMany) {
   }
 }
 
+TEST_F(UpConfigTest, AnEmulatedDeviceAndAProfileBelongTogether) {
+  EXPECT_NE(pools({"--device", "emulated"}).find("--profile"), std::string::npos);
+  EXPECT_NE(pools({"--profile", "p.yaml"}).find("--profile"), std::string::npos);
+  EXPECT_EQ(pools({"--device", "emulated", "--profile", "p.yaml"}), "1 1 0");
+}
+
 std::string value_of(const std::vector<std::string>& args, const std::string& flag) {
   const auto found = std::find(args.begin(), args.end(), flag);
   return found == args.end() || found + 1 == args.end() ? "" : *(found + 1);

@@ -50,6 +50,26 @@ TEST_P(ModelFilesTest, FindsEveryRoleInBothForms) {
   }
 }
 
+TEST_P(ModelFilesTest, ReadsAConfigurationWithoutWeights) {
+  const fakes::TinyModel model = fakes::make_tiny_model(fakes::tiny_config(GetParam()), 1);
+  fakes::write_gguf_model(dir_ / "m.gguf", model);
+  fakes::write_hf_model(dir_ / "m", model);
+  for (const auto& file : std::filesystem::directory_iterator(dir_ / "m")) {
+    if (file.path().string().find("safetensors") != std::string::npos) {
+      std::filesystem::remove(file.path());
+    }
+  }
+  EXPECT_FALSE(ModelFiles::open(dir_ / "m"));
+  for (const char* path : {"m.gguf", "m"}) {
+    const auto config = read_model_config(dir_ / path);
+    ASSERT_TRUE(config) << config.error().message;
+    EXPECT_EQ(config->vocab_size, fakes::tiny_config(GetParam()).vocab_size);
+    EXPECT_EQ(config->max_position, fakes::tiny_config(GetParam()).max_position);
+    EXPECT_EQ(config->eos_ids, fakes::tiny_config(GetParam()).eos_ids);
+  }
+  EXPECT_FALSE(read_model_config(dir_ / "nothing"));
+}
+
 TEST_P(ModelFilesTest, ReadsTheSameConfigurationFromBothForms) {
   const ModelConfig expected = fakes::tiny_config(GetParam());
   const fakes::TinyModel model = fakes::make_tiny_model(expected, 1);

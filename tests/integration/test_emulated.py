@@ -1,0 +1,162 @@
+"""Emulated workers: real processes without a model, whose every token can be checked."""
+
+import concurrent.futures
+import random
+import shutil
+import time
+
+import api
+import harness
+import hash_model
+import pytest
+import requests
+import up
+
+PROFILES = harness.ROOT / "deploy/profiles"
+VOCAB, EOS = 512, (2,)  # of tiny_model
+OPTIONS = {
+    "device": "emulated",
+    "profile": PROFILES / "h200-llama3-8b.yaml",
+    "kv_gib": 0.5,  # 4096 tokens
+    "chunk_tokens": 64,
+}
+SETUPS = {
+    "mixed": {"mixed": 1},
+    "split": {"prefill": 1, "decode": 1},
+    "split over TCP": {"prefill": 1, "decode": 1, "transport": "tcp"},
+    "two of each": {"prefill": 2, "decode": 2},
+    "preempted": {"prefill": 1, "decode": 1, "preempt_every": 7},
+}
+
+
+@pytest.fixture(scope="module")
+def no_weights(tiny, tmp_path_factory):
+    """A model's tokenizer and configuration, and nothing else."""
+    folder = tmp_path_factory.mktemp("no-weights") / "tiny"
+    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    return folder
+
+
+@pytest.fixture(scope="module", params=SETUPS)
+def cluster(request, start_shared_cluster, no_weights):
+    return start_shared_cluster(no_weights, **OPTIONS, **SETUPS[request.param])
+
+
+def text_of(cluster, tokens: list[int]) -> str:
+    """As answers have it: without special tokens, of which the stop token is never drawn."""
+    answer = requests.post(
+        cluster.url + "/detokenize", json={"model": cluster.model_name, "tokens": tokens}
+    )
+    assert answer.status_code == 200, answer.text
+    return answer.json()["prompt"].replace("<|endoftext|>", "").replace("<|im_start|>", "")
+
+
+def some_request(number: int) -> dict:
+    draw = random.Random(number)
+    return {
+        "prompt": [draw.randrange(3, 300) for _ in range(draw.randrange(1, 400))],
+        "max_tokens": draw.randrange(1, 60),
+        "seed": number,
+        "n": 3 if number % 5 == 0 else 1,
+    }
+
+
+def check(cluster, fields: dict, choices: list[dict]):
+    assert [choice["index"] for choice in choices] == list(range(fields["n"]))
+    for choice in choices:
+        tokens = hash_model.output(
+            fields["prompt"], fields["max_tokens"], VOCAB, EOS, fields["seed"], choice["index"]
+        )
+        assert choice["text"] == text_of(cluster, tokens), fields["seed"]
+        assert choice["finish_reason"] == "length"
+
+
+def ask(cluster, number: int):
+    fields = some_request(number)
+    check(cluster, fields, api.complete(cluster, **fields)["choices"])
+
+
+def is_idle(cluster) -> bool:
+    return all(
+        cluster.metrics(name).sum("baton_kv_blocks", state=state) == 0
+        for name in cluster.workers
+        for state in ("active", "quarantined")
+    )
+
+
+def test_every_output_is_what_the_hash_says(cluster):
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda number: ask(cluster, number), range(36)))
+    harness.wait_for(lambda: is_idle(cluster), 10, "all blocks come free")
+
+
+def test_a_cached_prefix_changes_nothing(cluster):
+    for _ in range(2):
+        ask(cluster, 17)
+
+
+def test_clients_that_go_away_spoil_nothing(cluster):
+    def leave(number: int):
+        fields = some_request(number) | {"max_tokens": 500, "stream": True, "n": 1}
+        answer = api.post(cluster, "/v1/completions", fields, stream=True)
+        lines = answer.iter_lines()
+        for _ in range(number % 7):
+            next(lines)
+        answer.close()
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        gone = [pool.submit(leave, 1000 + number) for number in range(24)]
+        stayed = [pool.submit(ask, cluster, 2000 + number) for number in range(12)]
+        for future in [*gone, *stayed]:
+            future.result()
+    harness.wait_for(lambda: is_idle(cluster), 10, "all blocks come free")
+
+
+def test_steps_take_their_time(cluster):
+    fields = some_request(3) | {"max_tokens": 60, "n": 1}
+    begun = time.monotonic()
+    api.complete(cluster, **fields)
+    assert time.monotonic() - begun > 60 * 0.0044  # the profile's shortest step
+
+
+def test_a_scored_prompt_is_certain(cluster):
+    answer = api.complete(cluster, prompt=[5, 6, 7], max_tokens=2, logprobs=1, echo=True, seed=1)
+    logprobs = answer["choices"][0]["logprobs"]["token_logprobs"]
+    assert logprobs == [None, 0, 0, 0, 0]
+
+
+def test_up_starts_emulated_workers(no_weights):
+    command = up.Up(
+        no_weights, "--device", "emulated", "--profile", PROFILES / "cpu-smollm2-135m.yaml",
+        "--prefill", "2", "--decode", "2", "--quiet", "--once", "hello", "--ask-tokens", "5",
+    )  # fmt: skip
+    code, out, err = command.end()
+    assert code == 0, err
+    assert out.strip()
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [("name: [", "profile"), ("name: x\n", "kv_bytes_per_token"), (None, "cannot read the profile")],
+)
+def test_a_profile_that_cannot_be_is_refused_by_name(no_weights, tmp_path, text, why):
+    profile = tmp_path / "p.yaml"
+    if text is not None:
+        profile.write_text(text)
+    worker = harness.Process(
+        "w", "worker", {"model": no_weights, "device": "emulated", "profile": profile}, tmp_path
+    )
+    with pytest.raises(AssertionError):
+        worker.wait_ready(10)
+    assert worker.stop() == 1
+    log = worker.log.read_text()
+    assert why in log and str(profile) in log
+
+
+@pytest.mark.parametrize("options", [{"device": "emulated"}, {"profile": "x.yaml"}])
+def test_device_and_profile_belong_together(no_weights, tmp_path, options):
+    worker = harness.Process("w", "worker", {"model": no_weights, **options}, tmp_path)
+    with pytest.raises(AssertionError):
+        worker.wait_ready(10)
+    assert worker.stop() == 2
+    assert "--profile" in worker.log.read_text()
