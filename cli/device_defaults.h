@@ -20,12 +20,9 @@ inline void settle_for_device(const Options& options, std::string_view device,
   if (!options.was_set("block-tokens") && divides) *block_tokens = kBlockTokens;
 }
 
-// An emulated device is nothing without a profile, and no other has one.
 inline status check_profile(std::string_view device, std::string_view profile) {
-  if ((device == "emulated") != profile.empty()) return {};
-  return error(Errc::kInvalidArgument, device == "emulated"
-                                           ? "--device emulated needs --profile"
-                                           : "--profile is for --device emulated alone");
+  if (device != "emulated" || !profile.empty()) return {};
+  return error(Errc::kInvalidArgument, "--device emulated needs --profile");
 }
 
 }  // namespace baton::cli

@@ -33,7 +33,7 @@ void add_options(Options& options, UpConfig& c) {
   options.add("dtype", &c.dtype, "Weights and KV cache: bf16; f16 on a GPU; f32 on the CPU");
   options.add("device", &c.device, "Where workers compute: cpu, cuda or emulated");
   options.add("profile", &c.profile,
-              "emulated: the latency profile (deploy/profiles) whose times steps take");
+              "Latency profile (deploy/profiles): the times that an emulated device takes");
   options.add("gpus", &c.gpus, "GPUs that workers on cuda are spread over, in turn");
   options.add("deterministic", &c.deterministic,
               "On GPUs, give a request the same tokens in any batch; slower");

@@ -47,7 +47,7 @@ void add_options(Options& options, WorkerSettings& s) {
   add_tls_options(options, s.tls);
   options.add("device", &w.device, "Where to compute: cpu, cuda or emulated");
   options.add("profile", &w.profile,
-              "emulated: the latency profile (deploy/profiles) whose times steps take");
+              "Latency profile (deploy/profiles): the times that an emulated device takes");
   options.add("gpu", &w.gpu, "Which GPU, of those that CUDA shows");
   options.add("deterministic", &w.deterministic,
               "On a GPU, give a request the same tokens in any batch; slower");

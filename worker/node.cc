@@ -227,6 +227,7 @@ net::HttpHandlers Node::http_handlers() {
 }
 
 void Node::update_gauges() {
+  step_times_->update_gauges(metrics_);
   const auto counts = core_->pool().counts();
   const auto blocks = [&](const char* state, uint32_t n) {
     metrics_.gauge("baton_kv_blocks", "KV blocks by state.", {{"state", state}}).Set(n);

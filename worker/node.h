@@ -20,6 +20,7 @@
 #include "worker/rank_group.h"
 #include "worker/sessions.h"
 #include "worker/step_loop.h"
+#include "worker/step_times.h"
 #include "worker/worker.h"
 #include "worker/worker_core.h"
 
@@ -48,6 +49,7 @@ class Node final : public Worker, private CoreHost {
  private:
   // building, in node_build.cc
   status make_device();
+  bool is_emulated() const { return config_.device == "emulated"; }
   status load_model();
   status start_ranks(const formats::ModelFiles& files, const model::LoadOptions& options);
   status attach_ranks(const kvcache::KvCache& whole);
@@ -60,6 +62,7 @@ class Node final : public Worker, private CoreHost {
   status allocate_device_cache(const kvcache::KvLayout& layout);
   result<std::unique_ptr<kvtransfer::Transport>> make_transport();
   status make_engine();
+  latency::StepModel prior() const;
 
   status serve();
   void fail(const Error& why);
@@ -92,9 +95,9 @@ class Node final : public Worker, private CoreHost {
 
   std::unique_ptr<device::Device> device_;
   ops::Ops ops_;
-  std::unique_ptr<RankGroup> ranks_;         // null where this process computes the model alone
-  std::unique_ptr<model::Model> model_;      // none on an emulated device
-  std::optional<latency::Profile> profile_;  // there
+  std::unique_ptr<RankGroup> ranks_;     // null where this process computes the model alone
+  std::unique_ptr<model::Model> model_;  // none on an emulated device
+  std::optional<latency::Profile> profile_;
   ServedModel served_;
   engine::StepLimits limits_;
   uint32_t num_blocks_ = 0;
@@ -105,6 +108,7 @@ class Node final : public Worker, private CoreHost {
   device::Buffer device_cache_;  // empty where the host's side is all there is
   engine::KvMemory kv_;
   std::unique_ptr<engine::StepEngine> engine_;
+  std::optional<StepTimes> step_times_;
   std::optional<StepLoop> step_loop_;
 
   Sessions sessions_;

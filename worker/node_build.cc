@@ -7,6 +7,7 @@
 #include "common/device/cuda/cuda_device.h"
 #include "common/engine/emulated_engine.h"
 #include "common/engine/engine.h"
+#include "common/latency/rough_costs.h"
 #include "common/ops/cpu/cpu_ops.h"
 #include "common/ops/cuda/cuda_ops.h"
 #include "kvtransfer/loopback_transport.h"
@@ -20,6 +21,9 @@ namespace baton::worker {
 namespace {
 
 constexpr Duration kSayEvery = seconds(2);
+// Of a large GPU, and of a server's core and its memory; what steps take corrects them.
+constexpr latency::DeviceRoofs kGpuRoofs{3e12, 4e14};
+constexpr latency::DeviceRoofs kCpuRoofs{2e10, 2e11};
 constexpr uint64_t kMostBlocks = 1u << 24;  // that are emulated
 
 // What --dtype says. `device` is cpu or cuda.
@@ -59,7 +63,7 @@ proto::RankLimits to_proto(const engine::StepLimits& limits) {
 }  // namespace
 
 status Node::make_device() {
-  if (config_.device == "emulated") {  // its memory is the host's
+  if (is_emulated()) {  // its memory is the host's
     device_ = device::make_cpu_device(1);
     return {};
   }
@@ -81,7 +85,10 @@ status Node::make_device() {
 status Node::load_model() {
   BATON_TRY(const DType dtype, parse_dtype(config_.dtype, config_.device));
   BATON_CHECK_OK(make_device());
-  if (config_.device == "emulated") return emulate_model();
+  if (!config_.profile.empty()) {
+    BATON_TRY(profile_, latency::read_profile(config_.profile));
+  }
+  if (is_emulated()) return emulate_model();
   BATON_TRY(const auto files, formats::ModelFiles::open(config_.model));
   limits_ = step_limits(files.config().max_position);
 
@@ -145,7 +152,7 @@ status Node::attach_ranks(const kvcache::KvCache& whole) {
 
 // No weights are read: the model's directory or file says what tokens there are and how many fit.
 status Node::emulate_model() {
-  if (config_.profile.empty()) {
+  if (!profile_) {
     return error(Errc::kInvalidArgument,
                  "device emulated needs a profile: the times it is to take");
   }
@@ -154,7 +161,6 @@ status Node::emulate_model() {
                  "tensor_parallel is nothing to an emulated device: its profile is that of all its "
                  "ranks");
   }
-  BATON_TRY(profile_, latency::read_profile(config_.profile));
   BATON_TRY(const formats::ModelConfig model, formats::read_model_config(config_.model));
   limits_ = step_limits(model.max_position);
   served_ = {.key = {.weights = "emulated " + config_.model_name, .adapter = {}, .tokenizer = {}},
@@ -181,7 +187,7 @@ engine::StepLimits Node::step_limits(uint32_t longest) const {
 
 // Of an emulated device as many as there would be, though each is small here.
 uint32_t Node::blocks_that_fit() const {
-  if (!profile_) return kvcache::blocks_that_fit(served_.layout, config_.kv_bytes);
+  if (!is_emulated()) return kvcache::blocks_that_fit(served_.layout, config_.kv_bytes);
   const uint64_t block_bytes = uint64_t{profile_->kv_bytes_per_token} * config_.block_tokens;
   return static_cast<uint32_t>(std::min<uint64_t>(config_.kv_bytes / block_bytes, kMostBlocks));
 }
@@ -278,8 +284,21 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
   return kvtransfer::make_ucx_transport(ucx);
 }
 
+// What steps are believed to take before any was seen.
+latency::StepModel Node::prior() const {
+  if (profile_) return latency::StepModel(profile_->step);
+  const double kv_bytes = static_cast<double>(served_.layout.block_bytes()) / config_.block_tokens;
+  const latency::DeviceRoofs roofs =
+      config_.device == "cuda" ? kGpuRoofs
+                               : latency::DeviceRoofs{kCpuRoofs.bytes_per_second,
+                                                      kCpuRoofs.flop_per_second * config_.threads};
+  return latency::StepModel(
+      latency::rough_costs(static_cast<double>(model_->weight_bytes()), kv_bytes, roofs),
+      latency::kRoughFit);
+}
+
 status Node::make_engine() {
-  if (profile_) {
+  if (is_emulated()) {
     BATON_TRY(engine_, engine::EmulatedEngine::create(kv_.host, limits_, profile_->step,
                                                       {served_.vocab_size, served_.eos},
                                                       config_.step_depth));
@@ -290,7 +309,10 @@ status Node::make_engine() {
     BATON_TRY(engine_, engine::Engine::create(*model_, kv_, *device_, ops_, limits_,
                                               config_.step_depth, ranks_.get(), warm_up));
   }
-  step_loop_.emplace(io_, *engine_, limits_, config_.step_depth, core_->step_clients(), metrics_,
+  step_times_.emplace(prior());
+  std::vector<serving::StepClient*> clients = core_->step_clients();
+  clients.push_back(&*step_times_);
+  step_loop_.emplace(io_, *engine_, limits_, config_.step_depth, std::move(clients), metrics_,
                      [this](const Error& why) { fail(why); });
   return {};
 }

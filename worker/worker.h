@@ -34,7 +34,9 @@ struct WorkerConfig {
 
   // Compute.
   std::string device = "cpu";  // "cpu", "cuda" or "emulated"
-  std::string profile;         // emulated: path of the profile whose times its steps take
+  // Path of a latency profile. Emulated: the times its steps take. Else what they are believed to
+  // take before any was seen; empty: a rough guess.
+  std::string profile;
   uint32_t gpu = 0;            // cuda: which
   bool deterministic = false;  // cuda: the same bits in any batch; the CPU always has that
   uint32_t threads = 1;

@@ -153,10 +153,21 @@ def test_a_profile_that_cannot_be_is_refused_by_name(no_weights, tmp_path, text,
     assert why in log and str(profile) in log
 
 
-@pytest.mark.parametrize("options", [{"device": "emulated"}, {"profile": "x.yaml"}])
-def test_device_and_profile_belong_together(no_weights, tmp_path, options):
-    worker = harness.Process("w", "worker", {"model": no_weights, **options}, tmp_path)
+def test_an_emulated_device_needs_a_profile(no_weights, tmp_path):
+    worker = harness.Process("w", "worker", {"model": no_weights, "device": "emulated"}, tmp_path)
     with pytest.raises(AssertionError):
         worker.wait_ready(10)
     assert worker.stop() == 2
     assert "--profile" in worker.log.read_text()
+
+
+def test_workers_say_how_well_they_know_their_steps(cluster):
+    for number in range(3):
+        ask(cluster, number)
+    told = set()
+    for name in cluster.workers:
+        for sample in cluster.metrics(name).samples("baton_latency_actual_ratio"):
+            assert sample.value > 0
+            told.add((sample.labels["what"], sample.labels["quantile"]))
+    assert {("prefill_step", q) for q in ("0.05", "0.5", "0.95")} <= told
+    assert ("decode_step", "0.5") in told

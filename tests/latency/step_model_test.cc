@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "common/latency/rough_costs.h"
 #include "tests/latency/costs.h"
 
 namespace baton::latency {
@@ -201,6 +202,21 @@ TEST(StepModel, StaysWellConditionedWhenAllStepsLookAlike) {
     model.observe(work, steps.noisy(step_time(truth, work), 0.03));
   }
   EXPECT_LT(errors(model, truth).most, 0.06);
+}
+
+// Weights of 16 GB, on a GPU whose roofs are not quite known; nor is its ridge, which no fit
+// changes.
+TEST(StepModel, ARoughPriorIsEnough) {
+  for (const double off : {0.5, 1.0, 2.0}) {
+    SomeSteps steps(8);
+    const StepCosts rough = rough_costs(16e9, 131072, {3e12 * off, 4e14 / off});
+    StepModel model(rough, kRoughFit);
+    for (int i = 0; i < 768; ++i) {
+      const StepWork work = steps.any();
+      model.observe(work, steps.noisy(step_time(gpu_costs(), work), 0.03, 0.02));
+    }
+    EXPECT_LT(errors(model, gpu_costs()).most, 0.2) << off;
+  }
 }
 
 // A worker that decodes twice as fast as its profile says most likely prefills faster, too.
