@@ -3,11 +3,13 @@
 import concurrent.futures
 import random
 import shutil
+import signal
 import time
 
 import api
 import harness
 import hash_model
+import kv_memory
 import pytest
 import requests
 import up
@@ -123,6 +125,48 @@ def test_a_scored_prompt_is_certain(cluster):
     answer = api.complete(cluster, prompt=[5, 6, 7], max_tokens=2, logprobs=1, echo=True, seed=1)
     logprobs = answer["choices"][0]["logprobs"]["token_logprobs"]
     assert logprobs == [None, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_wrong_kv_is_caught_by_its_digest_or_shows_as_a_wrong_token(
+    start_cluster, no_weights, verify
+):
+    """The second is what makes all of the above mean something."""
+    cache_bytes = 2**31 / 23040 * 64  # the profile's bytes a token, and an emulated worker's
+    cluster = start_cluster(
+        no_weights,
+        prefill=1,
+        decode=1,
+        device="emulated",
+        profile=PROFILES / "cpu-smollm2-135m.yaml",
+        chunk_tokens=32,
+        kv_gib=2,
+        prefix_cache=False,
+        verify_kv=verify,
+    )
+    prompt = [3 + i % 400 for i in range(1500)]
+    prefill, decode = (cluster.workers[name].process for name in ["prefill-0", "decode-0"])
+
+    def sent(worker: str, kind: str) -> float:
+        return cluster.metrics(worker).sum("baton_kv_messages_sent_total", kind=kind)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(api.complete, cluster, prompt=prompt, max_tokens=20, seed=9)
+        # As in test_corruption: the reader stops, what it is to read is changed, it goes on.
+        harness.wait_for(lambda: sent("decode-0", "credit") > 0, 20, "a credit")
+        decode.popen.send_signal(signal.SIGSTOP)
+        try:
+            harness.wait_for(lambda: sent("prefill-0", "commit") > 0, 4, "all is computed")
+            kv_memory.flip_a_bit_of_each(
+                prefill.pid, *kv_memory.cache_of(prefill.pid, cache_bytes), step=512
+            )
+        finally:
+            decode.popen.send_signal(signal.SIGCONT)
+        text = waiting.result()["choices"][0]["text"]
+    expected = text_of(cluster, hash_model.output(prompt, 20, VOCAB, EOS, seed=9))
+    assert (text == expected) == verify
+    mismatches = cluster.metrics("decode-0").sum("baton_kv_digest_mismatches_total")
+    assert (mismatches > 0) == verify
 
 
 def test_up_starts_emulated_workers(no_weights):
