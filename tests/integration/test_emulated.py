@@ -205,6 +205,15 @@ def test_an_emulated_device_needs_a_profile(no_weights, tmp_path):
     assert "--profile" in worker.log.read_text()
 
 
+def test_tensor_parallelism_is_the_profiles_business(no_weights, tmp_path):
+    options = {"model": no_weights, **OPTIONS, "tensor_parallel": 2}
+    worker = harness.Process("w", "worker", options, tmp_path)
+    with pytest.raises(AssertionError):
+        worker.wait_ready(10)
+    assert worker.stop() == 1
+    assert "tensor_parallel" in worker.log.read_text()
+
+
 def test_workers_say_how_well_they_know_their_steps(cluster):
     for number in range(3):
         ask(cluster, number)
