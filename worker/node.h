@@ -59,7 +59,7 @@ class Node final : public Worker, private CoreHost {
   status make_core();
   RequestLimits request_limits() const;
   bool needs_host_cache() const;
-  status allocate_device_cache(const kvcache::KvLayout& layout);
+  status use_device_cache(const kvcache::KvLayout& layout);
   result<std::unique_ptr<kvtransfer::Transport>> make_transport();
   status make_engine();
   latency::StepModel prior() const;

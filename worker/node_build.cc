@@ -226,13 +226,17 @@ status Node::make_core() {
   core.chunk_tokens = config_.chunk_tokens;
   core.prefix_cache = config_.prefix_cache;
   core.preempt_every = config_.preempt_every;
+  // Before the accounts of its blocks, which are the host's and have no error for too many.
+  if (!device_->info().host_addressable) {
+    BATON_TRY(device_cache_, device_->allocate(num_blocks_ * layout.block_bytes()));
+  }
   BATON_TRY(core_, WorkerCore::create(core, std::move(transport), *this, metrics_));
   if (needs_host_cache()) {
     BATON_TRY(kv_.host, kvcache::KvCache::create(core_->driver().cache(), layout, num_blocks_));
     if (ranks_) BATON_CHECK_OK(attach_ranks(kv_.host));
     kv_.host = kv_.host.shard(0);
   }
-  BATON_CHECK_OK(allocate_device_cache(layout));
+  BATON_CHECK_OK(use_device_cache(layout));
   handoff_loop_.emplace(io_, core_->driver());
   return handoff_loop_->start();
 }
@@ -253,10 +257,9 @@ bool Node::needs_host_cache() const {
   return device_->info().host_addressable || config_.role != proto::ROLE_MIXED;
 }
 
-status Node::allocate_device_cache(const kvcache::KvLayout& layout) {
+status Node::use_device_cache(const kvcache::KvLayout& layout) {
   kv_.device = kv_.host;
   if (device_->info().host_addressable) return {};
-  BATON_TRY(device_cache_, device_->allocate(num_blocks_ * layout.block_bytes()));
   BATON_TRY(kv_.device, kvcache::KvCache::create({device_cache_.data(), device_cache_.bytes()},
                                                  layout, num_blocks_));
   if (!needs_host_cache()) kv_.host = kv_.device;
