@@ -306,7 +306,9 @@ void World::on(const Expired& expired) {
   Attempt& attempt = attempts_.at(expired.key);
   EXPECT_EQ(expired.reserved, attempt.state != Attempt::kDecoding && !attempt.waiting);
   if (expired.reserved) release_quarantine(*attempt.granted);
-  if (attempt.state != Attempt::kDecoding) ASSERT_TRUE(source().prefill.cancel(expired.key));
+  if (attempt.state != Attempt::kDecoding) {
+    ASSERT_TRUE(source().prefill.cancel(expired.key));
+  }
   drop_all(expired.key);
 }
 

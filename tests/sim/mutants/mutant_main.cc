@@ -15,10 +15,10 @@ int main(int argc, char** argv) {
   for (uint64_t seed = 1; seed <= seeds; ++seed) {
     const baton::sim::RunResult run = baton::sim::run_world({.seed = seed});
     if (run.violation.empty()) continue;
+    // What is broken may show first as something else.
     const bool as_expected = run.violation.find(expected) != std::string::npos;
-    std::printf("seed %llu: %s%s\n", static_cast<unsigned long long>(seed), run.violation.c_str(),
-                as_expected ? "" : ", which is not what was expected");
-    return as_expected ? 0 : 1;
+    std::printf("seed %llu: %s\n", static_cast<unsigned long long>(seed), run.violation.c_str());
+    if (as_expected) return 0;
   }
   std::printf("not found in %llu seeds\n", static_cast<unsigned long long>(seeds));
   return 1;
