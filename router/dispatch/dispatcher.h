@@ -75,6 +75,7 @@ class Dispatcher {
 
  private:
   RequestState& request_of(const Leg& leg) { return requests_.at(leg.request); }
+  const RequestState& request_of(const Leg& leg) const { return requests_.at(leg.request); }
 
   // dispatcher.cc
   void send_peers(Actions& actions);
@@ -89,6 +90,7 @@ class Dispatcher {
   void enqueue(const Leg& leg);
   void unqueue(const Leg& leg);
   void pump(TimePoint now, Actions& actions);
+  bool ends_at_first(const Leg& leg) const;
   bool try_to_place(Leg& leg, TimePoint now, Actions& actions);
   void pump_queues(TimePoint now, Actions& actions);
   void start_leg(Leg& leg, Placement placement, TimePoint now, Actions& actions);

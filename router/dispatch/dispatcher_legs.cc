@@ -47,13 +47,19 @@ void Dispatcher::pump_queues(TimePoint now, Actions& actions) {
   }
 }
 
+// Its one token is drawn where its prompt is computed.
+bool Dispatcher::ends_at_first(const Leg& leg) const {
+  return !leg.seeking && request_of(leg).input.max_tokens <= leg.tokens.size() + 1;
+}
+
 bool Dispatcher::try_to_place(Leg& leg, TimePoint now, Actions& actions) {
   PlacementQuery query{.model = request_of(leg).input.model,
                        .choices = leg.num_choices,
                        .prefill = leg.seeking ? leg.placement.prefill : WorkerId{},
                        .avoid = leg.avoid,
                        .now = now,
-                       .turn = turn_};
+                       .turn = turn_,
+                       .ends_at_first = ends_at_first(leg)};
   auto placement = place(pool_, query);
   if (!placement && !leg.seeking) {
     query.park = true;

@@ -11,8 +11,8 @@ namespace {
 // Reservations awaiting their grant at one worker: a queue is not poured over a worker whose room
 // is not known yet.
 constexpr uint32_t kMaxReserving = 16;
-// A mixed worker keeps its own queue; this many batches' worth of sequences feed it.
-constexpr uint32_t kMixedDepth = 2;
+// Who computes prompts keeps its own queue; this many batches' worth of sequences feed it.
+constexpr uint32_t kQueueDepth = 2;
 
 struct Candidate {
   Placement placement;
@@ -32,7 +32,7 @@ bool may_serve(const Worker& worker, proto::Role role, const PlacementQuery& que
 bool has_room(const Worker& worker, const PlacementQuery& query) {
   if (query.park) return worker.reserving < kMaxReserving;  // its line has a bound of its own
   const uint32_t batch = worker.hello.max_sequences();
-  const uint32_t limit = worker.role == proto::ROLE_MIXED ? kMixedDepth * batch : batch;
+  const uint32_t limit = worker.role == proto::ROLE_DECODE ? batch : kQueueDepth * batch;
   return worker.placed_sequences + query.choices <= limit && worker.reserving < kMaxReserving;
 }
 
@@ -88,6 +88,9 @@ std::optional<Placement> place(const WorkerPool& pool, const PlacementQuery& que
     if (!query.park && query.prefill == WorkerId{} && may_serve(worker, proto::ROLE_MIXED, query)) {
       candidates.push_back(
           {{id, id}, prefill_load(worker) + decode_load(worker) + penalty(worker, query)});
+    } else if (query.ends_at_first) {
+      if (query.park || !may_serve(worker, proto::ROLE_PREFILL, query)) continue;
+      candidates.push_back({{id, id}, prefill_load(worker) + penalty(worker, query)});
     } else if (may_serve(worker, proto::ROLE_DECODE, query)) {
       add_pairs(pool, worker, query, candidates);
     }

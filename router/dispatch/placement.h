@@ -8,7 +8,8 @@
 
 namespace baton::router {
 
-// Where a leg of a request is served: prefill and decode, or twice the same mixed worker.
+// Where a leg of a request is served: prefill and decode, or twice the same worker: a mixed one, or
+// a prefill worker that draws the only token.
 struct Placement {
   WorkerId prefill;
   WorkerId decode;
@@ -26,6 +27,8 @@ struct PlacementQuery {
   // worker then, which has a queue of its own.
   bool park = false;
   uint64_t tokens = 0;  // to park: of the prompt
+  // It ends with its first token, or before: nothing is handed over, and nobody need read it.
+  bool ends_at_first = false;
 };
 
 // The least-loaded pair or mixed worker that may have room; nothing if there is none. To park: the

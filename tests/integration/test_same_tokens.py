@@ -2,6 +2,7 @@
 
 import json
 
+import api
 import pytest
 from same import REQUESTS, answers, answers_together, differences
 

@@ -46,14 +46,31 @@ TEST_F(DispatcherTest, MixedWorkerGetsSubmitAlone) {
 
 TEST_F(DispatcherTest, AnEndAtTheFirstTokenFreesTheReservation) {
   join_pair();
-  submit(1);
+  submit();
   take_spec();
   grant(kDecode);
-  token(kPrefill, 0, 50);
+  token(kPrefill, 0, 99);
   finished(kPrefill, 1);
   EXPECT_THAT(sent(), testing::Contains("cancel@21"));
   ASSERT_TRUE(ended());
   EXPECT_FALSE(ended()->error);
+}
+
+// Known before: nobody reserves, and nothing is read that may be gone already.
+TEST_F(DispatcherTest, AnOnlyTokenIsDrawnWhereThePromptIsComputed) {
+  join_pair();
+  submit(1);
+  EXPECT_THAT(sent(), ElementsAre("submit@11"));
+  EXPECT_EQ(actions_.sends[0].frame.submit().sink(), 0u);
+  take_spec();
+  actions_.clear();
+  token(kPrefill, 0, 50);
+  finished(kPrefill, 1);
+  EXPECT_THAT(delivered(), ElementsAre(50));
+  EXPECT_THAT(sent(), IsEmpty());
+  ASSERT_TRUE(ended());
+  EXPECT_FALSE(ended()->error);
+  EXPECT_TRUE(dispatcher_.idle());
 }
 
 TEST_F(DispatcherTest, RefusalGoesToTheNextWorkerAndThenWaits) {

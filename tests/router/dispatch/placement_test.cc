@@ -74,6 +74,21 @@ TEST_F(PlacementTest, MixedAndPairsCompete) {
   EXPECT_TRUE(pick()->mixed());
 }
 
+TEST_F(PlacementTest, WhatEndsWithItsFirstTokenNeedsNobodyToDecode) {
+  PlacementQuery query{.model = "m", .now = now_, .ends_at_first = true};
+  add(kDecode, proto::ROLE_DECODE, {kPrefill});
+  EXPECT_FALSE(place(pool_, query));
+  add(kPrefill, proto::ROLE_PREFILL, {}, 500);
+  ASSERT_TRUE(place(pool_, query));
+  EXPECT_EQ(place(pool_, query)->prefill, kPrefill);
+  EXPECT_EQ(place(pool_, query)->decode, kPrefill);
+  query.park = true;
+  EXPECT_FALSE(place(pool_, query)) << "there is nothing to be read";
+  query.park = false;
+  add(kPrefill2, proto::ROLE_PREFILL, {}, 100);
+  EXPECT_EQ(place(pool_, query)->prefill, kPrefill2);
+}
+
 TEST_F(PlacementTest, BlocksInUseCountAsLoad) {
   add(kMixed, proto::ROLE_MIXED);
   add(WorkerId(32), proto::ROLE_MIXED);

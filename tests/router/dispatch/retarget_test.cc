@@ -13,13 +13,13 @@ using testing::Not;
 // One prefill worker and two decode workers, of which `kDecode` serves the first request.
 class RetargetTest : public DispatcherTest {
  protected:
-  void start(uint32_t protocol = net::kProtocolRetarget, uint32_t max_tokens = 4) {
+  void start(uint32_t protocol = net::kProtocolRetarget) {
     proto::WorkerHello hello = make_hello(kPrefill, proto::ROLE_PREFILL);
     hello.set_protocol_max(protocol);
     ASSERT_TRUE(dispatcher_.worker_joined(hello, "host:1", now_, actions_));
     join(kDecode, proto::ROLE_DECODE);
     pair(kDecode, {kPrefill});
-    request_ = submit(max_tokens);
+    request_ = submit();
     take_spec();
     grant(kDecode);
     join(kDecode2, proto::ROLE_DECODE);
@@ -205,11 +205,11 @@ TEST_F(RetargetTest, TheClientLeavesWhileItsKvWaits) {
 }
 
 TEST_F(RetargetTest, EndsWithItsFirstTokenWhileItsKvWaits) {
-  start(net::kProtocolRetarget, 1);
+  start();
   sink_lost(1);
   actions_.clear();
   spec_.set_generation(1);
-  token(kPrefill, 0, 50);
+  token(kPrefill, 0, 99);
   finished(kPrefill, 1);
   expect_well_ended();
 }
