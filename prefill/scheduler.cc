@@ -180,7 +180,7 @@ void Scheduler::append_chunk(uint32_t index, uint32_t rows, StepBatch& batch) {
     s.next_tokens.resize(rows);  // nothing stands after the last token; its score is dropped
   }
   s.client = engine::client_mark(Owner::kPrefill, index);
-  if (entry.request.hand_off) tell_layers(end == entry.size(), batch);
+  if (s.digest) tell_layers(entry.request.hand_off && end == entry.size(), batch);
   entry.planned = end;
   ++entry.in_flight;
   if (end == entry.size()) {

@@ -117,7 +117,7 @@ Error RankGroup::about(const Rank& rank, const Error& why) const {
                                      why.message));
 }
 
-void RankGroup::watch(boost::asio::io_context& io, std::function<void(const Error&)> lost) {
+void RankGroup::watch(boost::asio::io_context& io, std::function<void()> lost) {
   lost_ = std::move(lost);
   for (auto& rank : ranks_) {
     rank->watched =
@@ -129,20 +129,21 @@ void RankGroup::watch(boost::asio::io_context& io, std::function<void(const Erro
 // A rank at work says nothing until it fails: whatever comes is its end.
 void RankGroup::watch(Rank& rank) {
   rank.watched->async_wait(boost::asio::posix::stream_descriptor::wait_read,
-                           [this, &rank](boost::system::error_code ec) {
+                           [this](boost::system::error_code ec) {
                              if (ec) return;  // being destroyed
-                             const Error why = ended(rank);
-                             if (lost_) std::exchange(lost_, nullptr)(why);
+                             if (lost_) std::exchange(lost_, nullptr)();
                            });
 }
 
-Error RankGroup::ended(Rank& rank) {
+const Error& RankGroup::ended(Rank& rank) {
+  if (rank.why) return *rank.why;
   std::string said;
   if (const auto message = rank.channel.receive(kSeeWhy); message && *message) {
     said = fmt::format(": {}", (*message)->text());
   }
-  if (rank.ended.empty()) rank.ended = await_child(rank.pid, kSeeWhy);
-  return about(rank, error(Errc::kUnavailable, fmt::format("ended {}{}", rank.ended, said)));
+  if (rank.ended.empty()) rank.ended = await_child(rank.pid, kEnd);
+  rank.why = about(rank, error(Errc::kUnavailable, fmt::format("ended {}{}", rank.ended, said)));
+  return *rank.why;
 }
 
 Error RankGroup::why_lost(const Error& otherwise) {
@@ -151,10 +152,14 @@ Error RankGroup::why_lost(const Error& otherwise) {
     lines.push_back({.fd = rank->channel.fd(), .events = POLLIN, .revents = 0});
   }
   if (::poll(lines.data(), lines.size(), static_cast<int>(kSeeWhy.count())) <= 0) return otherwise;
+  std::optional<Error> first;
   for (size_t i = 0; i < lines.size(); ++i) {
-    if (lines[i].revents != 0) return ended(*ranks_[i]);
+    if (lines[i].revents == 0) continue;
+    const Error& why = ended(*ranks_[i]);
+    if (ranks_[i]->ended.starts_with("by signal")) return why;
+    if (!first) first = why;
   }
-  return otherwise;
+  return *first;
 }
 
 }  // namespace baton::worker

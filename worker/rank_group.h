@@ -6,6 +6,7 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -36,9 +37,10 @@ class RankGroup final : public engine::RankSteps {
   // Has each attach the cache; then they wait for steps.
   status attach(const proto::RankCache& cache);
 
-  // `lost` is called, once, on the loop's thread when a rank ends.
-  void watch(boost::asio::io_context& io, std::function<void(const Error&)> lost);
-  // Which rank has ended, and how; waits a little for one to end. None: `otherwise`.
+  // `lost` is called, once, on the loop's thread when a rank ends; why_lost() says why.
+  void watch(boost::asio::io_context& io, std::function<void()> lost);
+  // Which rank has ended, and how; waits a little for one to end. None: `otherwise`. Of several,
+  // one that something else has ended, not one that missed it.
   Error why_lost(const Error& otherwise);
 
   status tell(const engine::StepBatch& batch) override;
@@ -49,20 +51,21 @@ class RankGroup final : public engine::RankSteps {
     pid_t pid = -1;
     RankChannel channel;
     std::unique_ptr<boost::asio::posix::stream_descriptor> watched;
-    std::string ended;  // how, in words
+    std::string ended;         // how, in words
+    std::optional<Error> why;  // and all that is known of it
   };
 
   status spawn(const proto::RankSetup& setup, uint32_t number);
   result<std::vector<std::string>> exchange(const std::string& mine);
   status await_ready(milliseconds patience);
   Error about(const Rank& rank, const Error& why) const;
-  Error ended(Rank& rank);
+  const Error& ended(Rank& rank);
   void watch(Rank& rank);
 
   uint32_t size_ = 0;
   std::vector<std::unique_ptr<Rank>> ranks_;  // 1 and above
   std::unique_ptr<collective::Collective> collective_;
-  std::function<void(const Error&)> lost_;
+  std::function<void()> lost_;
   std::vector<std::byte> step_;  // scratch of tell()
 };
 

@@ -1,6 +1,7 @@
 #include "worker/rank_process.h"
 
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <algorithm>
 
@@ -127,7 +128,11 @@ class RankProcess {
 
 }  // namespace
 
+// A service manager, or a terminal, may signal all processes of a worker: its first rank drains,
+// and the others work for that until it is done with them.
 int run_rank(int fd) {
+  ::signal(SIGTERM, SIG_IGN);
+  ::signal(SIGINT, SIG_IGN);
   RankChannel line(fd);
   const status ended = RankProcess(line).run();
   if (ended) return 0;

@@ -36,6 +36,8 @@ void WorkerCore::make_services() {
   prefill::SchedulerConfig prefill;
   prefill.limits = config_.limits;
   prefill.chunk_tokens = config_.chunk_tokens;
+  // What one request leaves in the cache, another is to hand off; a mixed worker hands nothing off.
+  prefill.always_digest = config_.role == proto::ROLE_PREFILL;
   prefill_.emplace(
       prefill, prefill::Resources{pool_, hasher_, digests_, slots_}, *driver_, host_,
       [this](engine::HandOver&& prompt, TimePoint now) { decode_->adopt(std::move(prompt), now); },

@@ -87,7 +87,7 @@ std::string await_child(pid_t pid, milliseconds patience) {
     if (Clock::now() >= end) {
       kill(pid, SIGKILL);
       waitpid(pid, &how, 0);
-      break;
+      return "by force: it did not end by itself";
     }
     std::this_thread::sleep_for(kLookEvery);
   }

@@ -26,7 +26,7 @@ std::vector<std::string> environment_of_child(const char* const* environment);
 result<pid_t> spawn_self(const std::vector<std::string>& args, const ChildOptions& options);
 
 // Waits for a child that has been told to end, and ends it by force after `patience`. Returns how
-// it ended, in words: "with code 1", "by signal 9 (Killed)".
+// it ended, in words: "with code 1", "by signal 9 (Killed)"; "by force ...", if it was that.
 std::string await_child(pid_t pid, milliseconds patience);
 
 }  // namespace baton

@@ -22,8 +22,8 @@ class Writer {
     field(values.size());
     append(values.data(), values.size() * sizeof(T));
   }
-  template <class T, class Each>
-  void list(const std::vector<T>& values, const Each& each) {
+  template <class T, class Add, class Each>
+  void list(const std::vector<T>& values, const Add&, const Each& each) {
     field(values.size());
     for (const T& value : values) each(value);
   }
@@ -50,11 +50,11 @@ class Reader {
     values.resize(count);
     take(values.data(), count * sizeof(T));
   }
-  template <class T, class Each>
-  void list(std::vector<T>& values, const Each& each) {
+  // `add` makes the next entry.
+  template <class T, class Add, class Each>
+  void list(std::vector<T>&, const Add& add, const Each& each) {
     const size_t count = size_of_list(1);
-    values.clear();
-    for (size_t i = 0; i < count && ok_; ++i) each(values.emplace_back());
+    for (size_t i = 0; i < count && ok_; ++i) each(add());
   }
   bool at_end() const { return ok_ && left_.empty(); }
 
@@ -76,11 +76,25 @@ class Reader {
   bool ok_ = true;
 };
 
+// How the next entry is made of a list that is read; never called where one is written.
+template <class Batch, class T>
+auto adder(Batch&, std::vector<T>& values) {
+  return [&values]() -> T& { return values.emplace_back(); };
+}
+template <class Batch, class T>
+int adder(Batch&, const std::vector<T>&) {
+  return 0;
+}
+// With the memory of an earlier step's.
+auto adder(StepBatch& batch, std::vector<StepSequence>&) {
+  return [&batch]() -> StepSequence& { return batch.add_sequence(); };
+}
+
 // All that a step is given, for either direction.
 template <class Archive, class Batch>
 void fields(Archive& a, Batch& batch) {
   a.field(batch.step);
-  a.list(batch.opens, [&](auto& open) {
+  a.list(batch.opens, adder(batch, batch.opens), [&](auto& open) {
     a.field(open.slot);
     a.field(open.params);
     a.field(open.logit_bias);
@@ -89,7 +103,7 @@ void fields(Archive& a, Batch& batch) {
     a.field(open.prompt_tokens);
     a.field(open.choice);
   });
-  a.list(batch.sequences, [&](auto& s) {
+  a.list(batch.sequences, adder(batch, batch.sequences), [&](auto& s) {
     a.field(s.position);
     a.field(s.num_rows);
     a.field(s.tokens);
@@ -99,11 +113,11 @@ void fields(Archive& a, Batch& batch) {
     a.field(s.prompt_logprobs);
     a.field(s.next_tokens);
   });
-  a.list(batch.samples, [&](auto& sample) {
+  a.list(batch.samples, adder(batch, batch.samples), [&](auto& sample) {
     a.field(sample.sequence);
     a.field(sample.slot);
   });
-  a.list(batch.block_copies, [&](auto& copy) {
+  a.list(batch.block_copies, adder(batch, batch.block_copies), [&](auto& copy) {
     a.field(copy.first);
     a.field(copy.second);
   });

@@ -143,6 +143,7 @@ void StepRunner::begin(StepBatch& batch, StepObserver& observer) {
                    kv_.device, step.observer == nullptr ? nullptr : this);
     step.outputs.enqueue(*stream_, batch, slots_, drawn);
   }
+  wait_for_ranks(step);
   stream_->record(*step.done);
 }
 
@@ -258,6 +259,16 @@ void StepRunner::digest(StepSequence& s, uint32_t layer) {
         kvcache::digest_layer(layout, kv_.host.block(s.block_table[first + i]).data(), layer,
                               position, std::min(layout.block_tokens, end - position));
   }
+}
+
+// A step that is done here has written all it will: whoever frees blocks then, or has them read
+// into, must not meet a rank that comes late. Outputs have been gathered from all ranks; without
+// any, they meet here.
+void StepRunner::wait_for_ranks(const Step& step) {
+  const bool has_outputs = !step.batch->sequences.empty() && !step.outputs.rows().empty();
+  if (model_.collective() == nullptr || has_outputs) return;
+  uint64_t nothing = 0;
+  model_.collective()->all_reduce_sum({&nothing, 1});
 }
 
 // Each rank has digested its own heads; digests add up. All layers since the last time at once.

@@ -101,6 +101,7 @@ class StepRunner final : private model::LayerObserver {
   void tell_layer(Step& step, uint32_t layer);
   void digest(StepSequence& sequence, uint32_t layer);
   void add_up_digests(StepBatch& batch, uint32_t end_layer);
+  void wait_for_ranks(const Step& step);
 
   model::Model& model_;
   const KvMemory kv_;

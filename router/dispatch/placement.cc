@@ -32,6 +32,8 @@ bool may_serve(const Worker& worker, proto::Role role, const PlacementQuery& que
 bool has_room(const Worker& worker, const PlacementQuery& query) {
   if (query.park) return worker.reserving < kMaxReserving;  // its line has a bound of its own
   const uint32_t batch = worker.hello.max_sequences();
+  // More choices than it has at all it refuses itself; here they would wait for ever.
+  if (worker.role == proto::ROLE_PREFILL && worker.placed_sequences == 0) return true;
   const uint32_t limit = worker.role == proto::ROLE_DECODE ? batch : kQueueDepth * batch;
   return worker.placed_sequences + query.choices <= limit && worker.reserving < kMaxReserving;
 }

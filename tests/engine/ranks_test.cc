@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "common/engine/rank_loop.h"
@@ -69,9 +71,10 @@ class Ranks : public testing::Test {
     fakes::write_hf_model(dir_ / "model", fakes::make_tiny_model(config, 5));
   }
 
-  // `lead` on rank 0, with all others following it.
+  // `lead` on rank 0, with all others following it, each step `late`.
   void run(uint32_t size, const std::function<void(Driver&)>& lead,
-           const std::function<void(const status&)>& follower_ended) {
+           const std::function<void(const status&)>& follower_ended,
+           milliseconds late = milliseconds(0)) {
     AllSteps steps(size);
     model::TestOptions options = options_;
     options.shared_cache = cache_.data();
@@ -91,8 +94,11 @@ class Ranks : public testing::Test {
               {mine.max_rows, mine.max_sequences, mine.max_samples, m.model().max_context()})
               .value();
       Steps& next = steps.to[ranks->rank()];
-      follower_ended(
-          follow_steps(*runner, *ranks, [&](StepBatch& batch) { return next.next(batch); }));
+      follower_ended(follow_steps(*runner, *ranks, [&](StepBatch& batch) {
+        auto more = next.next(batch);
+        std::this_thread::sleep_for(late);
+        return more;
+      }));
     });
   }
 
@@ -139,6 +145,32 @@ TEST_F(Ranks, DigestsOfUntoldLayersAreAddedUp) {
   run(
       2, [&](Driver& together) { EXPECT_EQ(digests(together), expected); },
       [](const status& ended) { EXPECT_TRUE(ended); });
+}
+
+// Whoever is told that a step is done may have its blocks read into: nobody writes there any more.
+TEST_F(Ranks, AStepIsDoneWhenItIsDoneOnAllRanks) {
+  run(
+      2,
+      [](Driver& together) {
+        const kvcache::KvCache& whole = together.model().whole_cache();
+        const auto from = whole.block(BlockId{1}), to = whole.block(BlockId{2});
+        std::ranges::fill(from, std::byte{7});
+        StepBatch copies;
+        copies.block_copies.emplace_back(BlockId{1}, BlockId{2});
+        together.run(copies);
+        EXPECT_TRUE(std::ranges::equal(from, to)) << "copies alone";
+
+        StepBatch chunk;  // of a prompt: no output is wanted, and its last layer ends early
+        StepSequence& s = chunk.add_sequence();
+        s.num_rows = 16;
+        s.tokens.assign(16, 7);
+        s.block_table = {BlockId{2}};
+        together.run(chunk);
+        const std::vector<std::byte> written(to.begin(), to.end());
+        std::this_thread::sleep_for(milliseconds(200));
+        EXPECT_TRUE(std::ranges::equal(written, to)) << "a chunk without outputs";
+      },
+      [](const status& ended) { EXPECT_TRUE(ended); }, milliseconds(50));
 }
 
 // What comes out of a step without all its ranks is no result.

@@ -78,6 +78,16 @@ TEST(StepCodec, EveryStepRoundTrips) {
   }
 }
 
+// A rank decodes into one batch all its life.
+TEST(StepCodec, ABatchKeepsTheMemoryOfEarlierStepsAndNoMore) {
+  StepBatch batch, back;
+  for (int i = 0; i < 3; ++i) batch.add_sequence().tokens.assign(100, 1);
+  std::vector<std::byte> bytes;
+  encode(batch, &bytes);
+  for (int step = 0; step < 100; ++step) ASSERT_TRUE(decode(bytes, &back));
+  EXPECT_EQ(back.sequences.size() + back.spare.size(), 3u);
+}
+
 TEST(StepCodec, WhatIsNoStepIsRefused) {
   StepBatch back;
   std::vector<std::byte> bytes;

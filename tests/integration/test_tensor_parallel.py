@@ -106,6 +106,32 @@ def test_a_rank_that_ends_takes_its_worker_along_and_no_request(start_cluster, m
     api.complete(cluster, "again", max_tokens=3)
 
 
+def test_the_rank_that_was_killed_is_named_not_one_that_missed_it(start_cluster, model):
+    cluster = start_cluster(model, mixed=1, tensor_parallel=4)
+    worker = cluster.workers["mixed-0"].process
+    stream = Stream(cluster, prompt="pass it on", max_tokens=120)
+    harness.wait_for(lambda: len(stream.events) > 3, 20, "it is decoding")
+    third = ranks_of(worker)[2]
+    os.kill(third, signal.SIGKILL)
+    harness.wait_for(lambda: worker.popen.poll() is not None, 10, "the worker ends")
+    assert f"(process {third}): ended by signal 9" in worker.log.read_text()
+    cluster.start_worker("mixed-0").wait_ready()
+    stream.end()  # there, or with an error
+
+
+def test_a_signal_to_all_processes_drains(start_cluster, model):
+    cluster = start_cluster(model, mixed=1, tensor_parallel=2)
+    worker = cluster.workers["mixed-0"].process
+    body = {"prompt": "pass it on", "max_tokens": 150}
+    expected = reference(cluster, [body])
+    stream = Stream(cluster, **body)
+    harness.wait_for(lambda: len(stream.events) > 3, 20, "it is decoding")
+    for pid in [*ranks_of(worker), worker.pid]:
+        os.kill(pid, signal.SIGTERM)
+    assert check([stream], expected) == 1
+    assert worker.popen.wait(30) == 0
+
+
 def test_no_rank_outlives_its_worker(start_cluster, model):
     cluster = start_cluster(model, mixed=2, tensor_parallel=3)
     first, second = (cluster.workers[f"mixed-{i}"].process for i in range(2))

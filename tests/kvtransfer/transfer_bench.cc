@@ -66,8 +66,8 @@ struct BenchConfig {
   }
 };
 
-// What is handed over, and in which ranges of layers it is announced: as a prefill worker does for a
-// prompt of one chunk, or all at once, as for what was parked.
+// What is handed over, and in which ranges of layers it is announced: as a prefill worker does for
+// a prompt of one chunk, or all at once, as for what was parked.
 struct Job {
   bool as_computed = true;
   uint32_t tokens = 0;

@@ -85,6 +85,9 @@ TEST_F(PlacementTest, WhatEndsWithItsFirstTokenNeedsNobodyToDecode) {
   query.park = true;
   EXPECT_FALSE(place(pool_, query)) << "there is nothing to be read";
   query.park = false;
+  query.choices = 1000;
+  EXPECT_TRUE(place(pool_, query)) << "which refuses it by itself: nobody need wait behind it";
+  query.choices = 1;
   add(kPrefill2, proto::ROLE_PREFILL, {}, 100);
   EXPECT_EQ(place(pool_, query)->prefill, kPrefill2);
 }
