@@ -72,8 +72,8 @@ def measure_wire(build: pathlib.Path, rounds: int, tokens: int) -> list[dict]:
 
 
 class Pair:
-    """A split cluster and a mixed one. Who computes prompts, prefill or mixed, has a core of its own;
-    routers and client are on the other, where decode is."""
+    """A split cluster and a mixed one. Prefill, or nobody, computes on one core, decode or mixed on
+    the other; routers and client are on prefill's, which is idle when tokens come."""
 
     def __init__(self, split: cluster.Cluster, mixed: cluster.Cluster):
         self.split, self.mixed = split, mixed
@@ -81,7 +81,7 @@ class Pair:
 
     def pin(self, turned: bool) -> None:
         front, other = reversed(self.cores) if turned else self.cores
-        self.split.pin(front, prefill=other, decode=front)
+        self.split.pin(front, prefill=front, decode=other)
         self.mixed.pin(front, mixed=other)
         os.sched_setaffinity(0, {front})
 
