@@ -95,7 +95,8 @@ status Node::start() {
 status Node::serve() {
   BATON_CHECK_OK(step_loop_->start());
   if (ranks_) {
-    ranks_->watch(io_, [this] { fail(error(Errc::kUnavailable, "a rank has ended")); });
+    BATON_CHECK_OK(
+        ranks_->watch(io_, [this] { fail(error(Errc::kUnavailable, "a rank has ended")); }));
   }
   BATON_CHECK_OK(sessions_.listen(config_.listen));
   BATON_TRY(http_, net::serve_http(io_, config_.metrics_listen, http_handlers()));

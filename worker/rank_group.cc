@@ -4,6 +4,8 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "common/base/child_process.h"
@@ -117,13 +119,15 @@ Error RankGroup::about(const Rank& rank, const Error& why) const {
                                      why.message));
 }
 
-void RankGroup::watch(boost::asio::io_context& io, std::function<void()> lost) {
+status RankGroup::watch(boost::asio::io_context& io, std::function<void()> lost) {
   lost_ = std::move(lost);
   for (auto& rank : ranks_) {
-    rank->watched =
-        std::make_unique<boost::asio::posix::stream_descriptor>(io, ::dup(rank->channel.fd()));
+    const int fd = ::dup(rank->channel.fd());  // Asio closes what it is given
+    if (fd < 0) return error(Errc::kIo, std::string("dup: ") + std::strerror(errno));
+    rank->watched = std::make_unique<boost::asio::posix::stream_descriptor>(io, fd);
     watch(*rank);
   }
+  return {};
 }
 
 // A rank at work says nothing until it fails: whatever comes is its end.

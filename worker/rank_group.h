@@ -38,7 +38,8 @@ class RankGroup final : public engine::RankSteps {
   status attach(const proto::RankCache& cache);
 
   // `lost` is called, once, on the loop's thread when a rank ends; why_lost() says why.
-  void watch(boost::asio::io_context& io, std::function<void()> lost);
+  // kIo.
+  status watch(boost::asio::io_context& io, std::function<void()> lost);
   // Which rank has ended, and how; waits a little for one to end. None: `otherwise`. Of several,
   // one that something else has ended, not one that missed it.
   Error why_lost(const Error& otherwise);
