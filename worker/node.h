@@ -51,7 +51,7 @@ class Node final : public Worker, private CoreHost {
   status make_device();
   bool is_emulated() const { return config_.device == "emulated"; }
   status load_model();
-  status start_ranks(const formats::ModelFiles& files, const model::LoadOptions& options);
+  status start_ranks(const formats::ModelFiles& files);
   status attach_ranks(const kvcache::KvCache& whole);
   status emulate_model();
   engine::StepLimits step_limits(uint32_t longest) const;

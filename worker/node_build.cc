@@ -99,7 +99,7 @@ status Node::load_model() {
   options.max_samples = limits_.max_slots;
   options.max_context = limits_.max_context;
   if (config_.tensor_parallel > 1) {
-    BATON_CHECK_OK(start_ranks(files, options));
+    BATON_CHECK_OK(start_ranks(files));
     options.collective = &ranks_->collective();
   }
   const TimePoint begun = Clock::now();
@@ -116,7 +116,7 @@ status Node::load_model() {
   return {};
 }
 
-status Node::start_ranks(const formats::ModelFiles& files, const model::LoadOptions& options) {
+status Node::start_ranks(const formats::ModelFiles& files) {
   if (config_.device != "cpu") {
     return error(Errc::kUnsupported, "tensor_parallel is offered on the CPU only yet");
   }
@@ -132,8 +132,7 @@ status Node::start_ranks(const formats::ModelFiles& files, const model::LoadOpti
   setup.set_fingerprint(fingerprint.data(), fingerprint.size());
   setup.set_dtype(config_.dtype);
   setup.set_threads(config_.threads);
-  *setup.mutable_limits() =
-      to_proto({options.max_rows, options.max_sequences, options.max_samples, options.max_context});
+  *setup.mutable_limits() = to_proto(limits_);  // that the model is loaded for
   BATON_TRY(ranks_, RankGroup::start(setup));
   LOG_INFO("{} ranks compute the model together", size);
   return {};

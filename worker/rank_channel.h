@@ -27,6 +27,11 @@ enum class RankFrame : uint8_t {
 };
 std::string_view name(RankFrame frame);
 
+// How long either side waits for the other.
+inline constexpr milliseconds kRankStart{30'000};    // until a process answers
+inline constexpr milliseconds kRankLoad{1'800'000};  // the longest load of a model
+inline constexpr milliseconds kRankStep{30'000};     // in a step, before the other counts as dead
+
 // One side of the line between two ranks, which is a pair of sockets that one process has from
 // birth: nobody else can reach it. Blocks; one thread sends and one receives.
 class RankChannel {

@@ -15,10 +15,7 @@
 namespace baton::worker {
 namespace {
 
-constexpr milliseconds kStart{30'000};    // until a process answers
-constexpr milliseconds kLoad{1'800'000};  // longest load of a model
 constexpr milliseconds kAttach{120'000};
-constexpr milliseconds kStep{30'000};  // of a step's other ranks, before they count as dead
 constexpr milliseconds kEnd{5'000};
 constexpr milliseconds kSeeWhy{500};
 
@@ -30,10 +27,10 @@ result<std::unique_ptr<RankGroup>> RankGroup::start(const proto::RankSetup& setu
   for (uint32_t number = 1; number < setup.size(); ++number) {
     BATON_CHECK_OK(group->spawn(setup, number));
   }
-  BATON_TRY(
-      group->collective_,
-      collective::connect_gloo(
-          0, setup.size(), [&](const std::string& mine) { return group->exchange(mine); }, kStep));
+  BATON_TRY(group->collective_,
+            collective::connect_gloo(
+                0, setup.size(), [&](const std::string& mine) { return group->exchange(mine); },
+                kRankStep));
   return group;
 }
 
@@ -46,7 +43,7 @@ status RankGroup::spawn(const proto::RankSetup& setup, uint32_t number) {
       *ranks_.emplace_back(new Rank{.number = number, .pid = pid, .channel = std::move(ours)});
   proto::RankSetup its = setup;
   its.set_rank(number);
-  if (const status sent = rank.channel.send(RankFrame::kSetup, its.SerializeAsString(), kStart);
+  if (const status sent = rank.channel.send(RankFrame::kSetup, its.SerializeAsString(), kRankStart);
       !sent) {
     return about(rank, sent.error());
   }
@@ -69,13 +66,13 @@ result<std::vector<std::string>> RankGroup::exchange(const std::string& mine) {
   proto::RankAddresses all;
   all.add_said(mine);
   for (auto& rank : ranks_) {
-    const auto said = rank->channel.expect(RankFrame::kAddresses, kStart);
+    const auto said = rank->channel.expect(RankFrame::kAddresses, kRankStart);
     if (!said) return about(*rank, said.error());
     all.add_said(std::string(said->text()));
   }
   for (auto& rank : ranks_) {
     if (const status sent =
-            rank->channel.send(RankFrame::kAddresses, all.SerializeAsString(), kStart);
+            rank->channel.send(RankFrame::kAddresses, all.SerializeAsString(), kRankStart);
         !sent) {
       return about(*rank, sent.error());
     }
@@ -91,7 +88,7 @@ status RankGroup::await_ready(milliseconds patience) {
   return {};
 }
 
-status RankGroup::await_loaded() { return await_ready(kLoad); }
+status RankGroup::await_loaded() { return await_ready(kRankLoad); }
 
 status RankGroup::attach(const proto::RankCache& cache) {
   for (auto& rank : ranks_) {
@@ -107,7 +104,7 @@ status RankGroup::attach(const proto::RankCache& cache) {
 status RankGroup::tell(const engine::StepBatch& batch) {
   engine::encode(batch, &step_);
   for (auto& rank : ranks_) {
-    if (const status sent = rank->channel.send(RankFrame::kStep, step_, kStep); !sent) {
+    if (const status sent = rank->channel.send(RankFrame::kStep, step_, kRankStep); !sent) {
       return about(*rank, sent.error());
     }
   }

@@ -20,10 +20,7 @@
 namespace baton::worker {
 namespace {
 
-constexpr milliseconds kStart{30'000};
 constexpr milliseconds kReply{30'000};
-constexpr milliseconds kStep{30'000};  // of a step's other ranks, before they count as dead
-constexpr milliseconds kLoad{1'800'000};
 
 // In the order of construction: who comes later uses who came before.
 class RankProcess {
@@ -31,7 +28,7 @@ class RankProcess {
   explicit RankProcess(RankChannel& line) : line_(line) {}
 
   status run() {
-    BATON_TRY(const auto asked, line_.expect(RankFrame::kSetup, kStart));
+    BATON_TRY(const auto asked, line_.expect(RankFrame::kSetup, kRankStart));
     if (!setup_.ParseFromArray(asked.bytes.data(), static_cast<int>(asked.bytes.size()))) {
       return error(Errc::kDataCorrupt, "a setup that is none");
     }
@@ -39,7 +36,7 @@ class RankProcess {
     BATON_CHECK_OK(connect());
     BATON_CHECK_OK(load());
     BATON_CHECK_OK(line_.send(RankFrame::kReady, "", kReply));
-    BATON_TRY(const auto cache, line_.expect(RankFrame::kCache, kLoad));
+    BATON_TRY(const auto cache, line_.expect(RankFrame::kCache, kRankLoad));
     BATON_CHECK_OK(attach(cache));
     BATON_CHECK_OK(line_.send(RankFrame::kReady, "", kReply));
     return engine::follow_steps(*runner_, *collective_,
@@ -48,14 +45,15 @@ class RankProcess {
 
  private:
   status connect() {
-    BATON_TRY(collective_, collective::connect_gloo(
-                               setup_.rank(), setup_.size(),
-                               [this](const std::string& mine) { return exchange(mine); }, kStep));
+    BATON_TRY(collective_,
+              collective::connect_gloo(
+                  setup_.rank(), setup_.size(),
+                  [this](const std::string& mine) { return exchange(mine); }, kRankStep));
     return {};
   }
   result<std::vector<std::string>> exchange(const std::string& mine) {
     BATON_CHECK_OK(line_.send(RankFrame::kAddresses, mine, kReply));
-    BATON_TRY(const auto reply, line_.expect(RankFrame::kAddresses, kStart));
+    BATON_TRY(const auto reply, line_.expect(RankFrame::kAddresses, kRankStart));
     proto::RankAddresses all;
     if (!all.ParseFromArray(reply.bytes.data(), static_cast<int>(reply.bytes.size())) ||
         all.said_size() != static_cast<int>(setup_.size())) {

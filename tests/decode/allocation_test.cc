@@ -1,22 +1,8 @@
 // Steady decoding takes nothing from the heap.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <new>
-
 #include "tests/decode/scheduler_fixture.h"
-
-namespace {
-thread_local uint64_t allocations = 0;
-}
-
-void* operator new(size_t bytes) {
-  ++allocations;
-  if (void* p = std::malloc(bytes)) return p;
-  throw std::bad_alloc();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
+#include "tests/fakes/count_allocations.h"
 
 namespace baton::decode {
 namespace {

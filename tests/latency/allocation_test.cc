@@ -1,24 +1,10 @@
 // Predicting and learning take nothing from the heap.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <new>
-
 #include "common/latency/link_model.h"
 #include "common/latency/step_model.h"
+#include "tests/fakes/count_allocations.h"
 #include "tests/latency/costs.h"
-
-namespace {
-thread_local uint64_t allocations = 0;
-}
-
-void* operator new(size_t bytes) {
-  ++allocations;
-  if (void* p = std::malloc(bytes)) return p;
-  throw std::bad_alloc();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace baton::latency {
 namespace {
