@@ -12,6 +12,7 @@
 #include "common/base/result.h"
 #include "common/proto/worker.pb.h"
 #include "router/dispatch/choice_stream.h"
+#include "router/placement/slo.h"
 
 // What goes into the dispatcher and what comes out of it.
 namespace baton::router {
@@ -29,6 +30,7 @@ struct RequestInput {
   std::vector<TokenId> end_tokens;  // ids that end a choice, unless ignore_eos
 
   TimePoint deadline;
+  RequestSlo slo;
 };
 
 // How a request went: for the access log, the waterfall metrics and x-baton-timings.
@@ -51,6 +53,7 @@ struct RequestTrail {
   uint32_t resumes = 0;    // of these and of the preempted, those that went on in mid-answer
   uint32_t preemptions = 0;
   std::string_view stage;  // of one that was cancelled, where it was: see stage_of()
+  std::optional<Duration> predicted_ttft, predicted_tpot;  // when it was placed
 };
 
 struct Send {
@@ -77,6 +80,7 @@ struct RequestEnded {
   RequestId request;
   std::optional<Error> error;
   RequestTrail trail;
+  std::optional<Refusal> refusal;  // of its targets; `error` says it too
 };
 using Output = std::variant<TokenOut, PromptScored, ChoiceEnded, RequestEnded>;
 
