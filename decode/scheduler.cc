@@ -136,6 +136,10 @@ Snapshot Scheduler::snapshot() const {
              .waiting = line_.size(),
              .ending = ending_,
              .preempted = preempted_};
+  for (const uint32_t index : running_) {
+    const Sequence& sequence = sequences_[index];
+    s.context += requests_[sequence.request].info.prompt_tokens + sequence.output.size();
+  }
   for (const auto& [key, index] : by_key_) s.reserved += !requests_[index].running;
   return s;
 }

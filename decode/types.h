@@ -88,6 +88,7 @@ using Events = std::vector<Event>;
 
 struct Snapshot {
   uint32_t running = 0;    // sequences
+  uint64_t context = 0;    // tokens of these, together
   uint32_t reserved = 0;   // requests whose KV is awaited
   uint32_t waiting = 0;    // requests in line
   uint32_t ending = 0;     // sequences that are over but in a step still

@@ -71,9 +71,7 @@ status Scheduler::add(PrefillRequest request) {
 }
 
 bool Scheduler::goes_before(uint32_t a, uint32_t b) const {
-  const auto rank = [](const Entry& e) {
-    return std::tuple(e.common().priority, e.common().deadline, e.common().arrival, e.serial);
-  };
+  const auto rank = [](const Entry& e) { return std::tuple(e.common().wanted(), e.serial); };
   return rank(entries_[a]) < rank(entries_[b]);
 }
 
@@ -375,6 +373,16 @@ void Scheduler::remove(uint32_t index) {
   shared_.pool.release(entry.table);
   shared_.slots.release(entry.slots);
   entries_.remove(index);
+}
+
+Duration Scheduler::queued_time(const latency::StepCosts& costs) const {
+  Duration sum{};
+  for (const uint32_t index : order_) {
+    const Entry& entry = entries_[index];
+    const uint32_t left = entry.size() - entry.planned;
+    sum += latency::prompt_time(costs, left, entry.planned, config_.chunk_tokens);
+  }
+  return sum;
 }
 
 Snapshot Scheduler::snapshot() const {

@@ -12,6 +12,7 @@
 #include "common/kvcache/block_pool.h"
 #include "common/kvcache/digest_table.h"
 #include "common/kvcache/prefix.h"
+#include "common/latency/step_model.h"
 #include "prefill/types.h"
 
 namespace baton::prefill {
@@ -29,10 +30,11 @@ struct Resources {
 //
 //   waiting -> running -> held -> gone        at any point: cancel, expire (not when held)
 //
-// A request starts with the blocks of its whole prompt or not at all. Order: priority, deadline,
-// arrival; a request that does not fit makes those behind it wait too. Steps may overlap: plan()
-// may be called before the results of earlier steps are in; steps are done in the order of their
-// planning. What a step in flight may still write is held until it is done.
+// A request starts with the blocks of its whole prompt or not at all. Order: by when the first
+// token is wanted (earliest due date first), so that nobody waits for ever; a request that does not
+// fit makes those behind it wait too. Steps may overlap: plan() may be called before the results of
+// earlier steps are in; steps are done in the order of their planning. What a step in flight may
+// still write is held until it is done.
 class Scheduler {
  public:
   Scheduler(const SchedulerConfig& config, const Resources& resources);
@@ -65,6 +67,9 @@ class Scheduler {
   void expire(TimePoint now, Events& events);
 
   Snapshot snapshot() const;
+  // What the prompts that wait, and what is left of those begun, will take, each alone in steps of
+  // chunk_tokens.
+  Duration queued_time(const latency::StepCosts& costs) const;
 
  private:
   enum class State : uint8_t { kWaiting, kRunning, kHeld, kGone };

@@ -45,6 +45,9 @@ class Service final : public serving::StepClient {
   void source_sink_lost(const RequestKey& key, const Error& why, TimePoint now);
 
   Snapshot snapshot() const { return scheduler_.snapshot(); }
+  Duration queued_time(const latency::StepCosts& costs) const {
+    return scheduler_.queued_time(costs);
+  }
   bool idle() const { return requests_.empty(); }
   bool has(const RequestKey& key) const { return requests_.contains(key); }
 

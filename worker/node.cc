@@ -46,7 +46,7 @@ Node::Node(boost::asio::io_context& io, const WorkerConfig& config, std::functio
            .on_router =
                [this](RouterId router) {
                  proto::Frame frame;
-                 *frame.mutable_load() = core_->load();
+                 *frame.mutable_load() = load();
                  sessions_.send(router, frame);
                },
            .on_frame = [this](RouterId router,
@@ -130,6 +130,13 @@ proto::WorkerHello Node::hello() const {
   h.set_max_context(limits_.max_context);
   h.set_max_sequences(config_.max_sequences);
   h.set_vocab_size(served_.vocab_size);
+  h.set_step_tokens(limits_.max_rows);
+  h.set_chunk_tokens(config_.chunk_tokens == 0 ? limits_.max_context : config_.chunk_tokens);
+  h.set_kv_bytes_per_token(kv_bytes_per_token());
+  if (profile_) {
+    h.set_link_latency(profile_->link.latency);
+    h.set_link_byte(profile_->link.byte);
+  }
   h.set_pair_address(config_.advertise.empty() ? pair_address(config_.listen, sessions_.port())
                                                : config_.advertise);
   return h;
@@ -150,9 +157,13 @@ void Node::router_lost(RouterId router) {
   core_->router_lost(router, Clock::now());
 }
 
+proto::Load Node::load() const {
+  return core_->load(step_times_ ? &step_times_->model().costs() : nullptr);
+}
+
 void Node::send_load() {
   proto::Frame frame;
-  *frame.mutable_load() = core_->load();
+  *frame.mutable_load() = load();
   const std::string text = frame.SerializeAsString();
   const TimePoint now = Clock::now();
   if (text == last_load_ && now - last_load_at_ < kLoadEvery) return;

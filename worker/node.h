@@ -71,6 +71,8 @@ class Node final : public Worker, private CoreHost {
   proto::WorkerHello hello() const;
   void on_frame(RouterId router, proto::Frame&& frame);
   void router_lost(RouterId router);
+  uint32_t kv_bytes_per_token() const;
+  proto::Load load() const;
   void send_load();
   void tick();
 

@@ -184,10 +184,15 @@ engine::StepLimits Node::step_limits(uint32_t longest) const {
           .max_context = context};
 }
 
+uint32_t Node::kv_bytes_per_token() const {
+  if (is_emulated()) return profile_->kv_bytes_per_token;
+  return static_cast<uint32_t>(served_.layout.block_bytes() / config_.block_tokens);
+}
+
 // Of an emulated device as many as there would be, though each is small here.
 uint32_t Node::blocks_that_fit() const {
   if (!is_emulated()) return kvcache::blocks_that_fit(served_.layout, config_.kv_bytes);
-  const uint64_t block_bytes = uint64_t{profile_->kv_bytes_per_token} * config_.block_tokens;
+  const uint64_t block_bytes = uint64_t{kv_bytes_per_token()} * config_.block_tokens;
   return static_cast<uint32_t>(std::min<uint64_t>(config_.kv_bytes / block_bytes, kMostBlocks));
 }
 

@@ -93,6 +93,9 @@ result<engine::Request> parse_spec(const proto::RequestSpec& s, RouterId router,
   r.arrival = now;
   const auto longest = std::chrono::duration_cast<microseconds>(kLongestDeadline).count();
   r.deadline = now + microseconds(std::min(s.deadline_us(), static_cast<uint64_t>(longest)));
+  r.priority = s.priority();
+  if (s.due_us() != 0)
+    r.due = now + microseconds(std::clamp<int64_t>(s.due_us(), -longest, longest));
 
   engine::Sampling& sampling = r.sampling;
   BATON_TRY(sampling.params, parse_sampling(s.sampling()));

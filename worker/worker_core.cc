@@ -11,6 +11,16 @@ namespace {
 
 constexpr const char* kIsHere = "the request is here already";
 
+void set_costs(const latency::StepCosts& from, proto::StepCosts& to) {
+  to.set_fixed(from.fixed);
+  to.set_row(from.row);
+  to.set_row_beyond(from.row_beyond);
+  to.set_context_token(from.context_token);
+  to.set_attended_pair(from.attended_pair);
+  to.set_output(from.output);
+  to.set_ridge_rows(from.ridge_rows);
+}
+
 }  // namespace
 
 WorkerCore::WorkerCore(const CoreConfig& config, CoreHost& host, Metrics& metrics)
@@ -142,7 +152,7 @@ void WorkerCore::expire(TimePoint now) {
   decode_->expire(now);
 }
 
-proto::Load WorkerCore::load() const {
+proto::Load WorkerCore::load(const latency::StepCosts* costs) const {
   const auto prefill = prefill_->snapshot();
   const auto decode = decode_->snapshot();
   proto::Load load;
@@ -151,12 +161,20 @@ proto::Load WorkerCore::load() const {
   load.set_free_blocks(pool_.available());
   load.set_total_blocks(pool_.size());
   load.set_queued_tokens(prefill.queued_tokens);
+  load.set_sequences(decode.running);
+  load.set_context_tokens(decode.context);
   load.set_role(config_.role);
   load.set_draining(draining_);
   load.set_waiting_blocks(driver_->source().waiting_blocks());
   load.set_most_waiting_blocks(driver_->source().most_waiting_blocks());
   for (const WorkerId peer : driver_->peers()) {
     if (driver_->peer_up(peer)) load.add_paired(peer.value);
+  }
+  if (costs != nullptr) {
+    set_costs(*costs, *load.mutable_step_costs());
+    const Duration queued = prefill_->queued_time(*costs);
+    load.set_queued_us(
+        static_cast<uint64_t>(std::chrono::duration_cast<microseconds>(queued).count()));
   }
   return load;
 }

@@ -71,7 +71,8 @@ class WorkerCore final : private kvtransfer::HandoffListener {
   std::vector<serving::StepClient*> step_clients() { return {&*decode_, &*prefill_}; }
 
   // --- views ---
-  proto::Load load() const;
+  // With `costs`, what its steps take, it says that and how long its queue will take, too.
+  proto::Load load(const latency::StepCosts* costs = nullptr) const;
   const kvcache::BlockPool& pool() const { return pool_; }
   const engine::SlotAllocator& slots() const { return slots_; }
   const kvtransfer::HandoffDriver& driver() const { return *driver_; }

@@ -34,7 +34,11 @@ struct Request {
   int32_t priority = 0;  // lower goes first
   TimePoint arrival;
   TimePoint deadline = TimePoint::max();
+  // By when its first token is wanted. Prompts are computed in this order, and what comes without a
+  // wish is wanted when it arrives: so the order is that of arrival where nobody wishes anything.
+  std::optional<TimePoint> due;
 
+  TimePoint wanted() const { return due.value_or(arrival); }
   uint32_t num_tokens() const { return static_cast<uint32_t>(tokens.size()); }
 };
 

@@ -282,20 +282,19 @@ TEST_F(SchedulerTest, TakesAPromptOverLocally) {
   EXPECT_FALSE(s.release(key(1)));
 }
 
-TEST_F(SchedulerTest, ServesByPriorityThenDeadlineThenArrival) {
+TEST_F(SchedulerTest, ServesByWhenTheFirstTokenIsWanted) {
   Scheduler s = make();
-  const auto add = [&](uint64_t id, int32_t priority, int deadline, int arrival) {
+  const auto add = [&](uint64_t id, int arrival, std::optional<int> due) {
     PrefillRequest r = request(id, 4, static_cast<TokenId>(10 * id));
-    r.request.priority = priority;
-    r.request.deadline = kStart + seconds(deadline);
     r.request.arrival = kStart + milliseconds(arrival);
+    if (due) r.request.due = kStart + milliseconds(*due);
     ASSERT_TRUE(s.add(r));
   };
-  add(1, 0, 20, 0);
-  add(2, 0, 10, 3);
-  add(3, -1, 30, 4);
-  add(4, 0, 20, 0);
-  add(5, 0, 10, 2);
+  add(1, 0, 500);
+  add(2, 3, 400);
+  add(3, 4, std::nullopt);  // wanted when it comes
+  add(4, 5, 500);           // as the first, and later
+  add(5, 6, 300);
   std::vector<uint64_t> order;
   for (const auto& sequence : plan(s).sequences) order.push_back(sequence.request.value);
   EXPECT_EQ(order, (std::vector<uint64_t>{3, 5, 2, 1, 4}));
@@ -322,7 +321,7 @@ TEST_F(SchedulerTest, StartedRequestsGoOnBehindAWaitingHead) {
   ASSERT_TRUE(s.add(request(1, 40)));
   step(s);
   PrefillRequest urgent = request(2, 40, 100);
-  urgent.request.priority = -1;
+  urgent.request.due = kStart - seconds(1);
   ASSERT_TRUE(s.add(urgent));
   EXPECT_EQ(step(s).sequences.at(0).request, RequestId{1});
 }
