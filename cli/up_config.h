@@ -40,6 +40,8 @@ struct UpConfig {
   uint32_t preempt_every = 0;
   bool prefix_cache = true;
   std::string transport = "auto";
+  std::vector<std::string> slo_class;
+  std::string default_slo_class;
   std::string api_key_file;
   std::string secret_file;  // not an option: drawn for the children
   TlsPaths tls;             // of all of them

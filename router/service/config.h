@@ -10,6 +10,7 @@
 #include "router/dispatch/dispatcher.h"
 #include "router/http/server.h"
 #include "router/openai/sampling.h"
+#include "router/placement/slo_config.h"
 
 namespace baton::router {
 
@@ -28,6 +29,7 @@ struct RouterConfig {
   RequestLimits limits;                              // max_body_bytes is http's
   size_t max_waiting_body_bytes = size_t{64} << 20;  // of long bodies not read yet; more gets 503
   DispatchLimits dispatch;
+  SloClasses slo_classes;
   Duration request_deadline = std::chrono::minutes(10);
   Duration drain_timeout = seconds(30);
   net::RpcOptions rpc;

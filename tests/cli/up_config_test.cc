@@ -104,6 +104,31 @@ TEST_F(UpConfigTest, EveryChildHasTheSecretAndTheCertificate) {
   }
 }
 
+TEST_F(UpConfigTest, TheRouterHasTheClassesThatUpWasGiven) {
+  const std::vector<std::string> as_words = {"a:", "ttft=1s", "b:", "best-effort"};
+  const std::vector<std::string> whole = {"a: ttft=1s", "b: best-effort"};
+  const std::string yaml = file("slo_class: ['a: ttft=1s', 'b: best-effort']\n");
+  for (const auto& [given, expected] :
+       {std::pair(
+            std::vector<std::string>{"--slo-class", "a: ttft=1s", "--slo-class", "b: best-effort"},
+            as_words),
+        std::pair(std::vector<std::string>{"--config", yaml}, whole)}) {
+    UpConfig c;
+    auto args = given;
+    args.insert(args.end(), {"--model", "m", "--default-slo-class", "b"});
+    const auto outcome = parse_up(args, c);
+    ASSERT_TRUE(outcome) << outcome.error().message;
+    const auto router = router_args(c, 8000, {"127.0.0.1:7001"});
+    EXPECT_EQ(value_of(router, "--default-slo-class"), "b");
+    const auto flag = std::find(router.begin(), router.end(), "--slo-class");
+    ASSERT_LE(static_cast<ptrdiff_t>(expected.size()), router.end() - flag - 1);
+    EXPECT_TRUE(std::equal(expected.begin(), expected.end(), flag + 1));
+    EXPECT_EQ(*(flag + 1 + static_cast<ptrdiff_t>(expected.size())), "--workers");
+  }
+  EXPECT_NE(pools({"--slo-class", "a: ttft=1"}).find("--slo-class a: ttft"), std::string::npos);
+  EXPECT_NE(pools({"--default-slo-class", "a"}).find("no class 'a'"), std::string::npos);
+}
+
 TEST_F(UpConfigTest, TheRouterListensOnIpv6InBrackets) {
   for (const char* host : {"::1", "[::1]"}) {
     UpConfig c;
