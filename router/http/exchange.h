@@ -10,6 +10,7 @@
 #include "common/base/clock.h"
 #include "router/http/status.h"
 #include "router/openai/error.h"
+#include "router/placement/request_slo.h"
 
 namespace baton::router {
 
@@ -21,6 +22,7 @@ struct HttpHead {
   std::string request_id;      // the client's x-request-id, made safe, or one of our own
   std::string peer;            // host:port
   bool wants_timings = false;  // x-baton-timings: 1
+  SloHeaders slo;
   TimePoint received;
 };
 

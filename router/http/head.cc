@@ -19,6 +19,17 @@ constexpr size_t kMaxRequestIdBytes = 64;
 
 std::string_view view(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
+// What all lines of that name say, joined as HTTP has it. Nothing: there is none.
+std::optional<std::string> lines_of(const RequestFields& fields, std::string_view name) {
+  std::optional<std::string> joined;
+  const auto [begin, end] = fields.equal_range({name.data(), name.size()});
+  for (auto line = begin; line != end; ++line) {
+    joined = joined ? *joined + ", " : std::string();
+    *joined += view(line->value());
+  }
+  return joined;
+}
+
 // Ids go into logs, headers and messages to workers: only what is harmless in all of them.
 bool is_safe_id(std::string_view id) {
   return !id.empty() && id.size() <= kMaxRequestIdBytes && std::ranges::all_of(id, [](char c) {
@@ -78,6 +89,11 @@ HttpHead make_head(const RequestFields& fields, const std::string& peer, TimePoi
   const std::string_view id = view(fields["x-request-id"]);
   head.request_id = is_safe_id(id) ? std::string(id) : make_request_id(shared);
   head.wants_timings = fields["x-baton-timings"] == "1";
+  head.slo.slo_class = lines_of(fields, "x-baton-slo-class");
+  head.slo.ttft_ms = lines_of(fields, "x-baton-slo-ttft-ms");
+  head.slo.tpot_ms = lines_of(fields, "x-baton-slo-tpot-ms");
+  head.slo.ttft_alias = lines_of(fields, "x-slo-ttft-ms");
+  head.slo.tpot_alias = lines_of(fields, "x-slo-tpot-ms");
   head.peer = peer;
   head.received = received;
   return head;

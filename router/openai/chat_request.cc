@@ -135,6 +135,7 @@ api_result<ChatRequest> parse_chat_request(std::string_view body, const RequestL
   BATON_TRY(out.add_generation_prompt, fields.boolean_or("add_generation_prompt", true));
   BATON_TRY(const auto salt, fields.string("cache_salt", kMaxCacheSaltBytes));
   out.cache_salt = salt.value_or("");
+  BATON_TRY(out.service_tier, parse_service_tier(fields));
   BATON_TRY(out.sampling, parse_sampling(fields, limits));
   BATON_TRY(out.stream, parse_stream(fields));
   out.unknown = unknown_fields(fields, Endpoint::kChat);

@@ -24,6 +24,7 @@ struct ChatRequest {
   std::optional<uint32_t> logprobs;  // alternatives for each token
   bool add_generation_prompt = true;
   std::string cache_salt;
+  std::optional<std::string> service_tier;  // a class of service, by any of its names
   SamplingFields sampling;
   StreamFields stream;
   std::vector<std::string> unknown;  // fields that were ignored

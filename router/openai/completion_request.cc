@@ -93,6 +93,12 @@ api_result<std::optional<uint32_t>> parse_max_tokens(const Fields& fields, uint3
   return std::optional<uint32_t>(*max_tokens);
 }
 
+api_result<std::optional<std::string>> parse_service_tier(const Fields& fields) {
+  BATON_TRY(const auto tier, fields.string("service_tier", kMaxServiceTierBytes));
+  if (!tier) return std::nullopt;
+  return std::optional<std::string>(*tier);
+}
+
 api_result<std::vector<TokenId>> parse_token_ids(std::string_view field, const json::array& array) {
   std::vector<TokenId> tokens;
   tokens.reserve(array.size());
@@ -130,6 +136,7 @@ api_result<CompletionRequest> parse_completion_request(std::string_view body,
   BATON_TRY(out.add_special_tokens, fields.boolean_or("add_special_tokens", true));
   BATON_TRY(const auto salt, fields.string("cache_salt", kMaxCacheSaltBytes));
   out.cache_salt = salt.value_or("");
+  BATON_TRY(out.service_tier, parse_service_tier(fields));
   BATON_TRY(out.sampling, parse_sampling(fields, limits));
   BATON_TRY(out.stream, parse_stream(fields));
   out.unknown = unknown_fields(fields, Endpoint::kCompletions);

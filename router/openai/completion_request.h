@@ -24,6 +24,7 @@ struct CompletionRequest {
   std::optional<uint32_t> logprobs;  // alternatives for each token
   bool add_special_tokens = true;    // to a text prompt
   std::string cache_salt;
+  std::optional<std::string> service_tier;  // a class of service, by any of its names
   SamplingFields sampling;
   StreamFields stream;
   std::vector<std::string> unknown;  // fields that were ignored
@@ -43,10 +44,14 @@ api_result<std::string> parse_model(const Fields& fields);
 // are given they must agree. Nothing where absent.
 api_result<std::optional<uint32_t>> parse_max_tokens(const Fields& fields, uint32_t least);
 
+// "service_tier", whatever it names.
+api_result<std::optional<std::string>> parse_service_tier(const Fields& fields);
+
 // An array of token ids; the error says what `field` must be.
 api_result<std::vector<TokenId>> parse_token_ids(std::string_view field,
                                                  const boost::json::array& array);
 
 inline constexpr size_t kMaxCacheSaltBytes = 256;
+inline constexpr size_t kMaxServiceTierBytes = 64;
 
 }  // namespace baton::router

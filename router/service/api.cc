@@ -61,6 +61,7 @@ const Api::Route* Api::find_route(std::string_view path) {
 Api::Api(boost::asio::io_context& io, const RouterConfig& config, const ModelMap& models,
          Cluster& cluster, RouterMetrics& metrics)
     : limits_(config.limits),
+      slo_classes_(config.slo_classes),
       request_deadline_(config.request_deadline),
       models_(models),
       cluster_(cluster),
@@ -172,6 +173,9 @@ void Api::generate(Job::Api api, std::string body, ExchangePtr exchange) {
 void Api::start(api_result<Prepared> prepared, ExchangePtr exchange) {
   if (!prepared) return refuse(exchange, prepared.error());
   const ServedModel& model = *prepared->model;
+  const HttpHead& head = exchange->head();
+  const auto slo = choose_slo(slo_classes_, head.slo, prepared->job.service_tier, head.received);
+  if (!slo) return refuse(exchange, slo.error());
   const auto capacity = cluster_.dispatcher().pool().capacity(model.name());
   if (!capacity) {
     return refuse(exchange,
@@ -180,9 +184,9 @@ void Api::start(api_result<Prepared> prepared, ExchangePtr exchange) {
   if (const api_status admitted = admit_job(prepared->job, *capacity); !admitted) {
     return refuse(exchange, admitted.error());
   }
-  const TimePoint deadline = exchange->head().received + request_deadline_;
+  const TimePoint deadline = head.received + request_deadline_;
   const api_status begun =
-      Generation::start({cluster_, metrics_, model, capacity->numerics, deadline},
+      Generation::start({cluster_, metrics_, model, capacity->numerics, deadline, *slo},
                         std::move(prepared->job), exchange);
   if (!begun) refuse(exchange, begun.error());
 }

@@ -73,6 +73,7 @@ class Api {
   void append_model(std::string& out, const ServedModel& model) const;
 
   RequestLimits limits_;
+  SloClasses slo_classes_;
   Duration request_deadline_;
   const ModelMap& models_;
   Cluster& cluster_;

@@ -77,6 +77,7 @@ api_status Generation::submit() {
   for (uint32_t i = 0; i < parts_.size(); ++i) {
     RequestInput input = make_input(job_, i, context_.model, draw_seed());
     input.deadline = context_.deadline;
+    input.slo = context_.slo;
     input.trace = exchange_->head().request_id;
     const auto id = context_.cluster.submit(std::move(input), shared_from_this(), i);
     if (!id) {

@@ -25,6 +25,7 @@ class Generation final : public RequestListener, public std::enable_shared_from_
     const ServedModel& model;
     std::string fingerprint;  // of the workers' arithmetic
     TimePoint deadline;
+    RequestSlo slo;
   };
 
   // Submits the (admitted) job's prompts; answers through the exchange, later errors too. An error:

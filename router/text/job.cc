@@ -18,6 +18,7 @@ Job start_job(Request& request, Job::Api api) {
   job.n = request.n;
   job.logprobs = request.logprobs;
   job.cache_salt = std::move(request.cache_salt);
+  job.service_tier = std::move(request.service_tier);
   job.sampling = std::move(request.sampling);
   job.stream = request.stream;
   job.unknown = std::move(request.unknown);

@@ -23,6 +23,7 @@ struct Job {
   bool echo = false;
   std::optional<uint32_t> logprobs;
   std::string cache_salt;
+  std::optional<std::string> service_tier;
   SamplingFields sampling;
   StreamFields stream;
   std::vector<std::string> unknown;

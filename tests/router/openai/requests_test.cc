@@ -57,6 +57,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{R"(,"prompt":"a","max_tokens":"9")", "max_tokens", "whole number"},
         BadCase{R"(,"prompt":"a","max_tokens":99999999999)", "max_tokens", "between"},
         BadCase{R"(,"prompt":"a","max_tokens":18446744073709551615)", "max_tokens", "between"},
+        BadCase{R"(,"prompt":"a","service_tier":7)", "service_tier", "must be a string"},
         BadCase{R"(,"prompt":"a","n":0)", "n", "between 1 and 128"},
         BadCase{R"(,"prompt":"a","n":129)", "n", "not 129"},
         BadCase{R"(,"prompt":["a","b"],"n":65)", "n", "2 prompts"},
@@ -272,6 +273,7 @@ TEST(Chat, FieldsArrive) {
   EXPECT_EQ(chat->messages[1].content, "AB");
   EXPECT_EQ(chat->max_tokens, 9u);
   EXPECT_EQ(chat->logprobs, 2u);
+  EXPECT_EQ(chat->service_tier, "auto");
   EXPECT_TRUE(chat->unknown.empty());
 }
 
