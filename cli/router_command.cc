@@ -4,9 +4,9 @@
 #include "cli/api_keys.h"
 #include "cli/commands.h"
 #include "cli/model_name.h"
+#include "cli/placement_options.h"
 #include "cli/process.h"
 #include "cli/run_loop.h"
-#include "cli/slo_options.h"
 #include "cli/tls_options.h"
 #include "common/base/config.h"
 #include "common/base/log.h"
@@ -23,8 +23,7 @@ struct RouterSettings {
   std::string api_key_file;
   std::string secret_file;
   TlsPaths tls;
-  std::vector<std::string> slo_class;
-  std::string default_slo_class;
+  PlacementSettings placement;
   uint32_t max_body_mib = 4;
   uint32_t max_connections = 1024;
   uint32_t max_waiting = 1024;
@@ -44,7 +43,7 @@ void add_options(Options& options, RouterSettings& s) {
   options.add("secret-file", &s.secret_file,
               "File with the secret that routers and workers share, one a line");
   add_tls_options(options, s.tls);
-  add_slo_options(options, s.slo_class, s.default_slo_class);
+  add_placement_options(options, s.placement);
   options.add("max-body-mib", &s.max_body_mib, "Largest request body, MiB");
   options.add("max-connections", &s.max_connections, "HTTP connections at once");
   options.add("max-waiting", &s.max_waiting, "Requests that may wait for a worker");
@@ -76,7 +75,9 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   BATON_TRY(config.api_keys, read_api_keys(s.api_key_file));
   BATON_TRY(config.rpc.secrets, net::read_secrets(s.secret_file));
   BATON_TRY(config.rpc.tls, read_tls(s.tls, net::kTlsRouterName));
-  BATON_TRY(config.slo_classes, router::parse_slo_classes(s.slo_class, s.default_slo_class));
+  BATON_TRY(PlacementConfig placement, make_placement(s.placement));
+  config.slo_classes = std::move(placement.classes);
+  config.placement = std::move(placement.placement);
   config.dispatch.max_queued = s.max_waiting;
   config.request_deadline = seconds(s.deadline_seconds);
   config.drain_timeout = seconds(s.drain_seconds);

@@ -8,10 +8,8 @@
 #include "cli/device_defaults.h"
 #include "cli/http_address.h"
 #include "cli/model_name.h"
-#include "cli/slo_options.h"
 #include "common/base/log.h"
 #include "common/net/rpc.h"
-#include "router/placement/slo_config.h"
 
 namespace baton::cli {
 namespace {
@@ -50,7 +48,7 @@ void add_options(Options& options, UpConfig& c) {
   options.add("prefix-cache", &c.prefix_cache, "Keep the KV of finished prompts for reuse");
   options.add("preempt-every", &c.preempt_every, "For tests: preempt a sequence every N steps");
   options.add("transport", &c.transport, "KV transport between workers: auto, shm or tcp");
-  add_slo_options(options, c.slo_class, c.default_slo_class);
+  add_placement_options(options, c.placement);
   options.add("api-key-file", &c.api_key_file, "File with one accepted API key a line");
   add_tls_options(options, c.tls);
   options.add("log-level", &c.log_level, "debug, info, warn or error");
@@ -86,7 +84,7 @@ status check(const UpConfig& c) {
   if (c.gpus == 0 || c.gpus > 64) return bad("--gpus is not in [1, 64]");
   if (c.host.empty()) return bad("--host is empty");
   if (c.port > 65535) return bad("--port is over 65535");
-  BATON_CHECK_OK(router::parse_slo_classes(c.slo_class, c.default_slo_class));
+  BATON_CHECK_OK(make_placement(c.placement));
   return {};
 }
 
@@ -165,11 +163,10 @@ std::vector<std::string> router_args(const UpConfig& c, uint16_t port,
                                  {"tls-cert", c.tls.cert},
                                  {"tls-key", c.tls.key},
                                  {"tls-ca", c.tls.ca},
-                                 {"default-slo-class", c.default_slo_class},
                                  {"log-level", c.log_level},
                                  {"drain-seconds", std::to_string(kRouterDrain.count())}});
-  if (!c.slo_class.empty()) args.push_back("--slo-class");
-  args.insert(args.end(), c.slo_class.begin(), c.slo_class.end());
+  const std::vector<std::string> placement = placement_args(c.placement);
+  args.insert(args.end(), placement.begin(), placement.end());
   args.push_back("--workers");
   args.insert(args.end(), workers.begin(), workers.end());
   return args;

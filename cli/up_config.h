@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/placement_options.h"
 #include "cli/tls_options.h"
 #include "common/base/clock.h"
 #include "common/base/config.h"
@@ -40,8 +41,7 @@ struct UpConfig {
   uint32_t preempt_every = 0;
   bool prefix_cache = true;
   std::string transport = "auto";
-  std::vector<std::string> slo_class;
-  std::string default_slo_class;
+  PlacementSettings placement;
   std::string api_key_file;
   std::string secret_file;  // not an option: drawn for the children
   TlsPaths tls;             // of all of them

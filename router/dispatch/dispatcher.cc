@@ -3,12 +3,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
+#include <utility>
 #include <variant>
 
 namespace baton::router {
 
-Dispatcher::Dispatcher(RequestId first_id, DispatchLimits limits)
-    : limits_(limits), next_id_(first_id.value) {}
+Dispatcher::Dispatcher(RequestId first_id, DispatchLimits limits, PlacementOptions placement)
+    : limits_(limits),
+      next_id_(first_id.value),
+      placer_(std::move(placement)),
+      lengths_(static_cast<uint32_t>(placer_.options().classes.size())),
+      prefixes_(size_t{1} << 17, placer_.options().seed) {}
 
 // --- workers ------------------------------------------------------------------------------------
 
@@ -32,6 +38,7 @@ void Dispatcher::worker_lost(WorkerId worker, TimePoint now, Actions& actions) {
   }
   std::ranges::sort(served);
   pool_.remove(worker);
+  prefixes_.forget(worker);
   peers_sent_.erase(worker);
   for (const RequestId id : served) {
     const auto it = legs_.find(id);
@@ -102,11 +109,12 @@ result<RequestId> Dispatcher::submit(RequestInput input, TimePoint now, Actions&
   request.arrival = next_arrival_++;
   request.choices.assign(request.input.choices, ChoiceStream(request.input.max_tokens));
   request.trail.submitted = now;
+  assert(request.input.slo.class_index < placer_.options().classes.size());
   Leg& leg = new_leg(request, id, id);
   leg.num_choices = request.input.choices;
   leg.queue_deadline = now + limits_.queue_timeout;
-  enqueue(leg);
-  pump(now, actions);
+  prefixes_.hash(request.input.salt, request.input.prompt, request.prefix);
+  admit(leg, now, actions);
   return id;
 }
 
@@ -148,7 +156,8 @@ void Dispatcher::end_if_done(RequestId id, Actions& actions) {
 void Dispatcher::end_request(RequestId id, std::optional<Error> why, Actions& actions) {
   const auto it = requests_.find(id);
   drop_legs(it->second, actions);
-  actions.outputs.push_back(RequestEnded{id, std::move(why), std::move(it->second.trail)});
+  learn_from(it->second);
+  actions.outputs.push_back(RequestEnded{id, std::move(why), std::move(it->second.trail), {}});
   requests_.erase(it);
 }
 

@@ -7,13 +7,16 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "router/dispatch/actions.h"
 #include "router/dispatch/request_state.h"
-#include "router/dispatch/worker_pool.h"
+#include "router/placement/length_model.h"
+#include "router/placement/placement.h"
+#include "router/placement/worker_pool.h"
 
 namespace baton::router {
 
@@ -42,7 +45,7 @@ struct ModelLoad {
 class Dispatcher {
  public:
   // `first_id`: ids on the wire count up from it; two routers' ids must not meet.
-  Dispatcher(RequestId first_id, DispatchLimits limits);
+  Dispatcher(RequestId first_id, DispatchLimits limits, PlacementOptions placement = {});
 
   // --- workers ---
   // kInvalidArgument: refused, and why. `address`: where other workers pair with it.
@@ -54,6 +57,7 @@ class Dispatcher {
 
   // --- requests ---
   // kResourceExhausted if the queue is full, kUnavailable if no worker of the model was ever there.
+  // One that is refused for its targets was taken, and ends at once: RequestEnded says why.
   result<RequestId> submit(RequestInput input, TimePoint now, Actions& actions);
   // The client is gone: nothing more is said about the request.
   std::optional<RequestTrail> cancel(RequestId request, TimePoint now, Actions& actions);
@@ -72,6 +76,7 @@ class Dispatcher {
   size_t num_legs() const { return legs_.size(); }
   uint64_t refusals() const { return refusals_; }          // by workers, for want of room
   uint64_t stale_events() const { return stale_events_; }  // dropped
+  const PlacementOptions& placement() const { return placer_.options(); }
 
  private:
   RequestState& request_of(const Leg& leg) { return requests_.at(leg.request); }
@@ -86,14 +91,23 @@ class Dispatcher {
   void drop_legs(RequestState& request, Actions& actions);
   void time_out(Leg& leg, TimePoint now, Actions& actions);
 
-  // dispatcher_legs.cc
+  // dispatcher_place.cc
   void enqueue(const Leg& leg);
   void unqueue(const Leg& leg);
   void pump(TimePoint now, Actions& actions);
-  bool ends_at_first(const Leg& leg) const;
-  bool try_to_place(Leg& leg, TimePoint now, Actions& actions);
   void pump_queues(TimePoint now, Actions& actions);
-  void start_leg(Leg& leg, Placement placement, TimePoint now, Actions& actions);
+  PlacementQuery make_query(const Leg& leg, TimePoint now);
+  std::optional<Decision> choose(Leg& leg, TimePoint now);
+  bool must_wait(const Leg& leg, const Decision& decision, TimePoint now) const;
+  bool try_to_place(Leg& leg, TimePoint now, Actions& actions);
+  void admit(Leg& leg, TimePoint now, Actions& actions);
+  void note_placed(Leg& leg, const Decision& decision, TimePoint now);
+  void forget_stream(const Leg& leg);
+  void learn_from(const RequestState& request);
+
+  // dispatcher_legs.cc
+  bool ends_at_first(const Leg& leg) const;
+  void start_leg(Leg& leg, const Decision& decision, TimePoint now, Actions& actions);
   void submit_leg(Leg& leg, TimePoint now, Actions& actions);
   void retarget_leg(Leg& leg, Actions& actions);
   void settle_prompt(Leg& leg);
@@ -133,7 +147,7 @@ class Dispatcher {
   void on_sink_lost(WorkerId from, const proto::SinkLost& lost, TimePoint now, Actions& actions);
   void on_preempted(WorkerId from, const proto::Preempted& preempted, TimePoint now,
                     Actions& actions);
-  void on_load(WorkerId from, proto::Load&& load, Actions& actions);
+  void on_load(WorkerId from, proto::Load&& load, TimePoint now, Actions& actions);
   void choice_ended(Leg& leg, uint32_t choice, Actions& actions);
 
   DispatchLimits limits_;
@@ -141,11 +155,17 @@ class Dispatcher {
   uint64_t next_arrival_ = 0;
   uint64_t turn_ = 0;
   WorkerPool pool_;
+  Placer placer_;
+  LengthModel lengths_;
+  PrefixMap prefixes_;
+  std::vector<PrefixMap::Match> matches_;                 // scratch
   std::map<WorkerId, std::vector<WorkerId>> peers_sent_;  // to decode workers
   std::unordered_map<RequestId, RequestState> requests_;
   std::unordered_map<RequestId, Leg> legs_;
-  // Legs that wait for room, by model, oldest request first.
-  std::map<std::string, std::set<std::pair<uint64_t, RequestId>>> queues_;
+  // Legs that wait for room, by model; the earliest due first, of these the oldest request.
+  using Turn = std::tuple<TimePoint, uint64_t, RequestId>;
+  Turn turn_of(const Leg& leg) const;
+  std::map<std::string, std::set<Turn>> queues_;
   std::set<RequestId> seeking_;           // legs whose KV waits for a decode worker
   std::vector<proto::TokenEvent> ready_;  // scratch
   uint64_t refusals_ = 0;

@@ -46,7 +46,7 @@ void Dispatcher::on_frame(WorkerId from, proto::Frame&& frame, TimePoint now, Ac
       on_preempted(from, frame.preempted(), now, actions);
       break;
     case proto::Frame::kLoad:
-      on_load(from, std::move(*frame.mutable_load()), actions);
+      on_load(from, std::move(*frame.mutable_load()), now, actions);
       break;
     default:
       return;
@@ -238,11 +238,11 @@ void Dispatcher::on_preempted(WorkerId from, const proto::Preempted& preempted, 
   preempt_choice(*leg, preempted.choice(), now, actions);
 }
 
-void Dispatcher::on_load(WorkerId from, proto::Load&& load, Actions& actions) {
+void Dispatcher::on_load(WorkerId from, proto::Load&& load, TimePoint now, Actions& actions) {
   const Worker* worker = pool_.find(from);
   if (!worker) return;
   const proto::Role before = worker->role;
-  pool_.update(from, std::move(load));
+  pool_.update(from, std::move(load), now);
   if (worker->role != before) send_peers(actions);
 }
 

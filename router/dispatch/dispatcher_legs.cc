@@ -1,82 +1,18 @@
-// The queue, and legs on workers.
-#include <iterator>
+// Legs on workers.
 #include <utility>
 
 #include "router/dispatch/dispatcher.h"
 
 namespace baton::router {
 
-// --- the queue ----------------------------------------------------------------------------------
-
-void Dispatcher::enqueue(const Leg& leg) {
-  const RequestState& request = request_of(leg);
-  if (leg.seeking) {
-    seeking_.insert(leg.id);
-  } else {
-    queues_[request.input.model].emplace(request.arrival, leg.id);
-  }
-}
-
-void Dispatcher::unqueue(const Leg& leg) {
-  seeking_.erase(leg.id);
-  const RequestState& request = request_of(leg);
-  const auto it = queues_.find(request.input.model);
-  if (it == queues_.end()) return;
-  it->second.erase({request.arrival, leg.id});
-  if (it->second.empty()) queues_.erase(it);
-}
-
-// KV that waits holds a prefill worker's blocks: it goes first.
-void Dispatcher::pump(TimePoint now, Actions& actions) {
-  for (auto it = seeking_.begin(); it != seeking_.end();) {
-    const auto here = it++;
-    Leg& leg = legs_.at(*here);
-    if (try_to_place(leg, now, actions)) seeking_.erase(here);
-  }
-  pump_queues(now, actions);
-}
-
-// The oldest first, and nobody before it: a request of many choices is not starved by small ones.
-void Dispatcher::pump_queues(TimePoint now, Actions& actions) {
-  for (auto it = queues_.begin(); it != queues_.end();) {
-    auto& [model, queue] = *it;
-    while (!queue.empty() && try_to_place(legs_.at(queue.begin()->second), now, actions)) {
-      queue.erase(queue.begin());
-    }
-    it = queue.empty() ? queues_.erase(it) : std::next(it);
-  }
-}
-
 // Its one token is drawn where its prompt is computed.
 bool Dispatcher::ends_at_first(const Leg& leg) const {
   return !leg.seeking && request_of(leg).input.max_tokens <= leg.tokens.size() + 1;
 }
 
-bool Dispatcher::try_to_place(Leg& leg, TimePoint now, Actions& actions) {
-  PlacementQuery query{.model = request_of(leg).input.model,
-                       .choices = leg.num_choices,
-                       .prefill = leg.seeking ? leg.placement.prefill : WorkerId{},
-                       .avoid = leg.avoid,
-                       .now = now,
-                       .turn = turn_,
-                       .ends_at_first = ends_at_first(leg)};
-  auto placement = place(pool_, query);
-  if (!placement && !leg.seeking) {
-    query.park = true;
-    query.tokens = request_of(leg).input.prompt.size() + leg.tokens.size();
-    placement = place(pool_, query);
-  }
-  if (!placement) return false;
-  leg.may_wait = query.park;
-  ++turn_;
-  start_leg(leg, *placement, now, actions);
-  return true;
-}
-
-// --- on workers ---------------------------------------------------------------------------------
-
-void Dispatcher::start_leg(Leg& leg, Placement placement, TimePoint now, Actions& actions) {
+void Dispatcher::start_leg(Leg& leg, const Decision& decision, TimePoint now, Actions& actions) {
   RequestState& request = request_of(leg);
+  const Placement placement = decision.placement;
   Worker& prefill = *pool_.find(placement.prefill);
   Worker& decode = *pool_.find(placement.decode);
   leg.placement = placement;
@@ -86,6 +22,7 @@ void Dispatcher::start_leg(Leg& leg, Placement placement, TimePoint now, Actions
     prefill.placed_prompt_tokens += leg.counted_prompt_tokens;
   }
   decode.placed_sequences += leg.num_choices;
+  note_placed(leg, decision, now);
   RequestTrail& trail = request.trail;
   if (!trail.placed) trail.placed = now;
   trail.prefill_worker = prefill.hello.name();
@@ -117,6 +54,7 @@ void Dispatcher::submit_leg(Leg& leg, TimePoint now, Actions& actions) {
   if (leg.seeking) return retarget_leg(leg, actions);
   leg.submitted = leg.at_prefill = leg.generation;
   leg.submitted_at = now;
+  pool_.find(leg.placement.prefill)->prompts.sent(leg.id, now);
   proto::Frame frame;
   proto::Submit& submit = *frame.mutable_submit();
   *submit.mutable_spec() = make_spec(request, leg, now);
@@ -144,6 +82,7 @@ void Dispatcher::retarget_leg(Leg& leg, Actions& actions) {
 void Dispatcher::settle_prompt(Leg& leg) {
   if (Worker* prefill = pool_.find(leg.placement.prefill)) {
     prefill->placed_prompt_tokens -= leg.counted_prompt_tokens;
+    prefill->prompts.remove(leg.id);
   }
   leg.counted_prompt_tokens = 0;
 }
@@ -152,10 +91,7 @@ void Dispatcher::settle_prompt(Leg& leg) {
 void Dispatcher::release(Leg& leg) {
   if (!is_placed(leg)) return;
   settle_prompt(leg);
-  if (Worker* decode = pool_.find(leg.placement.decode)) {
-    decode->placed_sequences -= leg.num_choices;
-    if (leg.state == Leg::State::kReserving) --decode->reserving;
-  }
+  forget_stream(leg);
   leg.state = Leg::State::kQueued;
   leg.placement = {};
   leg.seeking = false;

@@ -74,11 +74,10 @@ void Dispatcher::move_from_draining(TimePoint now, Actions& actions) {
 // False: nobody has room.
 bool Dispatcher::move_leg(Leg& leg, TimePoint now, Actions& actions) {
   const bool kv_at_prefill = !leg.handed_off && !leg.placement.mixed();
-  const PlacementQuery query{.model = request_of(leg).input.model,
-                             .choices = leg.num_choices,
-                             .prefill = kv_at_prefill ? leg.placement.prefill : WorkerId{},
-                             .now = now};
-  if (!place(pool_, query)) return false;
+  PlacementQuery query = make_query(leg, now);
+  query.prefill = kv_at_prefill ? leg.placement.prefill : WorkerId{};
+  query.ends_at_first = false;
+  if (!placer_.place(pool_, query)) return false;
   if (kv_at_prefill) {
     (void)seek_sink(leg, leg.placement.decode, now, actions);  // or it stays
     return true;
@@ -92,10 +91,7 @@ bool Dispatcher::move_leg(Leg& leg, TimePoint now, Actions& actions) {
 // Off its decode worker, but not off the prefill worker that holds its KV.
 void Dispatcher::leave_decode(Leg& leg, Actions& actions) {
   cancel_on(leg.placement.decode, leg, leg.generation, std::nullopt, actions);
-  if (Worker* decode = pool_.find(leg.placement.decode)) {
-    decode->placed_sequences -= leg.num_choices;
-    if (leg.state == Leg::State::kReserving) --decode->reserving;
-  }
+  forget_stream(leg);
   leg.placement.decode = {};
   leg.waiting = false;
   leg.state = Leg::State::kQueued;

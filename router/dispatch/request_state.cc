@@ -39,6 +39,11 @@ proto::RequestSpec make_spec(const RequestState& request, const Leg& leg, TimePo
   *spec.mutable_sampling() = input.sampling;
   spec.set_salt(input.salt);
   spec.set_trace(input.trace);
+  spec.set_priority(input.slo.best_effort ? 1 : 0);
+  if (input.slo.due != TimePoint{}) {
+    const auto due = std::chrono::duration_cast<microseconds>(input.slo.due - now).count();
+    spec.set_due_us(due == 0 ? -1 : due);
+  }
   const auto left = std::chrono::duration_cast<microseconds>(input.deadline - now).count();
   spec.set_deadline_us(static_cast<uint64_t>(std::max<int64_t>(left, 1)));
   return spec;

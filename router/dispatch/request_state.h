@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "router/dispatch/actions.h"
-#include "router/dispatch/placement.h"
+#include "router/placement/placement.h"
 
 namespace baton::router {
 
@@ -30,6 +30,7 @@ struct Leg {
   TimePoint reserve_deadline;          // while reserving
   std::vector<TokenId> tokens;         // of a resume: delivered ones after the prompt; else empty
   uint64_t counted_prompt_tokens = 0;  // as queued on the prefill worker
+  uint64_t counted_tokens = 0;         // as held on the decode worker
   bool handed_off = false;             // decode has all it needs of prefill
   bool progressed = false;             // a token of this generation arrived
   bool may_wait = false;               // while reserving: a place in line was asked for
@@ -58,7 +59,8 @@ std::string_view stage_of(const Leg& leg);
 
 struct RequestState {
   RequestInput input;
-  uint64_t arrival = 0;  // order among those that wait
+  uint64_t arrival = 0;          // order among those that wait and are due at once
+  std::vector<uint64_t> prefix;  // PrefixMap::hash() of the prompt
   std::vector<ChoiceStream> choices;
   std::vector<RequestId> legs;
   bool scores_delivered = false;

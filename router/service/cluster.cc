@@ -24,9 +24,9 @@ struct Overloaded : F... {
 }  // namespace
 
 Cluster::Cluster(boost::asio::io_context& io, const std::vector<std::string>& addresses,
-                 DispatchLimits limits, const net::RpcOptions& rpc)
+                 DispatchLimits limits, PlacementOptions placement, const net::RpcOptions& rpc)
     // Two routers draw from ranges that hardly meet, and no id is 0.
-    : dispatcher_(RequestId((random_u64() << 32) | 1), limits), timer_(io) {
+    : dispatcher_(RequestId((random_u64() << 32) | 1), limits, std::move(placement)), timer_(io) {
   const RouterId router(random_u64() | 1);
   for (const std::string& address : addresses) {
     links_.push_back(std::make_unique<WorkerLink>(io, address, rpc, router, link_handlers()));

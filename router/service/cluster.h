@@ -32,7 +32,7 @@ class RequestListener {
 class Cluster {
  public:
   Cluster(boost::asio::io_context& io, const std::vector<std::string>& addresses,
-          DispatchLimits limits, const net::RpcOptions& rpc);
+          DispatchLimits limits, PlacementOptions placement, const net::RpcOptions& rpc);
   ~Cluster();
 
   // A worker's hello is put to `check` after the dispatcher's own checks.

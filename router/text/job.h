@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "router/dispatch/actions.h"
-#include "router/dispatch/worker_pool.h"
 #include "router/openai/chat_request.h"
 #include "router/openai/completion_request.h"
+#include "router/placement/worker_pool.h"
 #include "router/text/served_model.h"
 
 namespace baton::router {

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,9 +12,31 @@
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/base/result.h"
+#include "common/latency/profile.h"
 #include "common/proto/worker.pb.h"
+#include "router/placement/prompt_queue.h"
+#include "router/placement/slo_config.h"
 
 namespace baton::router {
+
+// The part of a worker that each placement looks at, in one place.
+struct WorkerView {
+  latency::StepCosts costs;  // as the worker has learnt; costs.fixed is 0 if it does not say
+  latency::LinkCosts link;   // byte is 0 if it does not say
+  uint32_t block_tokens = 16;
+  uint32_t chunk_tokens = 0;  // of prompts in a step at most; 0: whole
+  uint32_t max_sequences = 1;
+  uint32_t kv_bytes_per_token = 0;
+  uint32_t sequences = 0;  // decoding there, and awaited
+  double context = 0;      // tokens of these
+  uint32_t free_blocks = 0, total_blocks = 0;
+  double prompt_share = 0;  // of its time that prompts have taken of late, this router's
+  TimePoint prompt_share_at;
+  // Of the streams that this router has there, how many of each class.
+  std::array<uint32_t, kMaxSloClasses> streams{};
+
+  bool known() const { return costs.fixed > 0; }
+};
 
 // One worker as this router sees it. The load is soft: it may be a second old, and says nothing of
 // what was placed since; hence the counts of what this router has placed there itself.
@@ -22,7 +46,11 @@ struct Worker {
   std::string address;  // host:port where other workers pair with it
   proto::Role role = proto::ROLE_UNSPECIFIED;
   proto::Load load;
+  std::vector<uint64_t> paired;  // decode: whom it can read from, ascending
+  WorkerView view;
+  PromptQueue prompts;
   uint32_t placed_sequences = 0;      // choices of legs placed here and not ended
+  uint64_t placed_tokens = 0;         // of these legs' prompts
   uint32_t reserving = 0;             // of these legs, those whose grant is awaited
   uint64_t placed_prompt_tokens = 0;  // of legs whose prompt is not computed yet
   TimePoint full_until;               // it refused: not asked before, unless its load changes
@@ -39,6 +67,11 @@ struct ModelCapacity {
   std::string numerics;
 };
 
+// The workers of one model by role, those that drain left out; in the order of their ids.
+struct ModelWorkers {
+  std::vector<const Worker*> prefill, decode, mixed;
+};
+
 // The workers that said hello and fit. Pure: no clock, no thread of its own.
 class WorkerPool {
  public:
@@ -47,11 +80,14 @@ class WorkerPool {
   status add(const proto::WorkerHello& hello, std::string address);
   void remove(WorkerId id);
   // A load that shows room ends the worker's time as "full". False if the worker is unknown.
-  bool update(WorkerId id, proto::Load load);
+  bool update(WorkerId id, proto::Load load, TimePoint now);
+  // What was placed on it has changed: its view follows.
+  static void refresh_view(Worker& worker);
 
   Worker* find(WorkerId id);
   const Worker* find(WorkerId id) const;
   const std::map<WorkerId, Worker>& workers() const { return workers_; }
+  const ModelWorkers& workers_of(std::string_view model) const;
 
   // Nothing if no worker of the model was ever there.
   std::optional<ModelCapacity> capacity(std::string_view model) const;
@@ -60,9 +96,11 @@ class WorkerPool {
 
  private:
   void refresh_capacity(const std::string& model);
+  void refresh_index(const std::string& model);
 
   std::map<WorkerId, Worker> workers_;
   std::map<std::string, ModelCapacity, std::less<>> capacities_;
+  std::map<std::string, ModelWorkers, std::less<>> by_model_;
 };
 
 // True if `decode` can read from `prefill`.

@@ -1,4 +1,4 @@
-#include "router/dispatch/worker_pool.h"
+#include "router/placement/worker_pool.h"
 
 #include <fmt/format.h>
 
@@ -58,6 +58,25 @@ status check_same(const proto::WorkerHello& hello, const proto::WorkerHello& oth
   return {};
 }
 
+latency::StepCosts costs_of(const proto::StepCosts& c) {
+  return {.fixed = c.fixed(),
+          .row = c.row(),
+          .row_beyond = c.row_beyond(),
+          .context_token = c.context_token(),
+          .attended_pair = c.attended_pair(),
+          .output = c.output(),
+          .ridge_rows = c.ridge_rows()};
+}
+
+// A worker that says nonsense of its speed is treated as one that says nothing.
+bool believable(const proto::StepCosts& c) {
+  constexpr double kMost = 1e9;
+  const auto good = [](double v) { return v >= 0 && v < kMost; };  // false for NaN
+  return c.fixed() > 0 && good(c.fixed()) && good(c.row()) && good(c.row_beyond()) &&
+         good(c.context_token()) && good(c.attended_pair()) && good(c.output()) &&
+         good(c.ridge_rows());
+}
+
 uint32_t context_of(const proto::WorkerHello& hello) {
   const uint64_t held = uint64_t{hello.total_blocks()} * hello.block_tokens();
   return static_cast<uint32_t>(std::min<uint64_t>(held, hello.max_context()));
@@ -82,7 +101,14 @@ status WorkerPool::add(const proto::WorkerHello& hello, std::string address) {
   worker.role = hello.role();
   worker.load.set_free_blocks(hello.total_blocks());
   worker.load.set_total_blocks(hello.total_blocks());
+  worker.view.link = {hello.link_latency(), hello.link_byte()};
+  worker.view.block_tokens = hello.block_tokens();
+  worker.view.chunk_tokens = hello.chunk_tokens();
+  worker.view.max_sequences = hello.max_sequences();
+  worker.view.kv_bytes_per_token = hello.kv_bytes_per_token();
+  refresh_view(worker);
   refresh_capacity(hello.model());
+  refresh_index(hello.model());
   return {};
 }
 
@@ -92,9 +118,10 @@ void WorkerPool::remove(WorkerId id) {
   const std::string model = it->second.hello.model();
   workers_.erase(it);
   refresh_capacity(model);
+  refresh_index(model);
 }
 
-bool WorkerPool::update(WorkerId id, proto::Load load) {
+bool WorkerPool::update(WorkerId id, proto::Load load, TimePoint now) {
   Worker* worker = find(id);
   if (!worker) return false;
   const bool more_room =
@@ -102,9 +129,52 @@ bool WorkerPool::update(WorkerId id, proto::Load load) {
       load.running() + load.waiting() < worker->load.running() + worker->load.waiting();
   if (more_room) worker->full_until = worker->line_full_until = {};
   const proto::Role role = load.role() != proto::ROLE_UNSPECIFIED ? load.role() : worker->role;
+  const bool drains = load.draining() != worker->load.draining();
+  if (!std::ranges::equal(load.paired(), worker->load.paired())) {
+    worker->paired.assign(load.paired().begin(), load.paired().end());
+    std::ranges::sort(worker->paired);
+  }
   worker->load = std::move(load);
-  if (role != std::exchange(worker->role, role)) refresh_capacity(worker->hello.model());
+  if (believable(worker->load.step_costs())) {
+    worker->view.costs = costs_of(worker->load.step_costs());
+    worker->prompts.reported(static_cast<double>(worker->load.queued_us()) * 1e-6, now);
+  }
+  refresh_view(*worker);
+  const bool moved = role != std::exchange(worker->role, role);
+  if (moved) refresh_capacity(worker->hello.model());
+  if (moved || drains) refresh_index(worker->hello.model());
   return true;
+}
+
+// Of those that the worker has not counted yet we know our own prompts' mean length.
+void WorkerPool::refresh_view(Worker& worker) {
+  const proto::Load& load = worker.load;
+  WorkerView& view = worker.view;
+  view.sequences = std::max(load.running() + load.waiting(), worker.placed_sequences);
+  view.context = static_cast<double>(load.context_tokens());
+  if (view.sequences > load.sequences() && worker.placed_sequences > 0) {
+    const double mean = static_cast<double>(worker.placed_tokens) / worker.placed_sequences;
+    view.context += mean * (view.sequences - load.sequences());
+  }
+  view.free_blocks = load.free_blocks();
+  view.total_blocks = load.total_blocks();
+}
+
+void WorkerPool::refresh_index(const std::string& model) {
+  ModelWorkers& index = by_model_[model];
+  index = {};
+  for (auto& [id, worker] : workers_) {
+    if (worker.hello.model() != model || worker.load.draining()) continue;
+    if (worker.role == proto::ROLE_PREFILL) index.prefill.push_back(&worker);
+    if (worker.role == proto::ROLE_DECODE) index.decode.push_back(&worker);
+    if (worker.role == proto::ROLE_MIXED) index.mixed.push_back(&worker);
+  }
+}
+
+const ModelWorkers& WorkerPool::workers_of(std::string_view model) const {
+  static const ModelWorkers kNone;
+  const auto it = by_model_.find(model);
+  return it == by_model_.end() ? kNone : it->second;
 }
 
 Worker* WorkerPool::find(WorkerId id) {
@@ -162,8 +232,7 @@ void WorkerPool::refresh_capacity(const std::string& model) {
 }
 
 bool is_paired(const Worker& decode, const Worker& prefill) {
-  const auto& paired = decode.load.paired();
-  return std::find(paired.begin(), paired.end(), prefill.id.value) != paired.end();
+  return std::ranges::binary_search(decode.paired, prefill.id.value);
 }
 
 }  // namespace baton::router

@@ -1,4 +1,4 @@
-#include "router/dispatch/placement.h"
+#include "router/placement/placement.h"
 
 #include <gtest/gtest.h>
 
@@ -25,14 +25,23 @@ class PlacementTest : public testing::Test {
     load.set_queued_tokens(queued_tokens);
     load.set_running(running);
     for (const WorkerId other : paired) load.add_paired(other.value);
-    ASSERT_TRUE(pool_.update(id, std::move(load)));
+    ASSERT_TRUE(pool_.update(id, std::move(load), now_));
   }
   std::optional<Placement> pick(uint64_t turn = 0, uint32_t choices = 1, WorkerId avoid = {}) {
-    return place(pool_,
-                 {.model = "m", .choices = choices, .avoid = avoid, .now = now_, .turn = turn});
+    return place({.model = "m",
+                  .shape = {.tokens = 16, .choices = choices},
+                  .avoid = avoid,
+                  .now = now_,
+                  .turn = turn});
+  }
+  std::optional<Placement> place(const PlacementQuery& query) {
+    const auto decision = placer_.place(pool_, query);
+    if (!decision) return std::nullopt;
+    return decision->placement;
   }
 
   WorkerPool pool_;
+  Placer placer_{{.policy = Policy::kLeastLoaded}};
   TimePoint now_{seconds(100)};
 };
 
@@ -75,21 +84,21 @@ TEST_F(PlacementTest, MixedAndPairsCompete) {
 }
 
 TEST_F(PlacementTest, WhatEndsWithItsFirstTokenNeedsNobodyToDecode) {
-  PlacementQuery query{.model = "m", .now = now_, .ends_at_first = true};
+  PlacementQuery query{.model = "m", .shape = {.tokens = 16}, .now = now_, .ends_at_first = true};
   add(kDecode, proto::ROLE_DECODE, {kPrefill});
-  EXPECT_FALSE(place(pool_, query));
+  EXPECT_FALSE(place(query));
   add(kPrefill, proto::ROLE_PREFILL, {}, 500);
-  ASSERT_TRUE(place(pool_, query));
-  EXPECT_EQ(place(pool_, query)->prefill, kPrefill);
-  EXPECT_EQ(place(pool_, query)->decode, kPrefill);
+  ASSERT_TRUE(place(query));
+  EXPECT_EQ(place(query)->prefill, kPrefill);
+  EXPECT_EQ(place(query)->decode, kPrefill);
   query.park = true;
-  EXPECT_FALSE(place(pool_, query)) << "there is nothing to be read";
+  EXPECT_FALSE(place(query)) << "there is nothing to be read";
   query.park = false;
-  query.choices = 1000;
-  EXPECT_TRUE(place(pool_, query)) << "which refuses it by itself: nobody need wait behind it";
-  query.choices = 1;
+  query.shape.choices = 1000;
+  EXPECT_TRUE(place(query)) << "which refuses it by itself: nobody need wait behind it";
+  query.shape.choices = 1;
   add(kPrefill2, proto::ROLE_PREFILL, {}, 100);
-  EXPECT_EQ(place(pool_, query)->prefill, kPrefill2);
+  EXPECT_EQ(place(query)->prefill, kPrefill2);
 }
 
 TEST_F(PlacementTest, BlocksInUseCountAsLoad) {
@@ -114,7 +123,7 @@ TEST_F(PlacementTest, WhoIsFullDrainingOrOfAnotherModelIsLeftOut) {
   EXPECT_FALSE(pick(0, 3));
   proto::Load load;
   load.set_draining(true);
-  pool_.update(kMixed, std::move(load));
+  pool_.update(kMixed, std::move(load), now_);
   EXPECT_FALSE(pick());
   EXPECT_FALSE(pool_.servable("m"));
 }
@@ -153,7 +162,7 @@ TEST_F(PlacementTest, ChoicesAreLimitedByThoseThatDecode) {
   EXPECT_EQ(pool_.capacity("m")->max_sequences, 4u);  // it may come back
   proto::Load load;
   load.set_role(proto::ROLE_MIXED);
-  ASSERT_TRUE(pool_.update(kPrefill, load));
+  ASSERT_TRUE(pool_.update(kPrefill, load, now_));
   EXPECT_EQ(pool_.capacity("m")->max_sequences, 2u);
 }
 

@@ -1,0 +1,182 @@
+// The queue, admission, and what is remembered of a placement.
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "router/dispatch/dispatcher.h"
+
+namespace baton::router {
+
+// --- the queue ----------------------------------------------------------------------------------
+
+Dispatcher::Turn Dispatcher::turn_of(const Leg& leg) const {
+  const RequestState& request = request_of(leg);
+  return {request.input.slo.due, request.arrival, leg.id};
+}
+
+void Dispatcher::enqueue(const Leg& leg) {
+  if (leg.seeking) {
+    seeking_.insert(leg.id);
+  } else {
+    queues_[request_of(leg).input.model].insert(turn_of(leg));
+  }
+}
+
+void Dispatcher::unqueue(const Leg& leg) {
+  seeking_.erase(leg.id);
+  const auto it = queues_.find(request_of(leg).input.model);
+  if (it == queues_.end()) return;
+  it->second.erase(turn_of(leg));
+  if (it->second.empty()) queues_.erase(it);
+}
+
+// KV that waits holds a prefill worker's blocks: it goes first.
+void Dispatcher::pump(TimePoint now, Actions& actions) {
+  for (auto it = seeking_.begin(); it != seeking_.end();) {
+    const auto here = it++;
+    Leg& leg = legs_.at(*here);
+    if (try_to_place(leg, now, actions)) seeking_.erase(here);
+  }
+  pump_queues(now, actions);
+}
+
+// Nobody before the first: a request of many choices is not starved by small ones.
+void Dispatcher::pump_queues(TimePoint now, Actions& actions) {
+  for (auto it = queues_.begin(); it != queues_.end();) {
+    auto& [model, queue] = *it;
+    while (!queue.empty()) {
+      const Turn turn = *queue.begin();
+      if (!try_to_place(legs_.at(std::get<RequestId>(turn)), now, actions)) break;
+      queue.erase(turn);
+    }
+    it = queue.empty() ? queues_.erase(it) : std::next(it);
+  }
+}
+
+// --- choosing -----------------------------------------------------------------------------------
+
+PlacementQuery Dispatcher::make_query(const Leg& leg, TimePoint now) {
+  const RequestState& request = request_of(leg);
+  const RequestInput& input = request.input;
+  const auto delivered = static_cast<uint32_t>(leg.tokens.size());
+  const double left = lengths_.mean_left(input.slo.class_index, delivered, input.max_tokens);
+  prefixes_.find(request.prefix, matches_);
+  PlacementQuery query{.model = input.model,
+                       .shape = {.tokens = input.prompt.size() + delivered,
+                                 .output = std::max(1.0, left),
+                                 .choices = leg.num_choices,
+                                 .due = input.slo.due},
+                       .target = input.slo.target,
+                       .received = input.slo.received,
+                       .best_effort = input.slo.best_effort,
+                       .matches = matches_,
+                       .prefill = leg.seeking ? leg.placement.prefill : WorkerId{},
+                       .avoid = leg.avoid,
+                       .now = now,
+                       .turn = turn_,
+                       .ends_at_first = ends_at_first(leg)};
+  if (query.received == TimePoint{}) query.received = request.trail.submitted;
+  if (input.slo.target.ttft && !input.slo.best_effort) {
+    query.shape.promise = query.received + *input.slo.target.ttft;
+  }
+  return query;
+}
+
+std::optional<Decision> Dispatcher::choose(Leg& leg, TimePoint now) {
+  PlacementQuery query = make_query(leg, now);
+  leg.may_wait = false;
+  auto decision = placer_.place(pool_, query);
+  if (decision || leg.seeking) return decision;
+  leg.may_wait = query.park = true;
+  return placer_.place(pool_, query);
+}
+
+// What was promised nothing waits while it would break what others were promised, until its time.
+bool Dispatcher::must_wait(const Leg& leg, const Decision& decision, TimePoint now) const {
+  const RequestSlo& slo = request_of(leg).input.slo;
+  const bool fresh = !leg.seeking && leg.tokens.empty() && leg.retries == 0;
+  return slo.best_effort && fresh && decision.harmed > 0 && now < slo.due;
+}
+
+bool Dispatcher::try_to_place(Leg& leg, TimePoint now, Actions& actions) {
+  const auto decision = choose(leg, now);
+  if (!decision || must_wait(leg, *decision, now)) return false;
+  ++turn_;
+  start_leg(leg, *decision, now, actions);
+  return true;
+}
+
+// A new request: placed, or into the queue, or refused.
+void Dispatcher::admit(Leg& leg, TimePoint now, Actions& actions) {
+  PlacementQuery query = make_query(leg, now);
+  const bool waits = queues_.contains(request_of(leg).input.model);
+  auto decision = waits ? std::nullopt : choose(leg, now);
+  query.ignore_room = !decision;
+  const auto expected = decision ? decision : placer_.place(pool_, query);
+  if (expected) {
+    if (auto refusal = placer_.judge(pool_, query, *expected)) {
+      const RequestId id = leg.request;
+      end_request(id, error(Errc::kResourceExhausted, refusal->message), actions);
+      std::get<RequestEnded>(actions.outputs.back()).refusal = std::move(refusal);
+      return;
+    }
+  }
+  if (decision && !must_wait(leg, *decision, now)) {
+    ++turn_;
+    start_leg(leg, *decision, now, actions);
+  } else {
+    enqueue(leg);
+    pump(now, actions);
+  }
+}
+
+// --- what is remembered -------------------------------------------------------------------------
+
+void Dispatcher::note_placed(Leg& leg, const Decision& decision, TimePoint now) {
+  RequestState& request = request_of(leg);
+  const RequestSlo& slo = request.input.slo;
+  Worker& prefill = *pool_.find(decision.placement.prefill);
+  Worker& decode = *pool_.find(decision.placement.decode);
+  leg.counted_tokens = (request.input.prompt.size() + leg.tokens.size()) * leg.num_choices;
+  decode.placed_tokens += leg.counted_tokens;
+  decode.view.streams[slo.class_index] += leg.num_choices;
+  WorkerPool::refresh_view(decode);
+  if (leg.seeking) return;
+  const TimePoint promise = slo.target.ttft && !slo.best_effort && leg.tokens.empty()
+                                ? slo.received + *slo.target.ttft
+                                : TimePoint::max();
+  prefill.prompts.add(leg.id, slo.due, promise, decision.prompt);
+  if (prefill.role != proto::ROLE_PREFILL) note_prompt(prefill.view, decision.prompt, now);
+  if (leg.tokens.empty()) prefixes_.add(request.prefix, prefill.id);
+  if (decision.known && !request.trail.predicted_ttft) {
+    const auto to_duration = [](double s) {
+      return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(s));
+    };
+    request.trail.predicted_ttft = to_duration(decision.ttft);
+    if (decision.tpot > 0) request.trail.predicted_tpot = to_duration(decision.tpot);
+  }
+}
+
+// Takes the leg off its decode worker's counts.
+void Dispatcher::forget_stream(const Leg& leg) {
+  Worker* decode = pool_.find(leg.placement.decode);
+  if (decode == nullptr) return;
+  decode->placed_sequences -= leg.num_choices;
+  decode->placed_tokens -= leg.counted_tokens;
+  decode->view.streams[request_of(leg).input.slo.class_index] -= leg.num_choices;
+  if (leg.state == Leg::State::kReserving) --decode->reserving;
+  WorkerPool::refresh_view(*decode);
+}
+
+// Only what has ended teaches how long outputs are.
+void Dispatcher::learn_from(const RequestState& request) {
+  for (const ChoiceStream& choice : request.choices) {
+    const auto tokens = static_cast<uint32_t>(choice.delivered().size());
+    if (tokens == 0) continue;
+    const bool own = choice.end() && choice.end()->reason == proto::FINISH_STOP;
+    lengths_.observe(request.input.slo.class_index, tokens,
+                     own ? LengthModel::End::kOwn : LengthModel::End::kCut);
+  }
+}
+
+}  // namespace baton::router

@@ -1,0 +1,105 @@
+// Whether a request is served: honest words early, instead of a late answer.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "router/placement/placement.h"
+
+namespace baton::router {
+namespace {
+
+std::string in_words(double s) {
+  return s < 1 ? fmt::format("{:.0f} ms", s * 1e3) : fmt::format("{:.2f} s", s);
+}
+
+struct Miss {
+  double ttft = 0, tpot = 0;  // by how much; 0 or less: not
+  bool any() const { return ttft > 0 || tpot > 0; }
+};
+
+Miss miss_of(const SloTarget& target, double ttft, double tpot) {
+  return {target.ttft ? ttft - to_seconds(*target.ttft) : 0.0,
+          target.tpot ? tpot - to_seconds(*target.tpot) : 0.0};
+}
+
+std::string sentence(const SloTarget& target, double ttft, double tpot, std::string_view where) {
+  const Miss miss = miss_of(target, ttft, tpot);
+  std::string out;
+  const auto say = [&](std::string_view what, double would_be, double by, Duration of) {
+    out += fmt::format("{}{} would be {}{}, {} over the target of {}", out.empty() ? "" : "; ",
+                       what, in_words(would_be), where, in_words(by), in_words(to_seconds(of)));
+  };
+  if (miss.ttft > 0) say("TTFT", ttft, miss.ttft, *target.ttft);
+  if (miss.tpot > 0) say("TPOT", tpot, miss.tpot, *target.tpot);
+  return out;
+}
+
+struct Idle {
+  double ttft = 1e9, tpot = 1e9;
+  bool known = false;
+};
+
+// The best of any worker with nothing else to do.
+Idle idle_of(const ModelWorkers& workers, const PlacementQuery& query) {
+  Idle out;
+  const auto prompt = [&](const Worker* w) {
+    if (!w->view.known()) return;
+    uint32_t cached = 0;
+    for (const auto& match : query.matches) {
+      if (match.worker == w->id) cached = match.tokens;
+    }
+    out.ttft = std::min(out.ttft, prompt_seconds(w->view, query.shape.tokens, cached));
+  };
+  const auto decode = [&](const Worker* w) {
+    if (!w->view.known()) return;
+    const auto tokens = static_cast<double>(query.shape.tokens);
+    out.tpot = std::min(out.tpot, step_seconds(w->view, query.shape.choices, tokens));
+    out.known = true;
+  };
+  std::ranges::for_each(workers.prefill, prompt);
+  std::ranges::for_each(workers.decode, decode);
+  for (const Worker* w : workers.mixed) {
+    prompt(w);
+    decode(w);
+  }
+  if (query.ends_at_first) out.tpot = 0;
+  out.known = out.known && out.ttft < 1e9;
+  return out;
+}
+
+}  // namespace
+
+std::optional<Refusal> Placer::judge(const WorkerPool& pool, const PlacementQuery& query,
+                                     const Decision& decision) {
+  const bool promised = query.target.ttft || query.target.tpot;
+  if (!options_.admission || query.best_effort || !decision.known || !promised) {
+    return std::nullopt;
+  }
+  if (decision.in_time && decision.harmed == 0) return std::nullopt;
+  const Idle idle = idle_of(pool.workers_of(query.model), query);
+  if (idle.known && miss_of(query.target, idle.ttft, idle.tpot).any()) {
+    return Refusal{.reason = Refusal::Reason::kImpossible,
+                   .message = sentence(query.target, idle.ttft, idle.tpot, " on an idle cluster")};
+  }
+  Refusal out;
+  const Miss miss = miss_of(query.target, decision.ttft, decision.tpot);
+  if (decision.in_time) {
+    out.message =
+        fmt::format("It would make {} other request{} miss {} target{}", decision.harmed,
+                    decision.harmed == 1 ? "" : "s", decision.harmed == 1 ? "its" : "their",
+                    decision.harmed == 1 ? "" : "s");
+  } else {
+    out.message = sentence(query.target, decision.ttft, decision.tpot, "");
+  }
+  // A queue drains in its own time; a batch as its streams end.
+  double after = std::max(miss.ttft, 0.0);
+  if (miss.tpot > 0 || decision.in_time) {
+    after = std::max(after, decision.tpot * query.shape.output / 4);
+  }
+  const double jitter = 1 + std::uniform_real_distribution<double>(0, 0.5)(random_);
+  out.retry_after = std::chrono::duration_cast<Duration>(
+      std::chrono::duration<double>(std::clamp(after * jitter, 0.05, 60.0)));
+  return out;
+}
+
+}  // namespace baton::router

@@ -1,0 +1,120 @@
+#include "router/placement/estimate.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/latency/step_model.h"
+
+namespace baton::router {
+namespace {
+
+constexpr double kNominalToken = 1e-4;  // seconds, of a worker that says nothing
+constexpr double kNominalStep = 1e-2;
+// Over how long the share of prompts is taken.
+constexpr double kShareSeconds = 10;
+constexpr double kMostShare = 0.95;
+
+}  // namespace
+
+double step_seconds(const WorkerView& view, double sequences, double context) {
+  if (!view.known()) return kNominalStep * (1 + sequences / view.max_sequences);
+  return to_seconds(latency::step_time(
+      view.costs, latency::StepWork::decode(static_cast<uint64_t>(std::lround(sequences)),
+                                            static_cast<uint64_t>(std::lround(context)))));
+}
+
+namespace {
+
+// What decoding rows add to each step that a prompt's chunk takes.
+double riding_seconds(const WorkerView& view, double sequences, double context) {
+  if (!view.known() || sequences < 0.5) return 0;
+  return std::max(0.0, step_seconds(view, sequences, context) - view.costs.fixed);
+}
+
+// Wait for blocks and a place in the batch, at the rate at which those that are there end.
+double room_wait(const WorkerView& view, const RequestShape& shape, double sequences, double step) {
+  const double block = view.block_tokens;
+  const double needs = (static_cast<double>(shape.tokens) + shape.output) / block;
+  const double lacks = needs - view.free_blocks;
+  const double over = sequences + shape.choices - view.max_sequences;
+  if (lacks <= 0 && over <= 0) return 0;
+  // Whole ones end; a sequence frees what it holds on average.
+  const double ends = std::max(1.0, static_cast<double>(view.sequences)) / (shape.output * step);
+  const double held =
+      view.total_blocks > view.free_blocks ? view.total_blocks - view.free_blocks : 1;
+  const double freed = std::max(1.0, held / std::max(1u, view.sequences));
+  const double for_blocks = lacks > 0 ? std::ceil(lacks / freed) : 0.0;
+  return std::max(for_blocks, std::max(over, 0.0)) / ends;
+}
+
+}  // namespace
+
+double prompt_seconds(const WorkerView& view, uint64_t tokens, uint64_t cached) {
+  cached = std::min(cached, tokens > 0 ? tokens - 1 : 0);
+  if (!view.known()) return kNominalToken * static_cast<double>(tokens - cached);
+  return to_seconds(latency::prompt_time(view.costs, tokens - cached, cached, view.chunk_tokens));
+}
+
+PromptEstimate estimate_prompt(const Worker& worker, const RequestShape& shape, uint64_t cached,
+                               TimePoint now) {
+  const WorkerView& view = worker.view;
+  PromptEstimate out{.wait = worker.prompts.ahead_of(shape.due, now),
+                     .compute = prompt_seconds(view, shape.tokens, cached)};
+  if (worker.role == proto::ROLE_PREFILL) return out;
+  const double riding = riding_seconds(view, view.sequences, view.context);
+  const double chunk = view.chunk_tokens > 0 ? view.chunk_tokens : 1e9;
+  const double left = static_cast<double>(shape.tokens - std::min(cached, shape.tokens - 1));
+  const double stretch = out.compute > 0 ? 1 + std::ceil(left / chunk) * riding / out.compute : 1.0;
+  out.wait *= stretch;
+  out.compute *= stretch;
+  // The step that is under way.
+  if (view.known() && view.sequences > 0) {
+    out.wait += step_seconds(view, view.sequences, view.context) / 2;
+  }
+  return out;
+}
+
+DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, double after,
+                               double prompt, std::span<const SloClass> classes, TimePoint now) {
+  const WorkerView& view = worker.view;
+  const double before = step_seconds(view, view.sequences, view.context);
+  const double running = std::min(view.sequences, worker.load.sequences());
+  const double awaited = view.sequences - running;
+  const double survive = std::exp(-after / (shape.output * before));
+  const double n = awaited + running * survive;
+  const double context = view.sequences > 0 ? view.context * n / view.sequences : 0;
+  const double own = static_cast<double>(shape.tokens) + shape.output / 2;
+  const double step = step_seconds(view, n + shape.choices, context + own * shape.choices);
+
+  DecodeEstimate out;
+  out.wait = room_wait(view, shape, n, step);
+  double busy_before = 0, busy = 0, backlog = 0;
+  if (worker.role != proto::ROLE_PREFILL) {  // steps are stretched by chunks of prompts
+    busy_before = std::min(prompt_share(view, now), kMostShare);
+    busy = std::min(busy_before + prompt / kShareSeconds, kMostShare);
+    backlog = worker.prompts.total(now) / shape.output;
+  }
+  const double stretched = std::max(step / (1 - busy_before), step + backlog);
+  out.tpot = stretched + out.wait / std::max(1.0, shape.output - 1);
+  const double old = step_seconds(view, n, context) / (1 - busy_before);
+  const double next = step / (1 - busy);
+  out.added = std::max(0.0, next - old) * n * shape.output;
+  for (size_t c = 0; c < classes.size() && c < view.streams.size(); ++c) {
+    if (view.streams[c] == 0 || classes[c].best_effort || !classes[c].target.tpot) continue;
+    const double target = to_seconds(*classes[c].target.tpot);
+    if (old <= target && next > target) out.harmed += view.streams[c];
+  }
+  return out;
+}
+
+double prompt_share(const WorkerView& view, TimePoint now) {
+  const double since = std::max(0.0, to_seconds(now - view.prompt_share_at));
+  return view.prompt_share * std::exp(-since / kShareSeconds);
+}
+
+void note_prompt(WorkerView& view, double seconds, TimePoint now) {
+  view.prompt_share = prompt_share(view, now) + seconds / kShareSeconds;
+  view.prompt_share_at = now;
+}
+
+}  // namespace baton::router

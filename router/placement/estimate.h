@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "router/placement/slo.h"
+#include "router/placement/worker_pool.h"
+
+// What a request would find on a worker, and do to those that are there: predictions from the
+// worker's own costs (docs/latency_model.md). Pure; seconds. Where a worker says nothing of its
+// costs a nominal speed stands for them, which still orders workers by their queues.
+namespace baton::router {
+
+struct RequestShape {
+  uint64_t tokens = 0;  // of the prompt, and of what was delivered on a resume
+  double output = 1;    // tokens still expected, at least 1
+  uint32_t choices = 1;
+  TimePoint due;                         // order in the queue for prompts
+  TimePoint promise = TimePoint::max();  // of the first token
+};
+
+struct PromptEstimate {
+  double wait = 0;     // until it is begun
+  double compute = 0;  // from then to the first token
+  double ttft() const { return wait + compute; }
+};
+// `cached`: tokens of it that the worker holds.
+PromptEstimate estimate_prompt(const Worker& worker, const RequestShape& shape, uint64_t cached,
+                               TimePoint now);
+
+// The time of the prompt's steps alone, as added to a PromptQueue.
+double prompt_seconds(const WorkerView& view, uint64_t tokens, uint64_t cached);
+
+// A step in which so many sequences of so many tokens together decode.
+double step_seconds(const WorkerView& view, double sequences, double context);
+
+struct DecodeEstimate {
+  double tpot = 0;
+  double wait = 0;      // for room, which counts against TPOT
+  double added = 0;     // what it costs those there, together, until it ends
+  uint32_t harmed = 0;  // streams there that would miss their target for it, and else would not
+};
+// `after`: seconds until it joins; what runs there until then is taken to end at the rate at which
+// outputs of this length do ("predicted, not current load"; Mooncake, section 5.2). 0 to go by what
+// is there now. `prompt`: seconds of prompts that it brings to this worker itself (mixed).
+DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, double after,
+                               double prompt, std::span<const SloClass> classes, TimePoint now);
+
+// Adds to the share of its time that this worker spends on prompts.
+void note_prompt(WorkerView& view, double seconds, TimePoint now);
+double prompt_share(const WorkerView& view, TimePoint now);
+
+}  // namespace baton::router

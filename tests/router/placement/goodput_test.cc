@@ -1,0 +1,304 @@
+// What the default policy foresees: queues, batches, promises kept and broken; and admission.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "router/placement/placement.h"
+#include "tests/router/dispatch/dispatcher_fixture.h"
+
+namespace baton::router {
+namespace {
+
+using testing::HasSubstr;
+
+// A token of a prompt takes 1 ms, a decode step 10 ms and 1 ms for each sequence.
+latency::StepCosts costs(double speed = 1) {
+  return {.fixed = 0.01 / speed, .row = 0.001 / speed, .row_beyond = 0, .ridge_rows = 1e6};
+}
+
+class GoodputTest : public testing::Test {
+ protected:
+  GoodputTest() { make(Policy::kGoodput); }
+
+  void make(Policy policy, uint32_t most_local_tokens = 0) {
+    placer_.emplace(PlacementOptions{
+        .policy = policy,
+        .most_local_tokens = most_local_tokens,
+        .classes = {{.name = "chat", .target = {milliseconds(500), milliseconds(20)}},
+                    {.name = "batch", .target = {}, .best_effort = true}}});
+  }
+  void add(WorkerId id, proto::Role role, double speed = 1) {
+    proto::WorkerHello hello = make_hello(id, role);
+    hello.set_max_sequences(64);
+    hello.set_total_blocks(10'000);
+    hello.set_max_context(100'000);
+    hello.set_chunk_tokens(1 << 20);
+    ASSERT_TRUE(pool_.add(hello, "host:1"));
+    load(id, 0, 0, speed);
+  }
+  void add_pairs() {
+    add(kPrefill, proto::ROLE_PREFILL);
+    add(kPrefill2, proto::ROLE_PREFILL);
+    add(kDecode, proto::ROLE_DECODE);
+    add(kDecode2, proto::ROLE_DECODE);
+  }
+  void load(WorkerId id, double queued, uint32_t sequences, double speed = 1,
+            uint32_t free_blocks = 10'000) {
+    proto::Load load;
+    load.set_free_blocks(free_blocks);
+    load.set_total_blocks(10'000);
+    load.set_queued_us(static_cast<uint64_t>(queued * 1e6));
+    load.set_running(sequences);
+    load.set_sequences(sequences);
+    load.set_context_tokens(uint64_t{sequences} * 100);
+    const latency::StepCosts c = costs(speed);
+    load.mutable_step_costs()->set_fixed(c.fixed);
+    load.mutable_step_costs()->set_row(c.row);
+    load.mutable_step_costs()->set_ridge_rows(c.ridge_rows);
+    for (const WorkerId p : {kPrefill, kPrefill2}) load.add_paired(p.value);
+    ASSERT_TRUE(pool_.update(id, std::move(load), now_));
+  }
+  PlacementQuery query(uint64_t tokens = 100, uint32_t slo_class = 0) const {
+    const SloClass& c = placer_->options().classes[slo_class];
+    PlacementQuery q{.model = "m",
+                     .shape = {.tokens = tokens, .output = 50, .due = now_},
+                     .target = c.target,
+                     .received = now_,
+                     .best_effort = c.best_effort,
+                     .now = now_};
+    if (c.target.ttft) q.shape.due = q.shape.promise = now_ + *c.target.ttft;
+    return q;
+  }
+  Decision place(const PlacementQuery& q) { return placer_->place(pool_, q).value(); }
+  std::optional<Refusal> judge(const PlacementQuery& q) {
+    return placer_->judge(pool_, q, place(q));
+  }
+  void place_prompt(WorkerId id, uint64_t request, double seconds, Duration promise) {
+    pool_.find(id)->prompts.add(RequestId(request), now_ + promise, now_ + promise, seconds);
+  }
+
+  WorkerPool pool_;
+  std::optional<Placer> placer_;
+  TimePoint now_{seconds(100)};
+};
+
+TEST_F(GoodputTest, ForeseesQueueComputeAndStep) {
+  add_pairs();
+  load(kPrefill, 0.2, 0);
+  load(kPrefill2, 0.3, 0);
+  const Decision d = place(query(100));
+  EXPECT_EQ(d.placement.prefill, kPrefill);
+  EXPECT_TRUE(d.known);
+  EXPECT_NEAR(d.ttft, 0.2 + 0.01 + 0.1, 1e-6);
+  EXPECT_NEAR(d.tpot, 0.011, 1e-6);
+  EXPECT_TRUE(d.in_time);
+  EXPECT_FALSE(judge(query(100)));
+}
+
+TEST_F(GoodputTest, TimeThatHasPassedCountsAgainstTheTarget) {
+  add_pairs();
+  PlacementQuery q = query(100);
+  q.received = now_ - milliseconds(450);
+  EXPECT_FALSE(place(q).in_time);
+  EXPECT_NEAR(place(q).ttft, 0.56, 1e-6);
+}
+
+TEST_F(GoodputTest, AFasterWorkerMayHaveTheLongerQueue) {
+  add(kPrefill, proto::ROLE_PREFILL, 10);
+  add(kPrefill2, proto::ROLE_PREFILL, 1);
+  add(kDecode, proto::ROLE_DECODE);
+  load(kPrefill, 0.1, 0, 10);
+  EXPECT_EQ(place(query(300)).placement.prefill, kPrefill);
+  EXPECT_EQ(place(query(10)).placement.prefill, kPrefill2);
+}
+
+TEST_F(GoodputTest, KeepsTheTargetOfStreamsThatRunThere) {
+  add_pairs();
+  load(kDecode, 0, 10);  // one more takes a step from 20 to 21 ms
+  load(kDecode2, 0, 3);
+  pool_.find(kDecode)->view.streams[0] = 10;
+  EXPECT_EQ(place(query()).placement.decode, kDecode2);
+  load(kDecode2, 0, 10);
+  pool_.find(kDecode2)->view.streams[0] = 10;
+  placer_.emplace([&] {
+    PlacementOptions o = placer_->options();
+    o.predict = false;
+    return o;
+  }());
+  const Decision d = place(query());
+  EXPECT_EQ(d.harmed, 10u);
+  const auto refusal = judge(query());
+  ASSERT_TRUE(refusal);
+  EXPECT_EQ(refusal->reason, Refusal::Reason::kUnattainable);
+  EXPECT_GT(refusal->retry_after, Duration::zero());
+}
+
+TEST_F(GoodputTest, PromisesMadeBeforeAreNotBroken) {
+  add_pairs();
+  for (const WorkerId id : {kPrefill, kPrefill2})
+    place_prompt(id, id.value, 0.4, milliseconds(600));
+  // Wanted earlier, it would be computed first.
+  PlacementQuery q = query(300);
+  const Decision d = place(q);
+  EXPECT_TRUE(d.in_time) << d.ttft;
+  EXPECT_EQ(d.harmed, 1u);
+  const auto refusal = judge(q);
+  ASSERT_TRUE(refusal);
+  EXPECT_THAT(refusal->message, HasSubstr("1 other request miss its target"));
+  EXPECT_FALSE(judge(query(100))) << "there is time for this one before them";
+}
+
+TEST_F(GoodputTest, RefusalsSayWhichTargetAndByHowMuch) {
+  add_pairs();
+  load(kPrefill, 2, 0);
+  load(kPrefill2, 3, 0);
+  const auto refusal = judge(query(100));
+  ASSERT_TRUE(refusal);
+  EXPECT_EQ(refusal->reason, Refusal::Reason::kUnattainable);
+  EXPECT_EQ(refusal->message, "TTFT would be 2.11 s, 1.61 s over the target of 500 ms");
+  EXPECT_GE(refusal->retry_after, milliseconds(1610));
+  EXPECT_LE(refusal->retry_after, milliseconds(2415));
+  EXPECT_FALSE(judge(query(100, 1))) << "best effort waits";
+}
+
+TEST_F(GoodputTest, WhatAnIdleClusterCannotDoIsImpossible) {
+  add_pairs();
+  const auto refusal = judge(query(600));
+  ASSERT_TRUE(refusal);
+  EXPECT_EQ(refusal->reason, Refusal::Reason::kImpossible);
+  EXPECT_THAT(refusal->message, HasSubstr("TTFT would be 610 ms on an idle cluster, 110 ms over"));
+}
+
+TEST_F(GoodputTest, WhoSaysNothingOfItsCostsIsNotJudged) {
+  proto::WorkerHello hello = make_hello(kMixed, proto::ROLE_MIXED);
+  ASSERT_TRUE(pool_.add(hello, "host:1"));
+  const Decision d = place(query(100'000));
+  EXPECT_FALSE(d.known);
+  EXPECT_FALSE(placer_->judge(pool_, query(100'000), d));
+}
+
+TEST_F(GoodputTest, PrefersWhoHoldsThePromptUnlessItsQueueCostsMore) {
+  add_pairs();
+  const PrefixMap::Match match{kPrefill2, 200};
+  PlacementQuery q = query(300);
+  q.matches = {&match, 1};
+  for (q.turn = 0; q.turn < 4; ++q.turn) EXPECT_EQ(place(q).placement.prefill, kPrefill2);
+  EXPECT_NEAR(place(q).ttft, 0.11, 1e-6);
+  EXPECT_EQ(place(q).cached, 200u);
+  load(kPrefill2, 0.4, 0);
+  EXPECT_EQ(place(q).placement.prefill, kPrefill);
+}
+
+TEST_F(GoodputTest, AShortPromptGoesToAnIdleDecodeWorkerIfPrefillIsBusy) {
+  add_pairs();
+  make(Policy::kGoodput, 512);
+  EXPECT_FALSE(place(query(100)).placement.mixed());
+  load(kPrefill, 0.45, 0);
+  load(kPrefill2, 0.45, 0);
+  EXPECT_TRUE(place(query(100)).placement.mixed());
+  PlacementQuery q = query(600);
+  q.target = {};
+  EXPECT_FALSE(place(q).placement.mixed()) << "too long to be computed among streams";
+  load(kDecode, 0, 20);
+  load(kDecode2, 0, 20);
+  EXPECT_FALSE(place(q).placement.mixed());
+}
+
+TEST_F(GoodputTest, BatchesThatHaveEndedWhenItJoinsAreForeseen) {
+  add_pairs();
+  load(kPrefill, 0.3, 0);
+  load(kPrefill2, 0.3, 0);
+  load(kDecode, 0, 40);
+  load(kDecode2, 0, 40);
+  PlacementQuery q = query(100);
+  q.shape.output = 10;  // of 40 sequences few are left after 0.4 s of steps of 50 ms
+  EXPECT_LT(place(q).tpot, 0.035);
+  PlacementOptions now_only = placer_->options();
+  now_only.predict = false;
+  placer_.emplace(now_only);
+  EXPECT_NEAR(place(q).tpot, 0.051, 1e-6);
+}
+
+TEST_F(GoodputTest, AFullCacheCountsAgainstTheTpot) {
+  add_pairs();
+  PlacementQuery q = query(480);
+  q.target.ttft.reset();
+  load(kDecode, 0, 5);
+  load(kDecode2, 0, 5);
+  const double with_room = place(q).tpot;
+  load(kDecode, 0, 5, 1, /*free_blocks=*/2);
+  load(kDecode2, 0, 5, 1, /*free_blocks=*/2);
+  EXPECT_GT(place(q).tpot, with_room + 0.002) << "until one of the five ends";
+}
+
+TEST_F(GoodputTest, ManyWorkersAreDrawnFromAndTheHolderIsAmongThem) {
+  constexpr uint64_t kMany = 500;
+  for (uint64_t i = 0; i < kMany; ++i) add(WorkerId(1000 + i), proto::ROLE_MIXED);
+  const PrefixMap::Match match{WorkerId(1234), 80};
+  PlacementQuery q = query(100);
+  q.matches = {&match, 1};
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(place(q).placement.prefill, WorkerId(1234));
+}
+
+TEST_F(GoodputTest, EveryPolicyTakesAPairThatIsOne) {
+  for (size_t i = 0; i < std::size(kPolicyNames); ++i) {
+    pool_ = {};
+    add_pairs();
+    make(parse_policy(kPolicyNames[i]).value());
+    for (uint64_t turn = 0; turn < 20; ++turn) {
+      PlacementQuery q = query();
+      q.turn = turn;
+      q.target = {};
+      const Decision d = place(q);
+      ASSERT_FALSE(d.placement.mixed()) << kPolicyNames[i];
+      EXPECT_TRUE(is_paired(*pool_.find(d.placement.decode), *pool_.find(d.placement.prefill)));
+      EXPECT_TRUE(d.known);
+      EXPECT_NEAR(d.ttft, 0.11, 1e-6);
+    }
+  }
+  EXPECT_FALSE(parse_policy("best"));
+}
+
+TEST_F(GoodputTest, RoundRobinTakesAllInTurn) {
+  add_pairs();
+  make(Policy::kRoundRobin);
+  load(kPrefill, 100, 0);
+  std::map<WorkerId, int> times;
+  for (uint64_t turn = 0; turn < 40; ++turn) {
+    PlacementQuery q = query();
+    q.turn = turn;
+    ++times[place(q).placement.prefill];
+    ++times[place(q).placement.decode];
+  }
+  for (const WorkerId id : {kPrefill, kPrefill2, kDecode, kDecode2}) EXPECT_EQ(times[id], 20);
+}
+
+TEST_F(GoodputTest, TwoOfManyAreDrawnAndTheLessLoadedTaken) {
+  for (uint64_t i = 0; i < 20; ++i) {
+    add(WorkerId(1000 + i), proto::ROLE_MIXED);
+    proto::Load load = pool_.find(WorkerId(1000 + i))->load;
+    load.set_running(static_cast<uint32_t>(i));
+    ASSERT_TRUE(pool_.update(WorkerId(1000 + i), load, now_));
+  }
+  make(Policy::kPowerOfTwo);
+  std::map<WorkerId, int> times;
+  for (int i = 0; i < 4000; ++i) ++times[place(query(1)).placement.decode];
+  // The least loaded one is drawn in 1 of 10 pairs, the most loaded never wins.
+  EXPECT_NEAR(times[WorkerId(1000)], 400, 80);
+  EXPECT_EQ(times[WorkerId(1019)], 0);
+}
+
+TEST_F(GoodputTest, KvCostWeighsWhatIsCachedAgainstWhatIsInUse) {
+  add_pairs();
+  make(Policy::kKvCost);
+  const PrefixMap::Match match{kPrefill2, 80};
+  PlacementQuery q = query(100);
+  q.matches = {&match, 1};
+  EXPECT_EQ(place(q).placement.prefill, kPrefill2);
+  proto::Load busy = pool_.find(kPrefill2)->load;
+  busy.set_queued_tokens(90);
+  ASSERT_TRUE(pool_.update(kPrefill2, busy, now_));
+  EXPECT_EQ(place(q).placement.prefill, kPrefill);
+}
+
+}  // namespace
+}  // namespace baton::router
