@@ -30,6 +30,7 @@ class Service final : public RouterService {
   Service(boost::asio::io_context& io, RouterConfig config, ModelMap models)
       : config_(std::move(config)),
         models_(std::move(models)),
+        metrics_(config_.slo_classes),
         cluster_(io, config_.workers, config_.dispatch, config_.placement, config_.rpc),
         api_(io, config_, models_, cluster_, metrics_) {
     cluster_.set_hello_check([this](const proto::WorkerHello& hello) { return check(hello); });

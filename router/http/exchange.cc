@@ -9,6 +9,10 @@ HttpReply error_reply(const ApiError& error) {
   if (error.retry_after_seconds > 0) {
     reply.headers += fmt::format("retry-after: {}\r\n", error.retry_after_seconds);
   }
+  if (error.retry_after_ms > 0) {
+    reply.headers += fmt::format("retry-after-ms: {}\r\n", error.retry_after_ms);
+  }
+  if (error.never_retry) reply.headers += "x-should-retry: false\r\n";
   if (error.status == HttpStatus::kUnauthorized) reply.headers += "www-authenticate: Bearer\r\n";
   return reply;
 }

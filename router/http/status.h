@@ -16,6 +16,7 @@ enum class HttpStatus : uint16_t {
   kPayloadTooLarge = 413,
   kUnsupportedMediaType = 415,
   kExpectationFailed = 417,
+  kUnprocessableContent = 422,
   kTooManyRequests = 429,
   kHeaderFieldsTooLarge = 431,
   kInternalServerError = 500,
@@ -45,6 +46,8 @@ constexpr std::string_view reason(HttpStatus status) {
       return "Unsupported Media Type";
     case HttpStatus::kExpectationFailed:
       return "Expectation Failed";
+    case HttpStatus::kUnprocessableContent:
+      return "Unprocessable Content";
     case HttpStatus::kTooManyRequests:
       return "Too Many Requests";
     case HttpStatus::kHeaderFieldsTooLarge:

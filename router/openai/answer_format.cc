@@ -18,6 +18,11 @@ void append_usage(std::string& out, const Usage& usage) {
                  usage.prompt_tokens + usage.completion_tokens, usage.cached_tokens);
 }
 
+void append_ms(std::string& out, std::string_view key, const std::optional<double>& ms) {
+  fmt::format_to(std::back_inserter(out), R"(,"{}":{})", key,
+                 ms ? fmt::format("{:.3f}", *ms) : "null");
+}
+
 void append_timings(std::string& out, const Timings& timings) {
   fmt::format_to(std::back_inserter(out),
                  R"({{"ttft_ms":{:.3f},"tpot_ms":{:.3f},"kv_bytes":{},"cached_tokens":{},)",
@@ -28,6 +33,15 @@ void append_timings(std::string& out, const Timings& timings) {
   append_json_string_or_null(out, timings.prefill_worker);
   out += R"(,"decode_worker":)";
   append_json_string_or_null(out, timings.decode_worker);
+  fmt::format_to(std::back_inserter(out), R"(,"worst_gap_ms":{:.3f},"slo_class":)",
+                 timings.worst_gap_ms);
+  append_json_string_or_null(out, timings.slo_class);
+  out += R"(,"slo_result":)";
+  append_json_string_or_null(out, timings.slo_result);
+  append_ms(out, "target_ttft_ms", timings.target_ttft_ms);
+  append_ms(out, "target_tpot_ms", timings.target_tpot_ms);
+  append_ms(out, "predicted_ttft_ms", timings.predicted_ttft_ms);
+  append_ms(out, "predicted_tpot_ms", timings.predicted_tpot_ms);
   out += '}';
 }
 

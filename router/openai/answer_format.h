@@ -45,6 +45,11 @@ struct Timings {
   std::string prefill_worker;
   std::string decode_worker;
   uint32_t cached_tokens = 0;
+  double worst_gap_ms = 0;  // between two tokens of a choice
+  std::string slo_class;
+  std::string_view slo_result;
+  std::optional<double> target_ttft_ms, target_tpot_ms;        // what was promised
+  std::optional<double> predicted_ttft_ms, predicted_tpot_ms;  // when it was placed
 };
 
 // What all parts of one answer share.

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <chrono>
 #include <stdexcept>
 
 #include "router/openai/json_writer.h"
@@ -36,6 +38,26 @@ ApiError overloaded(std::string_view reason, uint32_t retry_after_seconds) {
           .type = "server_error",
           .code = "overloaded",
           .retry_after_seconds = retry_after_seconds};
+}
+
+bool is_overload(const ApiError& error) { return error.code == "overloaded"; }
+
+ApiError from_refusal(const Refusal& refusal) {
+  ApiError out{.message = refusal.message};
+  if (refusal.reason == Refusal::Reason::kImpossible) {
+    out.status = HttpStatus::kUnprocessableContent;
+    out.code = "slo_impossible";
+    out.never_retry = true;
+    return out;
+  }
+  constexpr Duration kLeast = milliseconds(1), kMost = std::chrono::hours(1);
+  const Duration after = std::clamp(refusal.retry_after, kLeast, kMost);
+  out.status = HttpStatus::kServiceUnavailable;
+  out.type = "server_error";
+  out.code = "slo_unattainable";
+  out.retry_after_ms = static_cast<uint32_t>(std::chrono::ceil<milliseconds>(after).count());
+  out.retry_after_seconds = static_cast<uint32_t>(std::chrono::ceil<seconds>(after).count());
+  return out;
 }
 
 ApiError from_error(const Error& e) {

@@ -7,6 +7,7 @@
 
 #include "common/base/result.h"
 #include "router/http/status.h"
+#include "router/placement/slo.h"
 
 namespace baton::router {
 
@@ -18,6 +19,8 @@ struct ApiError {
   std::string param;                 // the field; empty: null
   std::string code;                  // empty: null
   uint32_t retry_after_seconds = 0;  // > 0: sent as Retry-After
+  uint32_t retry_after_ms = 0;       // > 0: sent as retry-after-ms, for clients that know it
+  bool never_retry = false;          // sent as x-should-retry: false
 };
 
 template <class T>
@@ -34,6 +37,10 @@ ApiError unsupported_field(std::string_view field, std::string_view reason);
 ApiError model_not_found(std::string_view model);
 // 503 with Retry-After.
 ApiError overloaded(std::string_view reason, uint32_t retry_after_seconds = 1);
+// 503 with Retry-After, rounded up to whole seconds, or 422 that is not to be retried.
+ApiError from_refusal(const Refusal& refusal);
+// Whether it says that there was no room.
+bool is_overload(const ApiError& error);
 // An error of a worker or of dispatch, as HTTP tells it.
 ApiError from_error(const Error& e);
 

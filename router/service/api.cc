@@ -176,19 +176,26 @@ void Api::start(api_result<Prepared> prepared, ExchangePtr exchange) {
   const HttpHead& head = exchange->head();
   const auto slo = choose_slo(slo_classes_, head.slo, prepared->job.service_tier, head.received);
   if (!slo) return refuse(exchange, slo.error());
+  const auto turn_away = [&](const ApiError& error) {
+    if (is_overload(error)) {
+      metrics_.ended(slo->class_index, SloResult::kRefused);
+    } else if (error.status >= HttpStatus::kInternalServerError) {
+      metrics_.ended(slo->class_index, SloResult::kFailed);
+    }
+    refuse(exchange, error);
+  };
   const auto capacity = cluster_.dispatcher().pool().capacity(model.name());
   if (!capacity) {
-    return refuse(exchange,
-                  overloaded(fmt::format("No worker serves the model '{}' yet", model.name())));
+    return turn_away(overloaded(fmt::format("No worker serves the model '{}' yet", model.name())));
   }
   if (const api_status admitted = admit_job(prepared->job, *capacity); !admitted) {
     return refuse(exchange, admitted.error());
   }
   const TimePoint deadline = head.received + request_deadline_;
-  const api_status begun =
-      Generation::start({cluster_, metrics_, model, capacity->numerics, deadline, *slo},
-                        std::move(prepared->job), exchange);
-  if (!begun) refuse(exchange, begun.error());
+  const api_status begun = Generation::start({cluster_, metrics_, model, capacity->numerics,
+                                              deadline, *slo, slo_classes_[slo->class_index].name},
+                                             std::move(prepared->job), exchange);
+  if (!begun) turn_away(begun.error());
 }
 
 }  // namespace baton::router

@@ -127,7 +127,7 @@ void Cluster::tell(Output&& output) {
                  [&](ChoiceEnded& o) { listener->on_choice_ended(part, o.choice, o.end); },
                  [&](RequestEnded& o) {
                    listeners_.erase(id);
-                   listener->on_ended(part, o.error, o.trail);
+                   listener->on_ended(part, o);
                  },
              },
              output);

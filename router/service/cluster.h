@@ -21,8 +21,7 @@ class RequestListener {
   virtual void on_token(uint32_t part, uint32_t choice, const proto::TokenEvent& event) = 0;
   virtual void on_prompt_scores(uint32_t part, std::vector<proto::PromptScore> scores) = 0;
   virtual void on_choice_ended(uint32_t part, uint32_t choice, const ChoiceEnd& end) = 0;
-  virtual void on_ended(uint32_t part, const std::optional<Error>& why,
-                        const RequestTrail& trail) = 0;
+  virtual void on_ended(uint32_t part, const RequestEnded& ended) = 0;
   // All that came in together has been told: time to write.
   virtual void on_batch_end() = 0;
 };

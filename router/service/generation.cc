@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <random>
+#include <span>
 #include <utility>
 
 namespace baton::router {
@@ -16,6 +17,10 @@ uint64_t draw_seed() {
 }
 
 double to_ms(Duration d) { return to_seconds(d) * 1e3; }
+std::optional<double> to_ms(const std::optional<Duration>& d) {
+  if (!d) return std::nullopt;
+  return to_ms(*d);
+}
 
 AnswerHead make_answer_head(const Job& job, const Generation::Context& context,
                             const std::string& request_id) {
@@ -40,7 +45,12 @@ FinishReason finish_reason(const ChoiceEnd& end) {
 }  // namespace
 
 api_status Generation::start(Context context, Job job, std::shared_ptr<Exchange> exchange) {
-  if (exchange->gone() != Exchange::Gone::kNo || exchange->complete()) return {};
+  if (exchange->gone() != Exchange::Gone::kNo || exchange->complete()) {
+    const bool gone = exchange->gone() != Exchange::Gone::kNo;
+    context.metrics.ended(context.slo.class_index,
+                          gone ? SloResult::kCancelled : SloResult::kFailed);
+    return {};
+  }
   const auto generation =
       std::make_shared<Generation>(std::move(context), std::move(job), std::move(exchange));
   BATON_CHECK_OK(generation->submit());
@@ -60,7 +70,7 @@ Generation::Generation(Context context, Job job, std::shared_ptr<Exchange> excha
       exchange_(std::move(exchange)),
       format_(make_answer_head(job_, context_, exchange_->head().request_id)),
       parts_(job_.prompts.size()),
-      clocks_(job_.num_choices()),
+      times_(job_.num_choices()),
       role_told_(job_.num_choices()) {
   const ChoiceText::Options options{.skip_special = job_.sampling.skip_special_tokens,
                                     .logprobs = job_.logprobs.has_value(),
@@ -86,6 +96,7 @@ api_status Generation::submit() {
       return from_error(id.error());
     }
     parts_[i].request = *id;
+    if (over_) return {};  // refused already, and answered
   }
   series_.prompt_tokens.Increment(static_cast<double>(job_.prompt_tokens()));
   return {};
@@ -124,20 +135,20 @@ void Generation::on_choice_ended(uint32_t part, uint32_t choice, const ChoiceEnd
   end_choice(part, choice, end);
 }
 
-void Generation::on_ended(uint32_t part, const std::optional<Error>& why,
-                          const RequestTrail& trail) {
+void Generation::on_ended(uint32_t part, const RequestEnded& ended) {
   Part& p = parts_[part];
   p.ended = true;
   ++parts_ended_;
-  context_.metrics.observe(series_, trail);
+  context_.metrics.observe(series_, ended.trail);
   if (over_) return;
-  p.cached_tokens = trail.cached_tokens;
-  keep_trail(trail);
-  if (why) {
-    fail(from_error(*why));
-  } else if (parts_ended_ == parts_.size()) {
-    complete();
-  }
+  p.cached_tokens = ended.trail.cached_tokens;
+  keep_trail(ended.trail);
+  if (ended.refusal) return refuse(*ended.refusal);
+  if (ended.error) return fail(from_error(*ended.error));
+  const std::span<const TokenTimes> all = times_;
+  context_.metrics.compare(ended.trail, worst_of(all.subspan(size_t{part} * job_.n, job_.n),
+                                                 exchange_->head().received));
+  if (parts_ended_ == parts_.size()) complete();
 }
 
 void Generation::on_batch_end() {
@@ -185,14 +196,13 @@ void Generation::add_token(uint32_t part, const proto::TokenEvent& event, TimePo
 }
 
 void Generation::time_token(size_t choice, TimePoint now) {
-  ChoiceClock& clock = clocks_[choice];
-  if (!clock.first) {
-    clock.first = now;
-    if (choice == 0) series_.ttft.Observe(to_seconds(now - exchange_->head().received));
-  } else {
-    series_.itl.Observe(to_seconds(now - *clock.last));
+  TokenTimes& times = times_[choice];
+  if (times.last()) {
+    series_.itl.Observe(to_seconds(now - *times.last()));
+  } else if (choice == 0) {
+    series_.ttft.Observe(to_seconds(now - exchange_->head().received));
   }
-  clock.last = now;
+  times.add(now);
 }
 
 void Generation::end_choice(uint32_t part, uint32_t choice, const ChoiceEnd& end) {
@@ -223,7 +233,7 @@ void Generation::write(ChoiceText& text) {
 void Generation::complete() {
   over_ = true;
   series_.e2e.Observe(to_seconds(Clock::now() - exchange_->head().received));
-  note("ok");
+  account("ok", attained_now());
   if (!job_.stream.stream) {
     std::vector<ChoicePiece> choices;
     for (const ChoiceText& text : texts_) choices.push_back(text.piece());
@@ -239,11 +249,23 @@ void Generation::complete() {
   exchange_->finish();
 }
 
+// Nobody fails whom the cluster refuses: that is counted apart.
+void Generation::refuse(const Refusal& refusal) {
+  const ApiError error = from_refusal(refusal);
+  context_.metrics.refused(error.code);
+  end_with(error, SloResult::kRefused);
+}
+
 void Generation::fail(const ApiError& error) {
+  series_.failed.Increment();
+  const bool begun = measured().ttft.has_value();
+  end_with(error, !begun && is_overload(error) ? SloResult::kRefused : SloResult::kFailed);
+}
+
+void Generation::end_with(const ApiError& error, SloResult result) {
   over_ = true;
   cancel_parts();
-  series_.failed.Increment();
-  note(error.code.empty() ? "error" : error.code);
+  account(error.code.empty() ? "error" : error.code, result);
   if (!exchange_->streaming()) {
     exchange_->reply(error_reply(error));
     return;
@@ -261,7 +283,7 @@ void Generation::give_up(std::string_view why) {
   cancel_parts();
   series_.aborted.Increment();
   context_.metrics.cut_off(why);
-  note(why);
+  account(why, SloResult::kCancelled);
 }
 
 void Generation::cancel_parts() {
@@ -283,6 +305,8 @@ void Generation::keep_trail(const RequestTrail& trail) {
 
 // --- figures -------------------------------------------------------------------------------------
 
+Measured Generation::measured() const { return worst_of(times_, exchange_->head().received); }
+
 Usage Generation::usage() const {
   Usage usage{static_cast<uint32_t>(job_.prompt_tokens()), completion_tokens_, 0};
   for (const Part& part : parts_) usage.cached_tokens += part.cached_tokens;
@@ -292,12 +316,16 @@ Usage Generation::usage() const {
 std::optional<Timings> Generation::timings() const {
   if (!exchange_->head().wants_timings) return std::nullopt;
   Timings out;
-  const ChoiceClock& clock = clocks_[0];
-  if (clock.first) {
-    out.ttft_ms = to_ms(*clock.first - exchange_->head().received);
-    const uint32_t gaps = std::max(texts_[0].num_tokens(), 1u) - 1;
-    if (gaps > 0) out.tpot_ms = to_ms(*clock.last - *clock.first) / gaps;
-  }
+  const TokenTimes& times = times_[0];
+  if (times.first()) out.ttft_ms = to_ms(*times.first() - exchange_->head().received);
+  out.tpot_ms = to_ms(times.tpot().value_or(Duration::zero()));
+  out.worst_gap_ms = to_ms(measured().worst_gap);
+  out.slo_class = context_.slo_class;
+  out.slo_result = name(attained_now());
+  out.target_ttft_ms = to_ms(context_.slo.target.ttft);
+  out.target_tpot_ms = to_ms(context_.slo.target.tpot);
+  out.predicted_ttft_ms = to_ms(trail_.predicted_ttft);
+  out.predicted_tpot_ms = to_ms(trail_.predicted_tpot);
   out.kv_bytes = trail_.kv_bytes;
   out.kv_transport = trail_.kv_transport;
   out.prefill_worker = trail_.prefill_worker;
@@ -306,10 +334,15 @@ std::optional<Timings> Generation::timings() const {
   return out;
 }
 
+void Generation::account(std::string_view finish, SloResult result) {
+  context_.metrics.ended(context_.slo.class_index, result);
+  note(finish, result);
+}
+
 // For the access log: figures and names, nothing of what was said.
-void Generation::note(std::string_view finish) {
-  const ChoiceClock& clock = clocks_[0];
-  const double ttft = clock.first ? to_ms(*clock.first - exchange_->head().received) : 0.0;
+void Generation::note(std::string_view finish, SloResult result) {
+  const auto first = times_[0].first();
+  const double ttft = first ? to_ms(*first - exchange_->head().received) : 0.0;
   std::string text = fmt::format(
       "model={} finish={} prompt_tokens={} output_tokens={} ttft_ms={:.1f} prefill={} decode={} "
       "retries={} retargets={} resumes={}",
@@ -318,6 +351,18 @@ void Generation::note(std::string_view finish) {
       trail_.decode_worker.empty() ? "-" : trail_.decode_worker, trail_.retries, trail_.retargets,
       trail_.resumes);
   if (trail_.parked_us > 0) text += fmt::format(" parked_ms={:.1f}", trail_.parked_us * 1e-3);
+  text += fmt::format(" slo={} slo_result={}", context_.slo_class, name(result));
+  const Measured worst = measured();
+  if (worst.tpot) {
+    text +=
+        fmt::format(" tpot_ms={:.2f} gap_ms={:.1f}", to_ms(*worst.tpot), to_ms(worst.worst_gap));
+  }
+  if (trail_.predicted_ttft) {
+    text += fmt::format(" predicted_ttft_ms={:.1f}", to_ms(*trail_.predicted_ttft));
+  }
+  if (trail_.predicted_tpot) {
+    text += fmt::format(" predicted_tpot_ms={:.2f}", to_ms(*trail_.predicted_tpot));
+  }
   if (!trail_.stage.empty()) text += fmt::format(" stage={}", trail_.stage);
   if (!job_.unknown.empty()) text += fmt::format(" ignored={}", fmt::join(job_.unknown, ","));
   exchange_->note(std::move(text));

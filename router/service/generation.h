@@ -8,6 +8,7 @@
 
 #include "router/http/exchange.h"
 #include "router/openai/answer_format.h"
+#include "router/placement/attainment.h"
 #include "router/service/cluster.h"
 #include "router/service/router_metrics.h"
 #include "router/text/choice_text.h"
@@ -26,6 +27,7 @@ class Generation final : public RequestListener, public std::enable_shared_from_
     std::string fingerprint;  // of the workers' arithmetic
     TimePoint deadline;
     RequestSlo slo;
+    std::string slo_class;  // its name
   };
 
   // Submits the (admitted) job's prompts; answers through the exchange, later errors too. An error:
@@ -37,7 +39,7 @@ class Generation final : public RequestListener, public std::enable_shared_from_
   void on_token(uint32_t part, uint32_t choice, const proto::TokenEvent& event) override;
   void on_prompt_scores(uint32_t part, std::vector<proto::PromptScore> scores) override;
   void on_choice_ended(uint32_t part, uint32_t choice, const ChoiceEnd& end) override;
-  void on_ended(uint32_t part, const std::optional<Error>& why, const RequestTrail& trail) override;
+  void on_ended(uint32_t part, const RequestEnded& ended) override;
   void on_batch_end() override;
 
  private:
@@ -50,10 +52,6 @@ class Generation final : public RequestListener, public std::enable_shared_from_
     std::vector<std::pair<uint32_t, ChoiceEnd>> held_ends;
     uint32_t cached_tokens = 0;
   };
-  struct ChoiceClock {
-    std::optional<TimePoint> first, last;
-  };
-
   api_status submit();
   void open(Part& part, uint32_t index, const std::vector<proto::PromptScore>& scores);
   void add_token(uint32_t part, const proto::TokenEvent& event, TimePoint now);
@@ -61,12 +59,17 @@ class Generation final : public RequestListener, public std::enable_shared_from_
   void end_choice(uint32_t part, uint32_t choice, const ChoiceEnd& end);
   void write(ChoiceText& text);
   void complete();
+  void refuse(const Refusal& refusal);
   void fail(const ApiError& error);
+  void end_with(const ApiError& error, SloResult result);
   void give_up(std::string_view why);
   void cancel_parts();
   void keep_trail(const RequestTrail& trail);
-  void note(std::string_view finish);
+  void account(std::string_view finish, SloResult result);
+  void note(std::string_view finish, SloResult result);
   bool is_silent(TokenId token) const;
+  Measured measured() const;
+  SloResult attained_now() const { return attained(context_.slo.target, measured()); }
   Usage usage() const;
   std::optional<Timings> timings() const;
 
@@ -76,9 +79,9 @@ class Generation final : public RequestListener, public std::enable_shared_from_
   std::shared_ptr<Exchange> exchange_;
   AnswerFormat format_;
   std::vector<Part> parts_;
-  std::vector<ChoiceText> texts_;    // [part * n + choice]
-  std::vector<ChoiceClock> clocks_;  // likewise
-  std::vector<bool> role_told_;      // likewise
+  std::vector<ChoiceText> texts_;  // [part * n + choice]
+  std::vector<TokenTimes> times_;  // likewise
+  std::vector<bool> role_told_;    // likewise
   uint32_t completion_tokens_ = 0;
   uint32_t parts_ended_ = 0;
   bool over_ = false;

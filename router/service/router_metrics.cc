@@ -69,6 +69,26 @@ ModelMetrics::ModelMetrics(Metrics& m, const std::string& model)
       parked(stage(m, model, "parked")),
       exposed_transfer(stage(m, model, "exposed_transfer")) {}
 
+RouterMetrics::RouterMetrics(const SloClasses& classes) {
+  for (const SloClass& each : classes.all) {
+    auto& counters = slo_requests_.emplace_back();
+    for (size_t i = 0; i < kNumSloResults; ++i) {
+      counters[i] = &metrics_.counter(
+          "baton_slo_requests_total", "Requests by class and what became of their targets.",
+          {{"class", each.name}, {"result", std::string(name(static_cast<SloResult>(i)))}});
+    }
+  }
+}
+
+void RouterMetrics::ended(uint32_t slo_class, SloResult result) {
+  slo_requests_[slo_class][static_cast<size_t>(result)]->Increment();
+}
+
+void RouterMetrics::compare(const RequestTrail& trail, const Measured& measured) {
+  if (trail.predicted_ttft && measured.ttft) ttft_error_.add(*trail.predicted_ttft, *measured.ttft);
+  if (trail.predicted_tpot && measured.tpot) tpot_error_.add(*trail.predicted_tpot, *measured.tpot);
+}
+
 ModelMetrics& RouterMetrics::of(const std::string& model) {
   return models_.try_emplace(model, metrics_, model).first->second;
 }
@@ -145,6 +165,7 @@ void RouterMetrics::refresh(const Cluster& cluster) {
         .Set(count);
   }
   refresh_cache_usage(dispatcher.pool());
+  refresh_predictions();
   const auto count = [&](const char* name, const char* help, uint64_t now, uint64_t& told) {
     metrics_.counter(name, help).Increment(static_cast<double>(now - std::exchange(told, now)));
   };
@@ -153,6 +174,21 @@ void RouterMetrics::refresh(const Cluster& cluster) {
         refusals_told_);
   count("baton_router_stale_events_total", "Messages of workers that were dropped as out of date.",
         dispatcher.stale_events(), stale_events_told_);
+}
+
+void RouterMetrics::refresh_predictions() {
+  const auto tell = [&](const char* what, const latency::ErrorWindow& error) {
+    if (error.count() == 0) return;
+    for (const auto& [label, q] : {std::pair("0.05", 0.05), {"0.5", 0.5}, {"0.95", 0.95}}) {
+      metrics_
+          .gauge("baton_latency_actual_ratio",
+                 "Time taken over time predicted, by quantile of the last 512.",
+                 {{"what", what}, {"quantile", label}})
+          .Set(error.ratio_quantile(q));
+    }
+  };
+  tell("ttft", ttft_error_);
+  tell("tpot", tpot_error_);
 }
 
 void RouterMetrics::refresh_cache_usage(const WorkerPool& pool) {

@@ -1,13 +1,18 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "common/base/metrics.h"
+#include "common/latency/error_window.h"
 #include "router/dispatch/actions.h"
+#include "router/placement/attainment.h"
+#include "router/placement/slo_config.h"
 #include "router/service/cluster.h"
 
 namespace baton::router {
@@ -42,9 +47,12 @@ struct ModelMetrics {
 // All that this router exports. Touched by one thread.
 class RouterMetrics {
  public:
-  RouterMetrics() = default;
+  explicit RouterMetrics(const SloClasses& classes);
 
   ModelMetrics& of(const std::string& model);
+  void ended(uint32_t slo_class, SloResult result);  // a request that was placed in a class
+  // What was predicted when it was placed, and what came of it.
+  void compare(const RequestTrail& trail, const Measured& measured);
   void refused(std::string_view reason);  // a request: "invalid", "unauthorized", "overloaded", ...
   void cut_off(std::string_view reason);  // a client: "disconnected", "too_slow"
   // When a request ends: its stages, retries and bytes.
@@ -63,8 +71,12 @@ class RouterMetrics {
   };
   using ModelAndRole = std::pair<std::string, std::string>;
 
+  void refresh_predictions();
+
   Metrics metrics_;
   std::map<std::string, ModelMetrics> models_;
+  std::vector<std::array<prometheus::Counter*, kNumSloResults>> slo_requests_;  // by class, result
+  latency::ErrorWindow ttft_error_, tpot_error_;
   std::map<ModelAndRole, Blocks> blocks_;  // also of roles that have no worker any more
   uint64_t refusals_told_ = 0, stale_events_told_ = 0;
 };
