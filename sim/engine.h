@@ -2,36 +2,27 @@
 
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <span>
 #include <vector>
 
 #include "common/engine/hash_model.h"
-#include "sim/timeline.h"
+#include "sim/virtual_engine.h"
 
 namespace baton::sim {
 
 // An engine in virtual time, with engine::HashModel for a model.
-class Engine {
+class Engine final : public VirtualEngine {
  public:
   static constexpr TokenId kVocabulary = 40;
   static constexpr TokenId kEos = 0;
 
-  struct Callbacks {
-    std::function<void(const engine::StepBatch&, uint32_t layer)> on_layer;  // of digested ones
-    std::function<void(engine::StepBatch&)> on_done;
-    // Runs it at that time, or when the process is awake again.
-    std::function<void(Duration after, Timeline::Event)> later;
-  };
-
   Engine(const kvcache::KvCache& cache, uint32_t num_slots, Duration layer_time,
-         Callbacks callbacks)
+         const Callbacks& callbacks)
       : layer_time_(layer_time),
-        callbacks_(std::move(callbacks)),
+        callbacks_(callbacks),
         model_(cache, num_slots, {kVocabulary, {}}) {}
 
-  // Steps run one after the other. The batch is the caller's again when on_done has it.
-  void submit(engine::StepBatch* batch);
+  void submit(engine::StepBatch* batch) override;
 
   static std::vector<TokenId> reference_output(const kvcache::KvLayout& layout,
                                                std::span<const TokenId> prompt,

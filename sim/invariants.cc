@@ -27,7 +27,7 @@ void World::check_worker(Site& site) {
 void World::check_bounds(const Worker& worker) {
   const auto& source = worker.core().driver().source();
   const auto& sink = worker.core().driver().sink();
-  const uint32_t blocks = worker.shape().num_blocks;
+  const uint32_t blocks = worker.num_blocks();
   // One prompt alone may be larger than that.
   if (source.waiting_blocks() > blocks / 2 && source.num_waiting() > 1) {
     violation(fmt::format("{}: {} of {} blocks wait for a decode worker", worker.name(),

@@ -114,13 +114,14 @@ Network::Link* Network::find(RouterId router, const Worker& worker) {
   return nullptr;
 }
 
-void Network::to_worker(Router& from, WorkerId to, const proto::Frame& frame) {
+void Network::to_worker(const RouterProcess& from, WorkerId to, proto::Frame&& frame) {
   for (const auto& link : links_) {
     if (link->router.lock().get() != &from || link->worker != to) continue;
     if (link->epoch == 0 || link->epoch != link->router_end) return;  // into the void
-    timeline_.at(arrival(link->last_to_worker), [this, &l = *link, epoch = link->epoch, frame] {
-      if (l.epoch == epoch) frame_for_worker(l, epoch, frame);
-    });
+    timeline_.at(arrival(link->last_to_worker),
+                 [this, &l = *link, epoch = link->epoch, frame = std::move(frame)] {
+                   if (l.epoch == epoch) frame_for_worker(l, epoch, frame);
+                 });
     return;
   }
 }

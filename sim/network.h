@@ -12,6 +12,7 @@
 namespace baton::sim {
 
 class Router;
+class RouterProcess;
 
 // A place where a worker can be reached: an address, behind which one process follows another.
 struct Site {
@@ -37,7 +38,7 @@ class Network {
   void worker_died(Site& site);  // before it is destroyed
 
   // --- messages ---
-  void to_worker(Router& from, WorkerId to, const proto::Frame& frame);
+  void to_worker(const RouterProcess& from, WorkerId to, proto::Frame&& frame);
   void to_router(Worker& from, RouterId to, const proto::Frame& frame);
   void to_all_routers(Worker& from, const proto::Frame& frame);
   void gave_up(Worker& by, WorkerId peer);  // pairs anew

@@ -6,12 +6,11 @@
 #include <variant>
 
 #include "sim/engine.h"
-#include "sim/worker.h"
+#include "sim/fault_worker.h"
 
 namespace baton::sim {
 namespace {
 
-constexpr Duration kTick = milliseconds(20);
 constexpr Duration kGrace = milliseconds(100);  // of a request behind its deadline
 
 // The server's, five times as fast; queues short enough to be full at times.
@@ -42,19 +41,8 @@ void Tally::add(const Tally& o) {
 
 Router::Router(RouterId id, uint64_t first_request, Outside& outside, Timeline& timeline,
                ProcessClock clock)
-    : Process("router-" + std::to_string(id.value), timeline, clock),
-      id_(id),
-      outside_(outside),
-      dispatcher_(RequestId(first_request), limits()) {}
-
-void Router::start() { tick(); }
-
-void Router::tick() {
-  dispatcher_.tick(local_now(), actions_);
-  carry_out();
-  check_deadlines();
-  later(kTick, [this] { tick(); });
-}
+    : RouterProcess(id, RequestId(first_request), limits(), outside, timeline, clock),
+      outside_(outside) {}
 
 void Router::wrong(RequestId request, const std::string& what) {
   outside_.violation(fmt::format("{}, request {}: {}", name(), request.value, what));
@@ -83,13 +71,13 @@ std::optional<RequestId> Router::submit(const Request& request) {
   sampling.max_tokens = request.max_tokens;
   for (uint32_t c = 0; c < request.choices; ++c) {
     client.expected.push_back(
-        Engine::reference_output(Worker::layout(8), request.prompt, sampling, c));
+        Engine::reference_output(fault_layout(8), request.prompt, sampling, c));
   }
   client.tokens.resize(request.choices);
   client.ended.resize(request.choices);
   client.stopped.resize(request.choices);
 
-  const auto id = dispatcher_.submit(std::move(input), local_now(), actions_);
+  const auto id = dispatch().submit(std::move(input), local_now(), actions());
   if (id) {
     clients_[*id] = std::move(client);
   } else {
@@ -103,7 +91,7 @@ std::optional<RequestId> Router::submit(const Request& request) {
 void Router::cancel(RequestId request) {
   if (clients_.erase(request) == 0) return;
   ++tally_.cancelled;
-  if (!dispatcher_.cancel(request, local_now(), actions_)) wrong(request, "cannot be cancelled");
+  if (!dispatch().cancel(request, local_now(), actions())) wrong(request, "cannot be cancelled");
   carry_out();
 }
 
@@ -111,31 +99,13 @@ void Router::stop_choice(RequestId request, uint32_t choice) {
   const auto it = clients_.find(request);
   if (it == clients_.end() || it->second.ended[choice] || it->second.tokens[choice].empty()) return;
   it->second.ended[choice] = it->second.stopped[choice] = true;
-  dispatcher_.stop_choice(request, choice, local_now(), actions_);
-  carry_out();
-}
-
-status Router::worker_joined(const proto::WorkerHello& hello, const std::string& address) {
-  const status joined = dispatcher_.worker_joined(hello, address, local_now(), actions_);
-  carry_out();
-  return joined;
-}
-
-void Router::worker_lost(WorkerId worker) {
-  dispatcher_.worker_lost(worker, local_now(), actions_);
+  dispatch().stop_choice(request, choice, local_now(), actions());
   carry_out();
 }
 
 void Router::on_frame(WorkerId from, proto::Frame&& frame) {
   if (frame.has_handed_off()) tally_.handed_off_bytes += frame.handed_off().bytes();
-  dispatcher_.on_frame(from, std::move(frame), local_now(), actions_);
-  carry_out();
-}
-
-void Router::carry_out() {
-  router::Actions now = std::exchange(actions_, {});
-  for (const router::Send& send : now.sends) outside_.to_worker(*this, send.to, send.frame);
-  for (router::Output& output : now.outputs) hear(output);
+  RouterProcess::on_frame(from, std::move(frame));
 }
 
 void Router::hear(router::Output& output) {
@@ -210,10 +180,10 @@ void Router::check_deadlines() {
 
 void Router::check_nothing_is_left() {
   if (!clients_.empty()) wrong(clients_.begin()->first, "has never ended");
-  if (dispatcher_.num_legs() + dispatcher_.num_requests() + dispatcher_.num_queued() > 0) {
+  if (dispatcher().num_legs() + dispatcher().num_requests() + dispatcher().num_queued() > 0) {
     outside_.violation(name() + " still holds requests");
   }
-  for (const auto& [id, worker] : dispatcher_.pool().workers()) {
+  for (const auto& [id, worker] : dispatcher().pool().workers()) {
     if (worker.placed_sequences + worker.reserving + worker.placed_prompt_tokens == 0) continue;
     outside_.violation(fmt::format("{} still counts {} sequences, {} reservations, {} tokens at {}",
                                    name(), worker.placed_sequences, worker.reserving,

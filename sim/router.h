@@ -7,9 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "router/dispatch/dispatcher.h"
-#include "sim/process.h"
 #include "sim/random.h"
+#include "sim/router_process.h"
 
 namespace baton::sim {
 
@@ -20,14 +19,12 @@ struct Tally {
   void add(const Tally& other);
 };
 
-// A router process with its clients: the dispatcher that the server runs. Each token that a client
-// hears is compared with what it must be.
-class Router final : public Process {
+// A router process of the fault tests, with its clients. Each token that a client hears is compared
+// with what it must be.
+class Router final : public RouterProcess {
  public:
-  class Outside {
+  class Outside : public RouterProcess::Outside {
    public:
-    virtual ~Outside() = default;
-    virtual void to_worker(Router& from, WorkerId to, const proto::Frame& frame) = 0;
     virtual void violation(const std::string& what) = 0;
   };
   struct Request {
@@ -40,10 +37,8 @@ class Router final : public Process {
 
   Router(RouterId id, uint64_t first_request, Outside& outside, Timeline& timeline,
          ProcessClock clock);
-  void start();
 
-  RouterId id() const { return id_; }
-  bool knows_model() const { return dispatcher_.pool().capacity("m").has_value(); }
+  bool knows_model() const { return dispatcher().pool().capacity("m").has_value(); }
   const Tally& tally() const { return tally_; }
   size_t num_open() const { return clients_.size(); }
 
@@ -52,10 +47,7 @@ class Router final : public Process {
   void cancel(RequestId request);
   void stop_choice(RequestId request, uint32_t choice);
 
-  // What the network brings.
-  status worker_joined(const proto::WorkerHello& hello, const std::string& address);
-  void worker_lost(WorkerId worker);
-  void on_frame(WorkerId from, proto::Frame&& frame);
+  void on_frame(WorkerId from, proto::Frame&& frame) override;
 
   // After its deadline nothing of a request may be left.
   void check_deadlines();
@@ -70,18 +62,14 @@ class Router final : public Process {
     std::vector<bool> ended, stopped;
   };
 
-  void tick();
-  void carry_out();
-  void hear(router::Output& output);
+  void ticked() override { check_deadlines(); }
+  void hear(router::Output& output) override;
   void hear_token(Client& client, const router::TokenOut& token);
   void hear_choice(Client& client, const router::ChoiceEnded& ended);
   void hear_end(const router::RequestEnded& end);
   void wrong(RequestId request, const std::string& what);
 
-  const RouterId id_;
   Outside& outside_;
-  router::Dispatcher dispatcher_;
-  router::Actions actions_;
   std::map<RequestId, Client> clients_;
   Tally tally_;
 };

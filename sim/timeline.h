@@ -1,9 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <utility>
+#include <vector>
 
 #include "common/base/clock.h"
 
@@ -16,27 +17,36 @@ class Timeline {
 
   TimePoint now() const { return now_; }
   void at(TimePoint when, Event event) {
-    events_.emplace(std::pair(when < now_ ? now_ : when, next_++), std::move(event));
+    heap_.push_back({when < now_ ? now_ : when, next_++, std::move(event)});
+    std::ranges::push_heap(heap_, later);
   }
   void after(Duration delay, Event event) { at(now_ + delay, std::move(event)); }
 
-  TimePoint next() const {
-    return events_.empty() ? TimePoint::max() : events_.begin()->first.first;
-  }
+  TimePoint next() const { return heap_.empty() ? TimePoint::max() : heap_.front().when; }
   void advance(TimePoint now) { now_ = now > now_ ? now : now_; }
   // The next event that is due, if there is one.
   bool run_one() {
     if (next() > now_) return false;
-    const Event event = std::move(events_.begin()->second);
-    events_.erase(events_.begin());
+    std::ranges::pop_heap(heap_, later);
+    const Event event = std::move(heap_.back().event);
+    heap_.pop_back();
     event();
     return true;
   }
 
  private:
+  struct Entry {
+    TimePoint when;
+    uint64_t order = 0;
+    Event event;
+  };
+  static bool later(const Entry& a, const Entry& b) {
+    return std::pair(a.when, a.order) > std::pair(b.when, b.order);
+  }
+
   TimePoint now_{};
   uint64_t next_ = 0;
-  std::map<std::pair<TimePoint, uint64_t>, Event> events_;
+  std::vector<Entry> heap_;  // the next one first
 };
 
 }  // namespace baton::sim

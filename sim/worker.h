@@ -2,30 +2,30 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "common/base/metrics.h"
 #include "common/net/protocol.h"
-#include "sim/engine.h"
 #include "sim/process.h"
+#include "sim/virtual_engine.h"
 #include "worker/worker_core.h"
 
 namespace baton::sim {
 
-struct WorkerShape {
-  WorkerId id;
-  proto::Role role = proto::ROLE_MIXED;
-  uint32_t num_blocks = 32;
-  uint32_t block_tokens = 8;
-  std::vector<uint32_t> shard_heads;  // as KvLayout::shard_heads: a worker of several ranks
-  uint32_t chunk_tokens = 16;
-  uint32_t max_sequences = 8;
-  uint32_t step_depth = 2;
-  uint32_t preempt_every = 0;
+// What a worker is made of.
+struct WorkerSetup {
+  worker::CoreConfig core;  // its id is in core.handoff.worker
+  std::string name;         // empty: by its id
+  std::string model = "m";
+  uint32_t max_sequences = 8;             // that it says it decodes at once
+  uint32_t step_depth = 2;                // steps given to the engine at once
   uint32_t protocol = net::kProtocolMax;  // that it speaks with routers
-  Duration layer_time = microseconds(200);
+  Duration tick = milliseconds(20);       // between its looks at deadlines and its words of load
+  Duration load_every = Duration::max();  // a load that stays the same is said again
+  VirtualEngine::Maker make_engine;
+
+  WorkerId id() const { return core.handoff.worker; }
 };
 
 // A worker process: the core that the server runs, over an engine in virtual time.
@@ -38,17 +38,17 @@ class Worker final : public Process, private worker::CoreHost {
     virtual void to_router(Worker& from, RouterId router, const proto::Frame& frame) = 0;
     virtual void to_all_routers(Worker& from, const proto::Frame& frame) = 0;
     virtual void gave_up(Worker& by, WorkerId peer) = 0;
+    virtual void woken(Worker&) {}  // progress() may have something to do
   };
 
-  static constexpr uint32_t kLayers = 3, kKvHeads = 2;
-  static kvcache::KvLayout layout(uint32_t block_tokens);
-
-  Worker(const WorkerShape& shape, std::unique_ptr<kvtransfer::Transport> transport,
+  // A setup that cannot be aborts.
+  Worker(const WorkerSetup& setup, std::unique_ptr<kvtransfer::Transport> transport,
          Outside& outside, Timeline& timeline, ProcessClock clock);
   void start();  // its ticks; once it is owned by a shared_ptr
 
-  WorkerId id() const { return shape_.id; }
-  const WorkerShape& shape() const { return shape_; }
+  WorkerId id() const { return setup_.id(); }
+  const WorkerSetup& setup() const { return setup_; }
+  uint32_t num_blocks() const { return setup_.core.num_blocks; }
   worker::WorkerCore& core() { return *core_; }
   const worker::WorkerCore& core() const { return *core_; }
   std::span<std::byte> block(BlockId block) const { return cache_.block(block); }
@@ -63,18 +63,19 @@ class Worker final : public Process, private worker::CoreHost {
  private:
   bool poll_handoff();
   bool plan();
+  void on_layer(const engine::StepBatch& batch, uint32_t layer);
+  void on_done(engine::StepBatch& batch);
   void tick();
   void send_load();
-  engine::StepLimits limits() const;
 
   void send(RouterId router, const proto::Frame& frame) override;
-  uint32_t protocol(RouterId) const override { return shape_.protocol; }
-  void work_added() override { work_added_ = true; }
-  void handoff_touched() override { touched_ = true; }
+  uint32_t protocol(RouterId) const override { return setup_.protocol; }
+  void work_added() override;
+  void handoff_touched() override;
   void load_changed() override { send_load(); }
   void peer_lost(WorkerId worker) override;
 
-  const WorkerShape shape_;
+  const WorkerSetup setup_;
   Outside& outside_;
   Metrics metrics_;
   std::unique_ptr<worker::WorkerCore> core_;
@@ -82,10 +83,11 @@ class Worker final : public Process, private worker::CoreHost {
   std::vector<serving::StepClient*> clients_;
   std::vector<std::unique_ptr<engine::StepBatch>> batches_;
   std::vector<engine::StepBatch*> free_;
-  std::optional<Engine> engine_;
+  std::unique_ptr<VirtualEngine> engine_;
   uint64_t next_step_ = 1;
   bool work_added_ = false, touched_ = true;
   std::string last_load_;
+  TimePoint last_load_at_{};
 };
 
 }  // namespace baton::sim

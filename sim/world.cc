@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "sim/engine.h"
+
 namespace baton::sim {
 namespace {
 
@@ -136,7 +138,7 @@ ProcessClock World::draw_clock() {
 WorkerShape World::draw_shape(proto::Role role) {
   WorkerShape s;
   s.role = role;
-  if (random_.pick(3) == 0) s.shard_heads.assign(Worker::kKvHeads, 1);
+  if (random_.pick(3) == 0) s.shard_heads.assign(kFaultKvHeads, 1);
   s.block_tokens = 4u << random_.pick(3);  // of 160 to 480 tokens' blocks
   s.num_blocks = random_.between(20, 60) * 8 / s.block_tokens;
   s.chunk_tokens = s.block_tokens * random_.between(1, 4);
@@ -167,10 +169,10 @@ void World::make_cluster() {
   for (uint32_t i = random_.chance(0.3) ? 2 : 1; i > 0; --i) start_router();
 }
 
-void World::start_worker(Site& site, WorkerShape shape) {
-  shape.id = WorkerId(next_worker_++);
+void World::start_worker(Site& site, const WorkerShape& shape) {
   site.worker =
-      std::make_shared<Worker>(shape, hub_->make_transport("host"), *this, timeline_, draw_clock());
+      std::make_shared<Worker>(fault_worker(shape, WorkerId(next_worker_++)),
+                               hub_->make_transport("host"), *this, timeline_, draw_clock());
   site.worker->start();
 }
 
@@ -281,21 +283,21 @@ void World::kill_worker() {
   Site& site = *sites[fault_random_.pick(sites.size())];
   count(Fault::kKilled);
   note(site.worker->name() + " is killed");
-  const WorkerShape shape = site.worker->shape();
+  const WorkerSetup setup = site.worker->setup();
   const kvtransfer::Endpoint endpoint = site.worker->endpoint();
   dead_mismatches_ += site.worker->core().driver().sink().stats().digest_mismatches;
   hub_->kill(endpoint, fault_random_.chance(0.5));
   silent_.erase(site.worker->id());
   network_.worker_died(site);
   timeline_.after(fault_random_.up_to(seconds(1)),
-                  [this, &site, shape, endpoint] { restart(site, shape, endpoint); });
+                  [this, &site, setup, endpoint] { restart(site, setup, endpoint); });
 }
 
-void World::restart(Site& site, WorkerShape shape, const kvtransfer::Endpoint& former) {
-  shape.id = WorkerId(next_worker_++);
+void World::restart(Site& site, WorkerSetup setup, const kvtransfer::Endpoint& former) {
+  setup.core.handoff.worker = WorkerId(next_worker_++);
   if (plan_.reuse_address) count(Fault::kRestarted);
   site.worker = std::make_shared<Worker>(
-      shape, plan_.reuse_address ? hub_->make_transport_at(former) : hub_->make_transport("host"),
+      setup, plan_.reuse_address ? hub_->make_transport_at(former) : hub_->make_transport("host"),
       *this, timeline_, draw_clock());
   site.worker->start();
   note(site.worker->name() + " starts");
@@ -366,10 +368,10 @@ void World::to_all_routers(Worker& from, const proto::Frame& frame) {
   network_.to_all_routers(from, frame);
 }
 
-void World::to_worker(Router& from, WorkerId to, const proto::Frame& frame) {
+void World::to_worker(RouterProcess& from, WorkerId to, proto::Frame&& frame) {
   if (trace_.on())
     note(fmt::format("{} -> worker {}: {}", from.name(), to.value, frame.ShortDebugString()));
-  network_.to_worker(from, to, frame);
+  network_.to_worker(from, to, std::move(frame));
 }
 
 RunResult run_world(const RunOptions& options) { return World(options).run(); }

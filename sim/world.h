@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kvtransfer/loopback_transport.h"
+#include "sim/fault_worker.h"
 #include "sim/faults.h"
 #include "sim/network.h"
 #include "sim/router.h"
@@ -44,7 +45,7 @@ class World final : public Worker::Outside, public Router::Outside {
  private:
   // --- what there is ---
   void make_cluster();
-  void start_worker(Site& site, WorkerShape shape);
+  void start_worker(Site& site, const WorkerShape& shape);
   void start_router();
   WorkerShape draw_shape(proto::Role role);
   ProcessClock draw_clock();
@@ -61,7 +62,7 @@ class World final : public Worker::Outside, public Router::Outside {
   void cut_two();
   void damage_cache();
   void kill_router();
-  void restart(Site& site, WorkerShape shape, const kvtransfer::Endpoint& former);
+  void restart(Site& site, WorkerSetup setup, const kvtransfer::Endpoint& former);
 
   // --- time ---
   void run_until(TimePoint end);
@@ -85,7 +86,7 @@ class World final : public Worker::Outside, public Router::Outside {
   void to_router(Worker& from, RouterId router, const proto::Frame& frame) override;
   void to_all_routers(Worker& from, const proto::Frame& frame) override;
   void gave_up(Worker& by, WorkerId peer) override { network_.gave_up(by, peer); }
-  void to_worker(Router& from, WorkerId to, const proto::Frame& frame) override;
+  void to_worker(RouterProcess& from, WorkerId to, proto::Frame&& frame) override;
 
   std::vector<Site*> living();
   void count(Fault fault) { ++result_.faults[static_cast<size_t>(fault)]; }
