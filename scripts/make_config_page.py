@@ -16,7 +16,7 @@ COMMANDS = {
     "up": "A whole cluster on one machine, as child processes. One that dies is started again.",
     "router": "The HTTP front, placing requests on workers.",
     "worker": "One worker: a model, its KV cache, and a role.",
-    "sim": "The cluster on a virtual clock, in which things go wrong: docs/simulator.md.",
+    "sim": "The cluster on a virtual clock: how fast it is, and what goes wrong in it (docs/simulator.md).",
 }
 LEFT_OUT = {"ready_fd"}  # between `baton up` and its children
 

@@ -42,8 +42,8 @@ FENCED = {
     r"gloo/": r"common/collective/.*\.cc",
     r"(oneapi/dnnl|dnnl)": r"common/ops/cpu/.*\.(cc|h)",
     r"boost/beast": r"(common/net/.*\.cc|(router|cli|tests)/.*)",
-    r"boost/json": r"(common/(formats|text)|router|cli|tests)/.*",
-    r"yaml-cpp/": r"(common/(base|latency)/.*\.cc|cli/.*|tests/.*)",
+    r"boost/json": r"((common/(formats|text)|router|cli|tests)/.*|sim/cluster/.*\.cc)",
+    r"yaml-cpp/": r"((common/(base|latency)|sim/cluster)/.*\.cc|cli/.*|tests/.*)",
     r"CLI/": r"(common/base/.*\.cc|(cli|tests)/.*)",
 }
 

@@ -1,0 +1,221 @@
+#include "cli/sim_cluster.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+
+#include "sim/cluster/cluster_spec.h"
+#include "sim/cluster/policy.h"
+#include "sim/cluster/report.h"
+#include "sim/cluster/sweep.h"
+
+namespace baton::cli {
+namespace {
+
+using sim::Arrivals;
+
+Error bad(std::string what) { return error(Errc::kInvalidArgument, std::move(what)); }
+
+result<double> parse_number(std::string_view text, const char* option) {
+  double value = 0;
+  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (ec != std::errc() || end != text.data() + text.size() || !(value > 0) || !(value < 1e9)) {
+    return bad(fmt::format("--{} has '{}', which is no number above 0", option, text));
+  }
+  return value;
+}
+
+Duration from_seconds(double s) { return Duration(static_cast<int64_t>(std::llround(s * 1e9))); }
+
+result<sim::Slo> parse_slo(const std::vector<std::string>& words) {
+  sim::Slo slo;
+  for (const std::string& word : words) {
+    const size_t equals = word.find('=');
+    const std::string name = word.substr(0, equals);
+    if (equals == std::string::npos || (name != "ttft" && name != "tpot")) {
+      return bad("--slo is not of the form ttft=SECONDS,tpot=SECONDS");
+    }
+    BATON_TRY(const double value, parse_number(std::string_view(word).substr(equals + 1), "slo"));
+    (name == "ttft" ? slo.ttft : slo.tpot) = from_seconds(value);
+  }
+  return slo;
+}
+
+// Everything that a run needs.
+struct Plan {
+  sim::ClusterSpec spec;
+  sim::TraceFile trace;
+  std::unique_ptr<sim::RecordedSteps> steps;
+  std::vector<double> rates;
+  sim::SweepOptions sweep;
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> decisions{nullptr, std::fclose};
+};
+
+result<Plan> plan(const SimClusterSettings& s, sim::SeedRange seeds, uint64_t requests,
+                  uint32_t jobs) {
+  Plan p;
+  if (s.trace.empty()) return bad("--trace is needed: a file, or lengths:IN,OUT");
+  BATON_TRY(p.spec, sim::read_cluster(s.cluster));
+  BATON_TRY(p.trace, sim::read_trace(s.trace));
+  BATON_TRY(p.sweep.run.limits, sim::limits_for(s.policy));
+  BATON_TRY(p.sweep.slo, parse_slo(s.slo));
+  if (s.arrivals == "auto") {
+    p.sweep.arrivals.kind =
+        p.trace.has_arrivals ? Arrivals::Kind::kTrace : Arrivals::Kind::kPoisson;
+  } else {
+    BATON_TRY(p.sweep.arrivals, sim::parse_arrivals(s.arrivals));
+  }
+  for (const std::string& rate : s.rates) {
+    BATON_TRY(const double value, parse_number(rate, "rates"));
+    p.rates.push_back(value);
+  }
+  if (p.rates.empty()) p.rates.push_back(0);  // the trace's
+  if (!(s.find_goodput >= 0 && s.find_goodput < 1)) return bad("--find-goodput is not in [0, 1)");
+  if (!(s.deadline > 0 && s.deadline <= 86'400)) return bad("--deadline is not in (0, 86400]");
+  if (!s.step_times.empty()) {
+    BATON_TRY(sim::RecordedSteps steps, sim::RecordedSteps::read(s.step_times));
+    p.steps = std::make_unique<sim::RecordedSteps>(std::move(steps));
+  }
+  p.sweep.run.times = p.steps.get();
+  p.sweep.run.deadline = from_seconds(s.deadline);
+  p.sweep.count = requests;
+  p.sweep.seeds = seeds;
+  p.sweep.threads = jobs;
+  if (s.log_decisions.empty()) return p;
+  if (p.rates.size() > 1 || seeds.first != seeds.last || s.find_goodput > 0) {
+    return bad("--log-decisions is for one rate and one seed");
+  }
+  p.decisions.reset(std::fopen(s.log_decisions.c_str(), "w"));
+  if (!p.decisions) return error(Errc::kIo, "cannot write " + s.log_decisions);
+  p.sweep.run.decisions = p.decisions.get();
+  return p;
+}
+
+// On a terminal one line that changes; else a line every ten seconds.
+class Progress {
+ public:
+  void operator()(uint64_t ended, uint64_t all) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_ < (terminal_ ? std::chrono::milliseconds(500) : std::chrono::seconds(10)))
+      return;
+    last_ = now;
+    fmt::print(stderr, "{}{} of {} requests, {:.0f} s{}", terminal_ ? "\r" : "", ended, all,
+               to_seconds(now - begun_), terminal_ ? "   " : "\n");
+    std::fflush(stderr);
+    shown_ = terminal_;
+  }
+  ~Progress() {
+    if (shown_) fmt::print(stderr, "\r{:60}\r", "");
+  }
+
+ private:
+  const bool terminal_ = ::isatty(2) != 0;
+  const std::chrono::steady_clock::time_point begun_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point last_ = begun_;
+  bool shown_ = false;
+};
+
+status write(const std::string& path, const std::string& text) {
+  if (path.empty()) return {};
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "w"),
+                                                             std::fclose);
+  if (!file || std::fwrite(text.data(), 1, text.size(), file.get()) != text.size()) {
+    return error(Errc::kIo, "cannot write " + path);
+  }
+  return {};
+}
+
+void tell_work(const std::vector<sim::SweepPoint>& points) {
+  uint64_t events = 0, tokens = 0, failures = 0, retries = 0, preemptions = 0;
+  double simulated = 0, wall = 0;
+  for (const sim::SweepPoint& p : points) {
+    events += p.events;
+    tokens += p.tokens;
+    failures += p.failures;
+    retries += p.retries;
+    preemptions += p.preemptions;
+    simulated += p.simulated_seconds;
+    wall += p.wall_seconds;
+  }
+  fmt::print(
+      "simulated {:.0f} s in {:.1f} s of a core: {} events ({:.2f} M/s), {} tokens ({:.2f} M/s)",
+      simulated, wall, events, static_cast<double>(events) / wall / 1e6, tokens,
+      static_cast<double>(tokens) / wall / 1e6);
+  fmt::print("; {} workers failed, {} retries, {} preemptions\n", failures, retries, preemptions);
+}
+
+status run(const SimClusterSettings& s, Plan& p) {
+  Progress progress;
+  p.sweep.progress = [&progress](uint64_t ended, uint64_t all) { progress(ended, all); };
+  std::vector<sim::SweepPoint> points;
+  int best = -1;
+  if (s.find_goodput > 0) {
+    const double start = p.rates.front() > 0 ? p.rates.front() : p.spec.num_workers();
+    BATON_TRY(sim::GoodputSearch found,
+              sim::find_goodput(p.spec, p.trace, s.find_goodput, start, p.sweep));
+    points = std::move(found.points);
+    best = found.best;
+  } else {
+    BATON_TRY(points, sim::sweep(p.spec, p.trace, p.rates, p.sweep));
+  }
+  const sim::ReportHead head{.cluster = p.spec.name,
+                             .trace = p.trace.name,
+                             .policy = s.policy,
+                             .arrivals = p.sweep.arrivals.to_string(),
+                             .gpus = p.spec.num_gpus(),
+                             .slo = p.sweep.slo,
+                             .share = s.find_goodput};
+  fmt::print("{}", sim::table(head, points));
+  if (s.find_goodput > 0 && best < 0) fmt::print("no rate was met by {:g}\n", s.find_goodput);
+  if (best >= 0) {
+    fmt::print("{:.4g} requests/s are met by {:g}: {:.4g} per GPU\n", points[best].rate,
+               s.find_goodput, points[best].rate / std::max(head.gpus, 1u));
+  }
+  tell_work(points);
+  BATON_CHECK_OK(write(s.json, sim::to_json(head, points, best)));
+  return write(s.svg, sim::to_svg(head, points));
+}
+
+}  // namespace
+
+void add_sim_cluster_options(Options& options, SimClusterSettings& s) {
+  s.policy = sim::kDefaultPolicy;
+  options.add("cluster", &s.cluster, "Simulate how fast this cluster is (a YAML file)");
+  options.add("trace", &s.trace,
+              "With --cluster: a file of requests (Azure, Mooncake, lengths), or lengths:IN,OUT");
+  options.add("policy", &s.policy, "With --cluster: how the router places requests");
+  options.add("slo", &s.slo,
+              "With --cluster: what requests must meet, ttft=SECONDS,tpot=SECONDS; "
+              "ttft=0.5,tpot=0.05 where it is not said");
+  options.add(
+      "arrivals", &s.arrivals,
+      "With --cluster: when requests come: trace, poisson or gamma:CV; auto: the trace's, or "
+      "else poisson");
+  options.add("rates", &s.rates,
+              "With --cluster: requests a second, a run each; without: the trace's own");
+  options.add("find-goodput", &s.find_goodput,
+              "With --cluster: seek the highest rate at which this share meets both targets");
+  options.add("deadline", &s.deadline, "With --cluster: seconds until a request is given up");
+  options.add("step-times", &s.step_times,
+              "With --cluster: a CSV file of recorded step times, instead of the profiles'");
+  options.add("json", &s.json, "With --cluster: a file for all figures");
+  options.add("svg", &s.svg, "With --cluster: a file for a plot of what is met against the rate");
+  options.add("log-decisions", &s.log_decisions,
+              "With --cluster: a file for each decision of the router, for one run");
+}
+
+int run_sim_cluster(const SimClusterSettings& settings, sim::SeedRange seeds, uint64_t requests,
+                    uint32_t jobs) {
+  auto planned = plan(settings, seeds, requests, jobs);
+  const status done = planned ? run(settings, *planned) : status(planned.error());
+  if (done) return 0;
+  fmt::print(stderr, "baton sim: {}\n", done.error().message);
+  return 2;
+}
+
+}  // namespace baton::cli

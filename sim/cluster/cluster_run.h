@@ -1,0 +1,43 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <vector>
+
+#include "sim/cluster/cluster_spec.h"
+#include "sim/cluster/frontend.h"
+#include "sim/cluster/step_times.h"
+#include "sim/cluster/traffic.h"
+
+namespace baton::sim {
+
+struct ClusterRunOptions {
+  router::DispatchLimits limits;
+  const RecordedSteps* times = nullptr;    // null: the profiles'
+  uint64_t seed = 1;                       // of failures
+  Duration deadline = seconds(3600);       // of a request, from its arrival
+  std::FILE* decisions = nullptr;          // a line each: what the router decided
+  std::atomic<uint64_t>* ended = nullptr;  // counts requests that ended, for whoever watches
+};
+
+struct ClusterResult {
+  std::vector<Outcome> outcomes;  // [requests of the traffic]
+  Duration simulated{};           // from the first possible arrival to the last end
+  uint64_t events = 0;            // of the virtual clock
+  uint64_t steps = 0;             // of all engines
+  uint64_t tokens = 0;            // heard by clients
+  uint64_t reads = 0;
+  double read_bytes = 0;  // of KV
+  uint64_t failures = 0;  // of workers
+  uint64_t retries = 0, preemptions = 0;
+};
+
+// Plays a traffic on a cluster in virtual time: the servers' dispatcher, schedulers, accounting and
+// hand-off; made up are steps (TimedEngine), links (Fabric) and messages (a latency). The same
+// arguments give the same result on every machine. One thread; allocates as it goes.
+ClusterResult run_cluster(const ClusterSpec& spec, const Traffic& traffic,
+                          const ClusterRunOptions& options);
+
+}  // namespace baton::sim

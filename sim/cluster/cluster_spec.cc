@@ -1,0 +1,239 @@
+#include "sim/cluster/cluster_spec.h"
+
+#include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "sim/cluster/csv.h"
+
+namespace baton::sim {
+namespace {
+
+constexpr double kBytesPerGbit = 1e9 / 8;
+constexpr double kMostWorkers = 100'000;
+
+// One map of the file: takes keys, and in the end refuses those that nobody took.
+class Keys {
+ public:
+  Keys(const YAML::Node& map, std::string where, const std::filesystem::path& from)
+      : map_(map), where_(std::move(where)), from_(from) {}
+
+  bool has(const char* key) const { return static_cast<bool>(map_[key]); }
+
+  result<double> number(const char* key, std::optional<double> otherwise, double least,
+                        double most) {
+    taken_.emplace_back(key);
+    const YAML::Node node = map_[key];
+    if (!node) {
+      if (otherwise) return *otherwise;
+      return bad(key, "is missing");
+    }
+    double value = 0;
+    if (!node.IsScalar() || !YAML::convert<double>::decode(node, value)) {
+      return bad(key, "is no number");
+    }
+    if (!(value >= least && value <= most)) {
+      return bad(key, fmt::format("= {:g} is not in [{:g}, {:g}]", value, least, most));
+    }
+    return value;
+  }
+  result<uint64_t> whole(const char* key, std::optional<double> otherwise, double least,
+                         double most) {
+    BATON_TRY(const double value, number(key, otherwise, least, most));
+    if (value != std::floor(value)) return bad(key, "is no whole number");
+    return static_cast<uint64_t>(value);
+  }
+  result<std::string> text(const char* key, std::optional<std::string> otherwise) {
+    taken_.emplace_back(key);
+    const YAML::Node node = map_[key];
+    if (!node && otherwise) return *otherwise;
+    if (!node || !node.IsScalar()) return bad(key, "is missing or no text");
+    return node.as<std::string>();
+  }
+  result<bool> yes(const char* key, bool otherwise) {
+    taken_.emplace_back(key);
+    const YAML::Node node = map_[key];
+    bool value = otherwise;
+    if (node && (!node.IsScalar() || !YAML::convert<bool>::decode(node, value))) {
+      return bad(key, "is neither true nor false");
+    }
+    return value;
+  }
+  YAML::Node node(const char* key) {
+    taken_.emplace_back(key);
+    return map_[key];
+  }
+  status done() const {
+    for (const auto& entry : map_) {
+      const auto key = entry.first.as<std::string>("");
+      if (std::ranges::find(taken_, key) == taken_.end()) {
+        return bad(key.c_str(), "is not known");
+      }
+    }
+    return {};
+  }
+  Error bad(const char* key, std::string_view what) const {
+    return error(Errc::kInvalidArgument,
+                 fmt::format("cluster {}: '{}{}' {}", from_.string(), where_, key, what));
+  }
+
+ private:
+  const YAML::Node map_;
+  const std::string where_;
+  const std::filesystem::path& from_;
+  std::vector<std::string> taken_;
+};
+
+class Reader {
+ public:
+  explicit Reader(const std::filesystem::path& from) : from_(from) {}
+
+  result<ClusterSpec> read(const YAML::Node& root) const {
+    if (!root.IsMap()) return bad("is no map of keys");
+    ClusterSpec spec;
+    Keys keys(root, "", from_);
+    BATON_TRY(spec.name, keys.text("name", from_.stem().string()));
+    BATON_TRY(const uint64_t routers, keys.whole("routers", 1, 1, 64));
+    spec.routers = static_cast<uint32_t>(routers);
+    BATON_CHECK_OK(network(keys.node("network"), spec));
+    BATON_CHECK_OK(failures(keys.node("failures"), spec));
+    const YAML::Node workers = keys.node("workers");
+    if (!workers || !workers.IsSequence() || workers.size() == 0) {
+      return keys.bad("workers", "is missing or no list");
+    }
+    for (size_t i = 0; i < workers.size(); ++i) {
+      BATON_TRY(WorkerGroup g, group(workers[i], fmt::format("workers[{}].", i)));
+      spec.groups.push_back(std::move(g));
+    }
+    BATON_CHECK_OK(keys.done());
+    BATON_CHECK_OK(check(spec));
+    return spec;
+  }
+
+  Error bad(std::string_view what) const {
+    return error(Errc::kInvalidArgument, fmt::format("cluster {}: {}", from_.string(), what));
+  }
+
+ private:
+  status network(const YAML::Node& node, ClusterSpec& spec) const {
+    if (!node) return {};
+    if (!node.IsMap()) return bad("'network' is no map of keys");
+    Keys keys(node, "network.", from_);
+    BATON_TRY(const double latency, keys.number("message_us", 100, 0, 1e6));
+    spec.message_latency = latency * 1e-6;
+    if (keys.has("spine_gbit")) {
+      BATON_TRY(const double gbit, keys.number("spine_gbit", {}, 1e-3, 1e9));
+      spec.spine_bytes_per_second = gbit * kBytesPerGbit;
+    }
+    return keys.done();
+  }
+
+  status failures(const YAML::Node& node, ClusterSpec& spec) const {
+    if (!node) return {};
+    if (!node.IsMap()) return bad("'failures' is no map of keys");
+    Keys keys(node, "failures.", from_);
+    FailureRates rates;
+    BATON_TRY(rates.mean_seconds_between, keys.number("mean_seconds_between", {}, 1, 1e9));
+    BATON_TRY(rates.restart_seconds, keys.number("restart_seconds", 30, 0, 1e9));
+    spec.failures = rates;
+    return keys.done();
+  }
+
+  result<WorkerGroup> group(const YAML::Node& node, const std::string& where) const {
+    if (!node.IsMap()) return bad(fmt::format("'{}' is no map of keys", where));
+    Keys keys(node, where, from_);
+    WorkerGroup g;
+    BATON_TRY(const std::string role, keys.text("role", {}));
+    if (role == "prefill") {
+      g.role = proto::ROLE_PREFILL;
+    } else if (role == "decode") {
+      g.role = proto::ROLE_DECODE;
+    } else if (role != "mixed") {
+      return keys.bad("role", "is none of prefill, decode and mixed");
+    }
+    BATON_TRY(g.profile_path, keys.text("profile", {}));
+    BATON_TRY(g.profile, latency::read_profile(from_.parent_path() / g.profile_path));
+    BATON_TRY(const uint64_t count, keys.whole("count", 1, 1, kMostWorkers));
+    BATON_TRY(const uint64_t gpus, keys.whole("gpus", 1, 0, 1024));
+    BATON_TRY(g.kv_tokens, keys.whole("kv_tokens", {}, 2, 1e9));
+    BATON_TRY(const uint64_t block, keys.whole("block_tokens", 64, 1, 4096));
+    BATON_TRY(const uint64_t chunk, keys.whole("chunk_tokens", 2048, 0, 1e8));
+    BATON_TRY(const uint64_t step, keys.whole("step_tokens", 0, 0, 1e8));
+    BATON_TRY(const uint64_t sequences, keys.whole("max_sequences", 256, 1, 65536));
+    BATON_TRY(const uint64_t context, keys.whole("max_context", 0, 0, 1e8));
+    BATON_TRY(const uint64_t sharers, keys.whole("workers_per_nic", 1, 1, 1024));
+    BATON_TRY(g.prefix_cache, keys.yes("prefix_cache", true));
+    BATON_TRY(const double gbit, keys.number("nic_gbit", 0.0, 0, 1e9));
+    BATON_TRY(const double latency, keys.number("read_us", g.profile.link.latency * 1e6, 0, 1e9));
+    g.count = static_cast<uint32_t>(count);
+    g.gpus = static_cast<uint32_t>(gpus);
+    g.block_tokens = static_cast<uint32_t>(block);
+    g.chunk_tokens = static_cast<uint32_t>(chunk);
+    g.step_tokens = static_cast<uint32_t>(step);
+    g.max_sequences = static_cast<uint32_t>(sequences);
+    g.max_context = static_cast<uint32_t>(context);
+    g.workers_per_nic = static_cast<uint32_t>(sharers);
+    g.nic_bytes_per_second = gbit > 0 ? gbit * kBytesPerGbit : 1 / g.profile.link.byte;
+    g.read_latency = latency * 1e-6;
+    if (g.chunk_tokens != 0 && g.chunk_tokens < g.block_tokens) {
+      return keys.bad("chunk_tokens", "is less than a block");
+    }
+    if (g.kv_tokens < 2 * uint64_t{g.block_tokens}) {
+      return keys.bad("kv_tokens", "is less than two blocks");
+    }
+    BATON_CHECK_OK(keys.done());
+    return g;
+  }
+
+  // Whether what pairs fits together.
+  status check(const ClusterSpec& spec) const {
+    if (spec.num_workers() > kMostWorkers) return bad("has too many workers");
+    const WorkerGroup& first = spec.groups.front();
+    bool prefill = false, decode = false, mixed = false;
+    for (const WorkerGroup& g : spec.groups) {
+      prefill |= g.role == proto::ROLE_PREFILL;
+      decode |= g.role == proto::ROLE_DECODE;
+      mixed |= g.role == proto::ROLE_MIXED;
+      if (g.profile.kv_bytes_per_token != first.profile.kv_bytes_per_token ||
+          g.block_tokens != first.block_tokens) {
+        return bad("has workers of different kv_bytes_per_token or block_tokens: they cannot pair");
+      }
+    }
+    if (!mixed && !(prefill && decode)) return bad("has no mixed worker, and no pair");
+    return {};
+  }
+
+  const std::filesystem::path& from_;
+};
+
+}  // namespace
+
+result<ClusterSpec> parse_cluster(std::string_view text, const std::filesystem::path& from) {
+  const Reader reader(from);
+  try {
+    return reader.read(YAML::Load(std::string(text)));
+  } catch (const std::exception& e) {  // of YAML
+    return reader.bad(e.what());
+  }
+}
+
+result<ClusterSpec> read_cluster(const std::filesystem::path& path) {
+  BATON_TRY(const std::string text, read_text(path));
+  return parse_cluster(text, path);
+}
+
+uint32_t ClusterSpec::num_workers() const {
+  uint32_t n = 0;
+  for (const WorkerGroup& g : groups) n += g.count;
+  return n;
+}
+
+uint32_t ClusterSpec::num_gpus() const {
+  uint32_t n = 0;
+  for (const WorkerGroup& g : groups) n += g.count * g.gpus;
+  return n;
+}
+
+}  // namespace baton::sim
