@@ -1,5 +1,6 @@
 #include "kvtransfer/compat.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -87,6 +88,31 @@ TEST(Pair, WhatDoesNotFitIsRefusedWithBothValues) {
     EXPECT_THAT(pairing.error().message, HasSubstr(unfit.ours));
     EXPECT_THAT(pairing.error().message, HasSubstr(unfit.theirs));
     EXPECT_FALSE(pair(theirs, hello(1))) << "not symmetric";
+  }
+}
+
+// Also where the values could be turned into the other's exactly: what decodes from them would
+// have computed others. The fingerprint says so, as a model's does, and if it did not, the layout.
+TEST(Pair, DtypesAreNeverConverted) {
+  for (const DType ours : {DType::kBF16, DType::kF16, DType::kF32}) {
+    for (const DType theirs : {DType::kBF16, DType::kF16, DType::kF32}) {
+      Hello here = hello(1), there = hello(2);
+      here.layout = kvcache::KvLayout::full_kv(4, 2, 8, ours, 16);
+      there.layout = kvcache::KvLayout::full_kv(4, 2, 8, theirs, 16);
+      for (const bool told : {false, true}) {
+        if (told) {
+          here.numerics = fmt::format("num weights={0} cache={0}", name(ours));
+          there.numerics = fmt::format("num weights={0} cache={0}", name(theirs));
+        }
+        const result<Pairing> pairing = pair(here, there);
+        EXPECT_EQ(static_cast<bool>(pairing), ours == theirs);
+        if (ours == theirs) continue;
+        EXPECT_EQ(pairing.error().code, Errc::kUnsupported);
+        EXPECT_THAT(pairing.error().message, HasSubstr(told ? "numerics" : "cache dtype"));
+        EXPECT_THAT(pairing.error().message, HasSubstr(std::string(name(ours))));
+        EXPECT_THAT(pairing.error().message, HasSubstr(std::string(name(theirs))));
+      }
+    }
   }
 }
 
