@@ -27,7 +27,10 @@ SinkConfig sink_config(const HandoffConfig& c) {
           .max_handoffs = c.max_handoffs,
           .read_bytes = c.read_bytes,
           .window_bytes = c.window_bytes,
-          .window_reads = c.window_reads};
+          .window_reads = c.window_reads,
+          .turns_read_bytes = kMaxReadBytes,
+          .turns_window_reads = c.turns_window_reads,
+          .turns_window_segments = kMaxReadRanges};
 }
 
 }  // namespace
@@ -43,6 +46,7 @@ Driver::Driver(const HandoffConfig& config, std::unique_ptr<Transport> transport
       metrics_(metrics),
       source_(source_config(config)),
       sink_(sink_config(config)) {
+  hello_.protocol_max = config.protocol_max;
   hello_.worker = config.worker;
   hello_.layout = config.layout;
   if (config.layout.num_shards() > 1) hello_.protocol_min = kProtocolShards;
@@ -78,6 +82,9 @@ void Driver::on_event(const TransportEvent& event, TimePoint now) {
   switch (event.kind) {
     case Kind::kMessage:
       if (peer != nullptr) on_message(peer->worker, event.payload, now);
+      return;
+    case Kind::kGetProgress:
+      on_get_progress(event);
       return;
     case Kind::kGetDone:
     case Kind::kGetFailed:

@@ -15,6 +15,7 @@
 #include "kvtransfer/sink.h"
 #include "kvtransfer/source.h"
 #include "kvtransfer/transport.h"
+#include "kvtransfer/wire_read.h"
 
 namespace baton::kvtransfer {
 
@@ -64,9 +65,12 @@ struct HandoffConfig {
   // Bounds.
   uint32_t max_handoffs = 4096;  // each way
   uint32_t max_parked_blocks = UINT32_MAX;
-  uint64_t read_bytes = 1u << 20;    // of one read, or of one turn of a copy; about
+  uint64_t read_bytes = 1u << 20;    // of one turn of a copy, or of one read in pieces; about
   uint64_t window_bytes = 4u << 20;  // also the bytes that one poll() reads at most, about
   uint32_t window_reads = 64;
+  uint32_t turns_window_reads = kMaxOpenReads;
+
+  uint32_t protocol_max = kProtocolMax;  // lower: as an older worker
 
   // For figures only: the time after a copy, which `now` of the poll that makes it does not have.
   // None: that `now`.

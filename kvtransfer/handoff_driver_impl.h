@@ -11,6 +11,7 @@
 #include "kvtransfer/handoff_driver.h"
 #include "kvtransfer/handoff_metrics.h"
 #include "kvtransfer/peer_table.h"
+#include "kvtransfer/stream_digest.h"
 
 // Private to kvtransfer/: the driver. handoff_driver.cc has its construction and loop,
 // handoff_peers.cc who it is paired with, handoff_actions.cc what the state machines ask for,
@@ -116,7 +117,10 @@ class Driver final : public HandoffDriver {
     m.from_source ? sink_.on_lease(from, m, now, sink_actions_)
                   : source_.on_lease(from, m, now, source_actions_);
   }
+  void on_get_progress(const TransportEvent& event);
   void on_get_end(const TransportEvent& event, TimePoint now);
+  ReadAs how_to_read(const kvcache::KvLayout& theirs, const Pairing& pairing,
+                     PeerId connection) const;
   void bring_up(WorkerId worker, TimePoint now);
   void lose(WorkerId worker, Error why, TimePoint now);
   void drop(WorkerId worker, const Error& why, TimePoint now);
@@ -130,6 +134,7 @@ class Driver final : public HandoffDriver {
   void execute(SinkRefused& action, TimePoint now);
   void execute(SinkLost& action, TimePoint now);
   void execute(StartRead& action, TimePoint now);
+  void execute(GiveUpRead& action, TimePoint now);
   void execute(Joined& action, TimePoint now);
   void execute(SinkFailed& action, TimePoint now);
   void execute(SinkReleased& action, TimePoint now);
@@ -142,10 +147,16 @@ class Driver final : public HandoffDriver {
     uint32_t copied_to = 0;   // position in the sequence
     uint64_t digest_sum = 0;  // of what is copied
   };
+  // A read under way; if it is answered in turns, with the digest of what has come so far.
+  struct OpenRead {
+    StartRead read;
+    bool in_turns = false;
+    StreamDigest digest;
+  };
   void start_reads(TimePoint now);
   uint64_t start_read(PendingRead pending, TimePoint now);
   uint64_t copy_some(PendingRead pending, const std::byte* source_cache, TimePoint now);
-  void check_read(const StartRead& read, TimePoint now);
+  uint64_t digest_of(OpenRead& open);
   void end_read(const StartRead& read, uint64_t digest, TimePoint now);
 
   const HandoffConfig config_;
@@ -164,10 +175,10 @@ class Driver final : public HandoffDriver {
   SourceActions source_actions_;
   SinkActions sink_actions_;
   std::deque<PendingRead> pending_reads_;
-  std::unordered_map<uint64_t, StartRead> reads_;  // by cookie, under way
-  std::vector<Segment> segments_;                  // scratch
-  std::vector<GetOp> ops_;                         // scratch
-  std::vector<TransportEvent> events_;             // scratch
+  std::unordered_map<uint64_t, OpenRead> reads_;  // by cookie
+  std::vector<Segment> segments_;                 // scratch
+  std::vector<GetOp> ops_;                        // scratch
+  std::vector<TransportEvent> events_;            // scratch
 };
 
 }  // namespace baton::kvtransfer

@@ -19,21 +19,27 @@ status Driver::add_peer(const Hello& theirs, TimePoint now) {
   const Rank& rank = theirs.ranks[0];
   const std::string who = fmt::format("worker {:x}", theirs.worker.value);
   BATON_TRY(const PeerId connection, transport_->connect(rank.endpoint, who));
-  // What is the same bytes on both sides, and lies in memory that is mapped here, is copied here.
-  const bool direct =
-      lie_alike(theirs.layout, config_.layout) && !transport_->mapped(connection).empty();
+  const ReadAs read_as = how_to_read(theirs.layout, pairing, connection);
   peers_.add({.worker = theirs.worker,
               .connection = connection,
-              .direct = direct,
+              .read_as = read_as,
               .pairing = pairing,
               .transport = transport_->in_force(connection),
               .last_heard = now});
-  sink_.add_source(theirs.worker, theirs.layout, rank.num_blocks, direct);
+  sink_.add_source(theirs.worker, theirs.layout, rank.num_blocks, read_as);
   next_heartbeat_ = std::min(next_heartbeat_, now + config_.heartbeat_every);
   send_now(theirs.worker, encode(Lease{}), now);
   run(now);
   if (peers_.find(theirs.worker) != nullptr) return {};
   return error(Errc::kUnavailable, who + " takes no message");
+}
+
+// What is the same bytes on both sides, and lies in memory that is mapped here, is copied here.
+ReadAs Driver::how_to_read(const kvcache::KvLayout& theirs, const Pairing& pairing,
+                           PeerId connection) const {
+  if (!lie_alike(theirs, config_.layout)) return ReadAs::kPieces;
+  if (!transport_->mapped(connection).empty()) return ReadAs::kCopied;
+  return pairing.protocol >= kProtocolTurns ? ReadAs::kTurns : ReadAs::kPieces;
 }
 
 // It has sent something, so it knows us: what waited can go.

@@ -35,7 +35,7 @@ uint64_t Driver::start_read(PendingRead pending, TimePoint now) {
                       sink_actions_);
     return 0;
   }
-  if (peer->direct) {
+  if (peer->read_as == ReadAs::kCopied) {
     const auto mapped = transport_->mapped(peer->connection);
     if (!mapped.empty()) return copy_some(std::move(pending), mapped.data(), now);
   }
@@ -45,15 +45,20 @@ uint64_t Driver::start_read(PendingRead pending, TimePoint now) {
     ops_.push_back(op_of(s, cache_.data()));
     bytes += s.total_bytes();
   }
-  const result<bool> done = transport_->get(peer->connection, ops_, read.cookie);
+  const bool in_turns = peer->read_as == ReadAs::kTurns;
+  const result<bool> done = transport_->get(peer->connection, ops_, read.cookie,
+                                            in_turns ? Answer::kInTurns : Answer::kAtOnce);
   if (!done) {
     sink_.read_failed(read.cookie, done.error(), now, sink_actions_);
-  } else if (*done) {
-    check_read(read, now);
-  } else {
-    reads_.emplace(read.cookie, std::move(read));
+    return bytes;
   }
-  return bytes;
+  OpenRead open{std::move(read), in_turns, {}};
+  if (*done) {
+    end_read(open.read, digest_of(open), now);
+  } else {
+    reads_.emplace(open.read.cookie, std::move(open));
+  }
+  return *done || !in_turns ? bytes : 0;
 }
 
 // Copies about read_bytes of a read, and puts the rest behind what else waits.
@@ -87,23 +92,45 @@ uint64_t Driver::copy_some(PendingRead pending, const std::byte* source_cache, T
   return columns * column_bytes;
 }
 
+// What has come of it is in the CPU's cache now.
+void Driver::on_get_progress(const TransportEvent& event) {
+  const auto it = reads_.find(event.cookie);
+  if (it == reads_.end() || !config_.verify_digests) return;
+  OpenRead& open = it->second;
+  open.digest.advance(config_.layout, cache_.data(), open.read, event.bytes);
+}
+
 void Driver::on_get_end(const TransportEvent& event, TimePoint now) {
   const auto node = reads_.extract(event.cookie);
   if (node.empty()) return;
+  OpenRead& open = node.mapped();
   if (event.kind == TransportEvent::Kind::kGetDone) {
-    check_read(node.mapped(), now);
+    end_read(open.read, digest_of(open), now);
   } else {
     sink_.read_failed(event.cookie, error(Errc::kUnavailable, event.what), now, sink_actions_);
   }
 }
 
-// All of it is here, and in the CPU's cache.
-void Driver::check_read(const StartRead& read, TimePoint now) {
-  end_read(read,
-           config_.verify_digests ? digest_range(config_.layout, cache_.data(),
-                                                 {read.blocks, read.first_token}, read.range)
-                                  : read.announced_digest,
-           now);
+// All of it is here, and what came last is in the CPU's cache.
+uint64_t Driver::digest_of(OpenRead& open) {
+  const StartRead& read = open.read;
+  if (!config_.verify_digests) return read.announced_digest;
+  if (!open.in_turns) {
+    return digest_range(config_.layout, cache_.data(), {read.blocks, read.first_token}, read.range);
+  }
+  open.digest.advance(config_.layout, cache_.data(), read, UINT64_MAX);
+  return open.digest.sum();
+}
+
+void Driver::execute(GiveUpRead& action, TimePoint now) {
+  const auto waits = std::ranges::find_if(
+      pending_reads_, [&](const PendingRead& p) { return p.read.cookie == action.cookie; });
+  if (waits != pending_reads_.end()) {
+    pending_reads_.erase(waits);
+    sink_.read_failed(action.cookie, error(Errc::kCancelled, "given up"), now, sink_actions_);
+  } else if (const Peer* peer = peers_.find(action.source); peer != nullptr) {
+    transport_->give_up(peer->connection, action.cookie);
+  }
 }
 
 void Driver::end_read(const StartRead& read, uint64_t digest, TimePoint now) {

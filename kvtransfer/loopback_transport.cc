@@ -17,6 +17,7 @@
 
 #include "kvtransfer/host_buffer.h"
 #include "kvtransfer/messages.h"
+#include "kvtransfer/wire_read.h"
 
 namespace baton::kvtransfer {
 namespace {
@@ -44,8 +45,11 @@ struct Node {
 };
 
 struct PendingGet {
-  std::vector<GetOp> ops;
-  bool fails = false, corrupts = false, torn = false;
+  Stream<GetOp> stream;
+  uint64_t turn_bytes = UINT64_MAX;
+  bool fails = false, given_up = false;
+  uint64_t corrupts = UINT64_MAX, torn = UINT64_MAX;  // which byte, and from which one on
+  uint64_t copied = 0;
 };
 
 // Something that becomes visible at `node` later.
@@ -72,12 +76,13 @@ class Hub final : public LoopbackHub {
   }
   void advance(TimePoint now) override {
     const std::lock_guard lock(mutex_);
-    now_ = std::max(now_, now);
-    while (!delayed_.empty() && delayed_.begin()->first.first <= now_) {
+    while (!delayed_.empty() && delayed_.begin()->first.first <= now) {
+      now_ = std::max(now_, delayed_.begin()->first.first);
       Delayed next = std::move(delayed_.begin()->second);
       delayed_.erase(delayed_.begin());
       happen(std::move(next));
     }
+    now_ = std::max(now_, now);
   }
   TimePoint next_event() const override {
     const std::lock_guard lock(mutex_);
@@ -108,7 +113,9 @@ class Hub final : public LoopbackHub {
   result<std::span<std::byte>> allocate(uint32_t id, size_t bytes, Sharing sharing);
   const Endpoint& endpoint(uint32_t id) { return nodes_.at(id).endpoint; }
   result<PeerId> connect(uint32_t id, const Endpoint& remote);
-  result<bool> get(uint32_t id, PeerId peer, std::span<const GetOp> ops, uint64_t cookie);
+  result<bool> get(uint32_t id, PeerId peer, std::span<const GetOp> ops, uint64_t cookie,
+                   Answer answer);
+  void give_up(uint32_t id, PeerId peer, uint64_t cookie);
   std::span<const std::byte> mapped(uint32_t id, PeerId peer);
   status notify(uint32_t id, PeerId peer, std::span<const std::byte> payload);
   void close(uint32_t id, PeerId peer);
@@ -144,7 +151,8 @@ class Hub final : public LoopbackHub {
   void later(Duration delay, Delayed what);
   void happen(Delayed what);
   void send(const Node& from, uint32_t from_id, uint32_t to, std::vector<std::byte> payload);
-  void copy(const Node& remote, const PendingGet& get);
+  void go_on(Node& node, Delayed what);
+  void copy_turn(const Node& remote, PendingGet& get);
   bool lives(const Link& link) const {
     const Node& remote = nodes_.at(link.remote);
     return remote.alive && remote.life() == link.life;
@@ -175,9 +183,11 @@ class LoopbackTransport final : public Transport {
   result<PeerId> connect(const Endpoint& remote, std::string_view) override {
     return hub_.connect(id_, remote);
   }
-  result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie) override {
-    return hub_.get(id_, peer, ops, cookie);
+  result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie,
+                   Answer answer) override {
+    return hub_.get(id_, peer, ops, cookie, answer);
   }
+  void give_up(PeerId peer, uint64_t cookie) override { hub_.give_up(id_, peer, cookie); }
   std::span<const std::byte> mapped(PeerId peer) const override { return hub_.mapped(id_, peer); }
   status notify(PeerId peer, std::span<const std::byte> payload) override {
     return hub_.notify(id_, peer, payload);
@@ -239,29 +249,27 @@ result<PeerId> Hub::connect(uint32_t id, const Endpoint& remote) {
   return peer;
 }
 
-void Hub::copy(const Node& remote, const PendingGet& get) {
-  uint64_t pieces = 0, piece = 0;
-  for (const GetOp& op : get.ops) pieces += op.count;
-  const uint64_t whole = get.torn ? pieces / 2 : pieces;
-  for (const GetOp& op : get.ops) {
-    for (uint64_t i = 0; i < op.count; ++i, ++piece) {
-      const uint64_t from = op.remote_offset + i * op.remote_stride;
-      std::byte* to = op.local + i * op.local_stride;
-      std::memcpy(to, remote.memory.get() + from, piece < whole ? op.bytes : op.bytes / 2);
-      for (auto it = remote.damaged.lower_bound(from);
-           it != remote.damaged.end() && *it < from + op.bytes; ++it) {
-        to[*it - from] ^= std::byte{0x10};
-      }
-    }
-  }
-  if (get.corrupts) {
-    const GetOp& op = get.ops[random_() % get.ops.size()];
-    const uint64_t piece = random_() % op.count;
-    op.local[piece * op.local_stride + random_() % op.bytes] ^= std::byte{1} << (random_() % 8);
-  }
+void Hub::copy_turn(const Node& remote, PendingGet& get) {
+  const uint64_t n = std::min(get.turn_bytes, get.stream.bytes() - get.copied);
+  get.stream.walk(
+      get.copied, n, [&](const GetOp& op, uint64_t piece, uint64_t within, uint64_t bytes) {
+        const uint64_t whole = get.torn > get.copied ? std::min(bytes, get.torn - get.copied) : 0;
+        const uint64_t from = op.remote_offset + piece * op.remote_stride + within;
+        std::byte* to = op.local + piece * op.local_stride + within;
+        std::memcpy(to, remote.memory.get() + from, whole);
+        for (auto it = remote.damaged.lower_bound(from);
+             it != remote.damaged.end() && *it < from + whole; ++it) {
+          to[*it - from] ^= std::byte{0x10};
+        }
+        if (get.corrupts >= get.copied && get.corrupts - get.copied < bytes) {
+          to[get.corrupts - get.copied] ^= std::byte{1} << (random_() % 8);
+        }
+        get.copied += bytes;
+      });
 }
 
-result<bool> Hub::get(uint32_t id, PeerId peer, std::span<const GetOp> ops, uint64_t cookie) {
+result<bool> Hub::get(uint32_t id, PeerId peer, std::span<const GetOp> ops, uint64_t cookie,
+                      Answer answer) {
   const std::lock_guard lock(mutex_);
   const Node& node = nodes_.at(id);
   const auto link = node.links.find(peer);
@@ -273,21 +281,32 @@ result<bool> Hub::get(uint32_t id, PeerId peer, std::span<const GetOp> ops, uint
       return error(Errc::kInvalidArgument, "get: outside the peer's region");
     }
   }
-  PendingGet get{{ops.begin(), ops.end()},
-                 chance(faults_.fail_get),
-                 chance(faults_.corrupt_get),
-                 chance(faults_.torn_get)};
+  PendingGet get{.stream = Stream<GetOp>({ops.begin(), ops.end()}),
+                 .fails = chance(faults_.fail_get)};
+  if (answer == Answer::kInTurns) get.turn_bytes = faults_.turn_bytes;
+  if (chance(faults_.corrupt_get)) get.corrupts = random_() % get.stream.bytes();
+  if (chance(faults_.torn_get)) get.torn = get.stream.bytes() / 2;
   counts_.failed_gets += get.fails;
-  counts_.corrupted_gets += get.corrupts;
-  counts_.torn_gets += get.torn;
+  counts_.corrupted_gets += get.corrupts != UINT64_MAX;
+  counts_.torn_gets += get.torn != UINT64_MAX;
   get.fails |= !lives(link->second);
   if (faults_.get_delay == Duration::zero() && !get.fails && !is_cut(id, link->second.remote)) {
-    copy(remote, get);
+    while (get.copied < get.stream.bytes()) copy_turn(remote, get);
     return true;
   }
   ++counts_.late_gets;
   later(up_to(faults_.get_delay), {id, {Kind::kGetDone, peer, cookie}, std::move(get), {}});
   return false;
+}
+
+// What is on its way still arrives.
+void Hub::give_up(uint32_t id, PeerId peer, uint64_t cookie) {
+  const std::lock_guard lock(mutex_);
+  for (auto& [when, what] : delayed_) {
+    if (what.node == id && what.event.peer == peer && what.event.cookie == cookie && what.get) {
+      what.get->given_up = true;
+    }
+  }
 }
 
 std::span<const std::byte> Hub::mapped(uint32_t id, PeerId peer) {
@@ -388,24 +407,34 @@ void Hub::later(Duration delay, Delayed what) {
   }
 }
 
+// One turn of a get, or all of it.
+void Hub::go_on(Node& node, Delayed what) {
+  PendingGet& get = *what.get;
+  const PeerId peer = what.event.peer;
+  const Link& link = node.links.at(peer);
+  if (is_cut(what.node, link.remote)) {
+    delayed_.emplace(std::pair(TimePoint::max(), next_delayed_++), std::move(what));
+    return;  // until close()
+  }
+  const bool fails = get.fails || !lives(link);
+  if (!fails) copy_turn(nodes_.at(link.remote), get);
+  const bool all = get.copied == get.stream.bytes();
+  if (fails || (get.given_up && !all)) {
+    what.event.kind = Kind::kGetFailed;
+    what.event.what = fails ? "the read failed" : "the read was given up";
+  } else if (!all) {
+    deliver(node, {.kind = Kind::kGetProgress,
+                   .peer = peer,
+                   .cookie = what.event.cookie,
+                   .bytes = get.copied});
+    return later(std::max(up_to(faults_.get_delay), Duration(1)), std::move(what));
+  }
+  deliver(node, std::move(what.event));
+}
+
 void Hub::happen(Delayed what) {
   Node& node = nodes_.at(what.node);
-  if (what.get) {
-    const Link& link = node.links.at(what.event.peer);
-    const Node& remote = nodes_.at(link.remote);
-    if (is_cut(what.node, link.remote)) {
-      delayed_.emplace(std::pair(TimePoint::max(), next_delayed_++), std::move(what));
-      return;  // until close()
-    }
-    if (!what.get->fails && lives(link)) {
-      copy(remote, *what.get);
-    } else {
-      what.event.kind = Kind::kGetFailed;
-      what.event.what = "the read failed";
-    }
-    deliver(node, std::move(what.event));
-    return;
-  }
+  if (what.get) return go_on(node, std::move(what));
   const auto from = static_cast<uint32_t>(what.event.peer.value);
   for (const auto& [peer, link] : node.links) {
     if (link.remote != from || link.life != what.life) continue;

@@ -19,6 +19,7 @@ struct LoopbackFaults {
   Duration message_delay{};  // each waits a random time up to this: messages overtake each other
   bool mapped = false;       // peers' memory can be read directly, and then nothing befalls it
   Duration get_delay{};      // likewise; the bytes are copied when it ends, whatever they are then
+  uint64_t turn_bytes = UINT64_MAX;  // of a get in turns: each is copied after a delay of its own
 };
 
 // How often that was.

@@ -19,10 +19,13 @@
 namespace baton::kvtransfer {
 
 // 2: a read over the network asks for strided ranges (wire_read.h). Nothing of 1 is spoken any
-// more. 3: a cache may be in several shards, which a hello of 2 has no words for.
+// more. 3: a cache may be in several shards, which a hello of 2 has no words for. 4: a read over
+// the network may be answered in turns, which its reader asks for; who speaks 3 or less neither
+// asks for them nor is asked.
 inline constexpr uint32_t kProtocolMin = 2;
-inline constexpr uint32_t kProtocolMax = 3;
+inline constexpr uint32_t kProtocolMax = 4;
 inline constexpr uint32_t kProtocolShards = 3;
+inline constexpr uint32_t kProtocolTurns = 4;
 
 // Caps on what a peer may send; the codec refuses more.
 inline constexpr size_t kMaxMessageBytes = 192u << 10;

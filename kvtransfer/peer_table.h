@@ -8,6 +8,7 @@
 #include "common/base/clock.h"
 #include "kvtransfer/compat.h"
 #include "kvtransfer/messages.h"
+#include "kvtransfer/sink.h"
 #include "kvtransfer/transport.h"
 
 namespace baton::kvtransfer {
@@ -16,7 +17,7 @@ namespace baton::kvtransfer {
 struct Peer {
   WorkerId worker;
   PeerId connection;
-  bool direct = false;  // its memory is mapped and its layout lies as ours: it is copied here
+  ReadAs read_as = ReadAs::kPieces;
   Pairing pairing;
   std::string transport;           // in force
   bool up = false;                 // it has sent something: it knows us, and may be sent to

@@ -69,7 +69,7 @@ void ReadList::add_new(const Announce& announce, uint32_t layer_begin, uint32_t 
 
 void ReadList::add_again(Read read) { again_.push_back(std::move(read)); }
 
-std::optional<Read> ReadList::next(uint64_t max_cells) {
+std::optional<Read> ReadList::next(uint64_t max_cells, uint64_t max_blocks) {
   if (!again_.empty()) {
     Read read = again_.front();
     again_.pop_front();
@@ -83,8 +83,8 @@ std::optional<Read> ReadList::next(uint64_t max_cells) {
   read.layer_begin = u.layer_begin;
   read.block_begin = u.next_block;
   // Whole columns: what is announced of a block is one run, and stays one descriptor.
-  const uint64_t columns =
-      std::min<uint64_t>(std::max<uint64_t>(max_cells / layers, 1), u.block_end - u.next_block);
+  const uint64_t columns = std::min<uint64_t>(
+      std::max<uint64_t>(std::min(max_cells / layers, max_blocks), 1), u.block_end - u.next_block);
   read.layer_end = u.layer_end;
   read.block_end = u.next_block + static_cast<uint32_t>(columns);
   for (uint32_t layer = read.layer_begin; layer < read.layer_end; ++layer) {

@@ -39,9 +39,9 @@ class ReadList {
   void add_again(Read read);
 
   bool empty() const { return again_.empty() && unread_.empty(); }
-  // Next part to read, of at most `max_cells` cells, but at least all that was announced at once of
-  // one block.
-  std::optional<Read> next(uint64_t max_cells);
+  // Next part to read, of at most `max_cells` cells and `max_blocks` blocks, but at least all that
+  // was announced at once of one block.
+  std::optional<Read> next(uint64_t max_cells, uint64_t max_blocks = UINT64_MAX);
   void checked(const Read& read) { checked_cells_ += read.cells(); }
 
   bool all_announced() const { return announced_cells_ == total_cells(); }

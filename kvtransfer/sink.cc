@@ -10,9 +10,9 @@ namespace baton::kvtransfer {
 Sink::Sink(SinkConfig config) : config_(std::move(config)), joined_(config_.max_joined) {}
 
 void Sink::add_source(WorkerId worker, const kvcache::KvLayout& layout, uint32_t num_blocks,
-                      bool direct) {
+                      ReadAs read_as) {
   peers_[worker] =
-      Peer{.layout = layout, .num_blocks = num_blocks, .direct = direct, .epoch = next_epoch_++};
+      Peer{.layout = layout, .num_blocks = num_blocks, .read_as = read_as, .epoch = next_epoch_++};
 }
 
 // --- from the service ---------------------------------------------------------------------------
@@ -308,6 +308,7 @@ void Sink::fail(Handoff& h, Error why, SinkActions& actions) {
   actions.emplace_back(SinkFailed{h.info.key, std::move(why)});
   h.state = State::kDraining;
   forget_live(h);
+  give_up_reads(h.info.key, actions);
   release_if_quiet(h.info.key, actions);
 }
 

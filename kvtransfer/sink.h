@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <set>
 #include <unordered_map>
 #include <utility>
@@ -30,6 +31,19 @@ struct SinkConfig {
   uint64_t read_bytes = 1u << 20;    // one read at most, if an announced block is not more
   uint64_t window_bytes = 4u << 20;  // in flight from one peer, at least two reads
   uint32_t window_reads = 64;        // in flight from one peer
+  // Of a source whose reads take turns.
+  uint64_t turns_read_bytes = 1u << 30;
+  uint32_t turns_window_reads = 256;
+  uint32_t turns_window_segments = 16384;  // beyond them, nothing is begun; and of one read
+};
+
+// How a source is read.
+enum class ReadAs : uint8_t {
+  kPieces,  // over the network: at most read_bytes at a time, and window_bytes in flight
+  kTurns,   // over the network, where all reads that are open take turns (transport.h): each is as
+            // large as what was announced at once, and a hand-off has two or about read_bytes
+  kCopied,  // by copying out of its memory, a bit of each read in turn: likewise, and a hand-off
+            // has one at a time
 };
 
 struct SinkReserve {
@@ -68,6 +82,11 @@ struct StartRead {
   uint64_t announced_digest = 0;
   TimePoint announced;
 };
+// Nobody wants that read any more; it still needs its end, the sooner the better.
+struct GiveUpRead {
+  uint64_t cookie = 0;
+  WorkerId source;
+};
 // Everything is here and checked: the blocks belong to the service again, to decode from.
 struct Joined {
   HandoffKey key;
@@ -93,8 +112,8 @@ struct DigestMismatch {
   uint64_t announced = 0, read = 0;
   bool again = false;
 };
-using SinkAction =
-    std::variant<SendMessage, StartRead, Joined, SinkFailed, SinkReleased, DigestMismatch>;
+using SinkAction = std::variant<SendMessage, StartRead, GiveUpRead, Joined, SinkFailed,
+                                SinkReleased, DigestMismatch>;
 using SinkActions = std::vector<SinkAction>;
 
 struct SinkStats {
@@ -117,12 +136,9 @@ class Sink {
  public:
   explicit Sink(SinkConfig config);
 
-  // A worker that may be read from, with its own layout (compatible: compat.h). `direct`: whoever
-  // reads copies out of its memory bit by bit, a bit of each read in turn. Then nothing is in
-  // flight that read_bytes and window_bytes would have to bound: a read is as large as what was
-  // announced at once, and each hand-off has one at a time.
+  // A worker that may be read from, with its own layout (compatible: compat.h).
   void add_source(WorkerId worker, const kvcache::KvLayout& layout, uint32_t num_blocks,
-                  bool direct = false);
+                  ReadAs read_as = ReadAs::kPieces);
 
   // From the service. kInvalidArgument (also: generation not new, blocks in use by a hand-off),
   // kNotFound, kUnavailable (source not connected), kResourceExhausted.
@@ -161,6 +177,7 @@ class Sink {
     ReadList reads;       // what is announced, and how far it is read
     bool queued = false;  // in its source's ready list
     uint32_t reads_in_flight = 0;
+    uint64_t bytes_in_flight = 0;
     bool committed = false;
     std::vector<TokenId> first_tokens;
     TimePoint heard;
@@ -170,9 +187,9 @@ class Sink {
   struct Peer {
     kvcache::KvLayout layout;
     uint32_t num_blocks = 0;
-    bool direct = false;
+    ReadAs read_as = ReadAs::kPieces;
     std::deque<HandoffKey> ready;  // with something to read; each gets one read in turn
-    uint64_t bytes_in_flight = 0;
+    uint64_t bytes_in_flight = 0, segments_in_flight = 0;
     uint32_t reads_in_flight = 0;
     uint64_t epoch = 0;  // tells a worker that came back from its former life
   };
@@ -181,7 +198,7 @@ class Sink {
     WorkerId source;
     uint64_t epoch = 0;  // of its Peer
     Read read;
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, segments = 0;
   };
   using Request = std::pair<RouterId, RequestId>;
 
@@ -194,6 +211,9 @@ class Sink {
   void make_ready(Handoff& h);
   void pump(WorkerId source, SinkActions& actions);
   bool window_open(const Peer& peer) const;
+  bool may_read(const Handoff& h, const Peer& peer) const;
+  std::optional<Read> next_read(Handoff& h, const Peer& peer) const;
+  void give_up_reads(const HandoffKey& key, SinkActions& actions);
   void start(Handoff& h, Peer& peer, const Read& read, SinkActions& actions);
   InFlight take_flight(uint64_t cookie);
   void reread_or_fail(Handoff& h, const InFlight& flight, Error why, AbortReason reason,

@@ -10,14 +10,43 @@ namespace baton::kvtransfer {
 
 void Sink::make_ready(Handoff& h) {
   Peer& peer = peers_.at(h.info.source);
-  if (h.reads.empty() || (peer.direct && h.reads_in_flight > 0)) return;
+  if (h.reads.empty() || !may_read(h, peer)) return;
   if (!std::exchange(h.queued, true)) peer.ready.push_back(h.info.key);
 }
 
 bool Sink::window_open(const Peer& peer) const {
-  return peer.direct || peer.reads_in_flight < 2 ||
-         (peer.reads_in_flight < config_.window_reads &&
-          peer.bytes_in_flight < config_.window_bytes);
+  switch (peer.read_as) {
+    case ReadAs::kCopied:
+      return true;
+    case ReadAs::kTurns:
+      return peer.reads_in_flight < config_.turns_window_reads &&
+             peer.segments_in_flight < config_.turns_window_segments;
+    case ReadAs::kPieces:
+      break;
+  }
+  return peer.reads_in_flight < 2 || (peer.reads_in_flight < config_.window_reads &&
+                                      peer.bytes_in_flight < config_.window_bytes);
+}
+
+// Whether it may have one more read, as far as others let it.
+bool Sink::may_read(const Handoff& h, const Peer& peer) const {
+  if (peer.read_as == ReadAs::kCopied) return h.reads_in_flight == 0;
+  return peer.read_as == ReadAs::kPieces || h.reads_in_flight < 2 ||
+         h.bytes_in_flight < config_.read_bytes;
+}
+
+std::optional<Read> Sink::next_read(Handoff& h, const Peer& peer) const {
+  const uint64_t cell_bytes = peer.layout.layer_bytes();
+  switch (peer.read_as) {
+    case ReadAs::kCopied:
+      return h.reads.next(UINT64_MAX);
+    case ReadAs::kTurns:
+      return h.reads.next(config_.turns_read_bytes / cell_bytes,
+                          config_.turns_window_segments / peer.layout.num_shards());
+    case ReadAs::kPieces:
+      break;
+  }
+  return h.reads.next(config_.read_bytes / cell_bytes);
 }
 
 // Starts reads from `source`, one of each hand-off in turn, so that a long one delays a short one
@@ -26,8 +55,6 @@ void Sink::pump(WorkerId source, SinkActions& actions) {
   const auto it = peers_.find(source);
   if (it == peers_.end()) return;
   Peer& peer = it->second;
-  const uint64_t most_cells =
-      peer.direct ? UINT64_MAX : config_.read_bytes / peer.layout.layer_bytes();
   while (!peer.ready.empty() && window_open(peer)) {
     const HandoffKey key = peer.ready.front();
     peer.ready.pop_front();
@@ -35,7 +62,7 @@ void Sink::pump(WorkerId source, SinkActions& actions) {
     if (found == handoffs_.end() || found->second.state == State::kDraining) continue;
     Handoff& h = found->second;
     h.queued = false;
-    const std::optional<Read> read = h.reads.next(most_cells);
+    const std::optional<Read> read = next_read(h, peer);
     if (!read) continue;
     start(h, peer, *read, actions);
     make_ready(h);
@@ -68,10 +95,13 @@ void Sink::start(Handoff& h, Peer& peer, const Read& read, SinkActions& actions)
   uint64_t bytes = 0;
   for (const Segment& segment : action.segments) bytes += segment.total_bytes();
 
-  in_flight_.emplace(action.cookie, InFlight{h.info.key, h.info.source, peer.epoch, read, bytes});
+  in_flight_.emplace(action.cookie, InFlight{h.info.key, h.info.source, peer.epoch, read, bytes,
+                                             action.segments.size()});
   ++h.reads_in_flight;
+  h.bytes_in_flight += bytes;
   ++peer.reads_in_flight;
   peer.bytes_in_flight += bytes;
+  peer.segments_in_flight += action.segments.size();
   ++h.timings.reads;
   h.timings.rereads += read.attempt;
   h.timings.bytes += bytes;
@@ -88,13 +118,27 @@ Sink::InFlight Sink::take_flight(uint64_t cookie) {
   const auto it = in_flight_.find(cookie);
   const InFlight flight = it->second;
   in_flight_.erase(it);
-  --handoffs_.at(flight.key).reads_in_flight;
+  Handoff& h = handoffs_.at(flight.key);
+  --h.reads_in_flight;
+  h.bytes_in_flight -= flight.bytes;
   const auto peer = peers_.find(flight.source);
   if (peer != peers_.end() && peer->second.epoch == flight.epoch) {
     --peer->second.reads_in_flight;
     peer->second.bytes_in_flight -= flight.bytes;
+    peer->second.segments_in_flight -= flight.segments;
   }
   return flight;
+}
+
+// Of a hand-off that has failed.
+void Sink::give_up_reads(const HandoffKey& key, SinkActions& actions) {
+  std::set<uint64_t> cookies;  // in the order of their start
+  for (const auto& [cookie, flight] : in_flight_) {
+    if (flight.key == key) cookies.insert(cookie);
+  }
+  for (const uint64_t cookie : cookies) {
+    actions.emplace_back(GiveUpRead{cookie, in_flight_.at(cookie).source});
+  }
 }
 
 void Sink::read_done(uint64_t cookie, uint64_t digest, TimePoint now, SinkActions& actions) {
@@ -115,11 +159,11 @@ void Sink::read_done(uint64_t cookie, uint64_t digest, TimePoint now, SinkAction
 
 void Sink::read_failed(uint64_t cookie, const Error& why, TimePoint, SinkActions& actions) {
   const InFlight flight = take_flight(cookie);
-  ++stats_.read_failures;
   Handoff& h = handoffs_.at(flight.key);
   if (h.state == State::kDraining) {
     release_if_quiet(flight.key, actions);
   } else {
+    ++stats_.read_failures;
     reread_or_fail(h, flight, why, AbortReason::kReadFailed, actions);
   }
   pump(flight.source, actions);

@@ -25,6 +25,8 @@ struct GetOp {
   uint64_t bytes = 0;
   uint64_t count = 1;
   uint64_t remote_stride = 0, local_stride = 0;  // bytes; no matter where there is one piece
+
+  uint64_t total_bytes() const { return count * bytes; }
 };
 
 // Whether all of [offset + i * stride, + bytes), i < count, lie within a region of `region_bytes`.
@@ -47,17 +49,26 @@ inline void copy_pieces(const GetOp& op, const std::byte* region) {
 
 struct TransportEvent {
   enum class Kind : uint8_t {
-    kMessage,    // `payload` came from `peer`
-    kGetDone,    // all of the get `cookie` has arrived
-    kGetFailed,  // it will not; part of it may have. `what` says why
-    kPeerLost,   // nothing more will come; close() it. `what` says why
-    kClosed,     // close() is complete: no get of this peer touches local memory any more
+    kMessage,      // `payload` came from `peer`
+    kGetProgress,  // the first `bytes` of the get `cookie`, piece after piece, have arrived
+    kGetDone,      // all of the get `cookie` has arrived
+    kGetFailed,    // it will not; part of it may have. `what` says why
+    kPeerLost,     // nothing more will come; close() it. `what` says why
+    kClosed,       // close() is complete: no get of this peer touches local memory any more
   };
   Kind kind = Kind::kMessage;
   PeerId peer;
   uint64_t cookie = 0;
   std::vector<std::byte> payload;
   std::string what;
+  uint64_t bytes = 0;
+};
+
+// How the owner of what is read answers over the network.
+enum class Answer : uint8_t {
+  kAtOnce,   // all of a get before what is asked for later: the reader asks for little at a time
+  kInTurns,  // a bit of each get that is open, and never more than the reader keeps up with; the
+             // owner speaks kProtocolTurns (messages.h)
 };
 
 // Moves bytes between workers. There is no way to write into a peer's memory. All calls come from
@@ -81,10 +92,16 @@ class Transport {
   virtual result<PeerId> connect(const Endpoint& remote, std::string_view name) = 0;
 
   // Reads all of `ops`. True: everything is here already, and no event follows. False: exactly one
-  // kGetDone or kGetFailed with `cookie` follows, before kClosed. Reads outside the peer's region
-  // or of an unknown peer are kInvalidArgument; kUnavailable: the peer is lost. After an error, no
-  // event follows and local memory is not touched any more.
-  virtual result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie) = 0;
+  // kGetDone or kGetFailed with `cookie` follows, before kClosed; kInTurns may have kGetProgress
+  // before. Reads outside the peer's region or of an unknown peer are kInvalidArgument;
+  // kUnavailable: the peer is lost. After an error, no event follows and local memory is not
+  // touched any more.
+  virtual result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie,
+                           Answer answer) = 0;
+
+  // Nobody wants that get any more: what has not been sent will not be, and its event, if it has
+  // not come yet, comes soon. Until then, local memory may still be written.
+  virtual void give_up(PeerId peer, uint64_t cookie) = 0;
 
   // The peer's region as it can be read here directly, for a reader that wants to do more than
   // copy; its owner may change it at any time. Valid until kClosed; empty if there is no such way.

@@ -8,14 +8,11 @@
 #include "kvtransfer/messages.h"
 #include "kvtransfer/ucx_transport_impl.h"
 
-// How the UCX transport reads and sends.
+// How the UCX transport sends and receives.
 namespace baton::kvtransfer::ucx {
 namespace {
 
 using Kind = TransportEvent::Kind;
-
-// One segment of TCP, so that it is received without another copy; ten layers of 12 KiB.
-constexpr size_t kReplyBytes = 120u << 10;
 
 Error failed(const Peer& peer, ucs_status_t s) {
   return error(Errc::kUnavailable, fmt::format("{}: {}", peer.name, ucs_status_string(s)));
@@ -46,7 +43,7 @@ ucs_status_t on_am(void* arg, const void* header, size_t header_bytes, void* dat
 size_t pack_reply(void* state, size_t at, void* out, size_t max_bytes) {
   const auto& reply = *static_cast<const Sending*>(state);
   const size_t n = std::min(max_bytes, reply.bytes - at);
-  gather(*reply.ranges, reply.peer->owner->memory(), reply.header.at + at,
+  gather(*reply.stream, reply.peer->owner->memory(), reply.header.at + at,
          {static_cast<std::byte*>(out), n});
   return n;
 }
@@ -63,7 +60,8 @@ constexpr ucp_generic_dt_ops_t kReplyOps = {
 
 status add_handlers(UcxWorker& worker, UcxTransport& transport) {
   const std::pair<Am, ucp_am_recv_callback_t> handlers[] = {
-      {kMessageAm, on_am<kMessageAm>}, {kReadAm, on_am<kReadAm>}, {kReplyAm, on_am<kReplyAm>}};
+      {kMessageAm, on_am<kMessageAm>}, {kReadAm, on_am<kReadAm>}, {kReplyAm, on_am<kReplyAm>},
+      {kOpenAm, on_am<kOpenAm>},       {kTurnAm, on_am<kTurnAm>}, {kGiveUpAm, on_am<kGiveUpAm>}};
   for (const auto& [am, handler] : handlers) {
     ucp_am_handler_param_t param{};
     param.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB |
@@ -84,102 +82,6 @@ uint64_t make_reply_type() {
   return ucp_dt_create_generic(&kReplyOps, nullptr, &type) == UCS_OK ? type : 0;
 }
 void drop_reply_type(uint64_t type) { ucp_dt_destroy(type); }
-
-// --- reads --------------------------------------------------------------------------------------
-
-bool UcxTransport::within(const Peer& peer, const GetOp& op) const {
-  const auto at = reinterpret_cast<uint64_t>(op.local) - reinterpret_cast<uint64_t>(memory_.data());
-  return lies_within(op.remote_offset, op.bytes, op.count, op.remote_stride, peer.region.bytes) &&
-         lies_within(at, op.bytes, op.count, op.local_stride, memory_.size());
-}
-
-result<bool> UcxTransport::get(PeerId id, std::span<const GetOp> ops, uint64_t cookie) {
-  Peer* peer = find(id);
-  if (peer == nullptr || ops.empty() || ops.size() > kMaxReadRanges) {
-    return error(Errc::kInvalidArgument, fmt::format("get: unknown peer, or {} parts", ops.size()));
-  }
-  if (peer->lost) return error(Errc::kUnavailable, peer->name + " is lost");
-  for (const GetOp& op : ops) {
-    if (!within(*peer, op)) {
-      return error(Errc::kInvalidArgument,
-                   fmt::format("get: {} times {} bytes from {} on are outside the memory of {} or "
-                               "ours",
-                               op.count, op.bytes, op.remote_offset, peer->name));
-    }
-  }
-  if (peer->mapped == nullptr) return ask(*peer, ops, cookie);
-  for (const GetOp& op : ops) copy_pieces(op, peer->mapped);
-  return true;
-}
-
-result<bool> UcxTransport::ask(Peer& peer, std::span<const GetOp> ops, uint64_t cookie) {
-  const std::string request = encode_read_request(ops);
-  const auto bytes = std::as_bytes(std::span(request));
-  Sending sending;
-  sending.header.read = next_read_++;
-  sending.payload.assign(bytes.begin(), bytes.end());
-  const uint64_t read = sending.header.read;
-  reads_[read] = {&peer, cookie, {ops.begin(), ops.end()}, total_bytes(ops)};
-  const status asked = send(peer, kReadAm, std::move(sending));
-  if (asked) return false;
-  reads_.erase(read);
-  return asked.error();
-}
-
-// A peer wants ranges of our memory.
-void UcxTransport::answer(Peer& peer, uint64_t read, std::span<const std::byte> request) {
-  result<std::vector<ReadRange>> ranges =
-      decode_read_request(request, endpoint_.region.bytes);  // none, where this side is not read
-  if (!ranges) {
-    Sending refusal;
-    refusal.header.read = read;
-    refusal.header.at = kRefused;
-    (void)send(peer, kReplyAm, std::move(refusal));
-    return;
-  }
-  const auto shared = std::make_shared<const std::vector<ReadRange>>(std::move(*ranges));
-  const uint64_t total = total_bytes(*shared);
-  for (uint64_t at = 0; at < total; at += kReplyBytes) {
-    Sending reply;
-    reply.header.read = read;
-    reply.header.at = at;
-    reply.ranges = shared;
-    reply.bytes = std::min<uint64_t>(kReplyBytes, total - at);
-    if (const status sent = send(peer, kReplyAm, std::move(reply)); !sent) {
-      return lose(peer, sent.error().message);
-    }
-  }
-}
-
-void UcxTransport::take_reply(Peer& peer, const Header& header, std::span<const std::byte> bytes) {
-  const auto it = reads_.find(header.read);
-  if (it == reads_.end() || it->second.peer != &peer) return drop();  // of a read given up
-  NetRead& read = it->second;
-  const bool fits =
-      header.at != kRefused && bytes.size() <= read.missing && scatter(read.ops, header.at, bytes);
-  if (fits) {
-    read.missing -= bytes.size();
-    if (read.missing > 0) return;
-  }
-  events_.push_back({fits ? Kind::kGetDone : Kind::kGetFailed,
-                     peer.id,
-                     read.cookie,
-                     {},
-                     fits ? "" : peer.name + " refused the read"});
-  reads_.erase(it);
-}
-
-void UcxTransport::end_reads_of(const Peer& peer) {
-  std::erase_if(reads_, [&](const auto& entry) {
-    if (entry.second.peer != &peer) return false;
-    events_.push_back({Kind::kGetFailed,
-                       peer.id,
-                       entry.second.cookie,
-                       {},
-                       peer.name + ": the connection was closed"});
-    return true;
-  });
-}
 
 // --- messages -----------------------------------------------------------------------------------
 
@@ -214,7 +116,7 @@ status UcxTransport::send(Peer& peer, Am am, Sending content) {
   param.user_data = &sending;
   const void* content_at = sending.payload.data();
   size_t count = sending.payload.size();
-  if (sending.ranges) {
+  if (sending.stream) {
     param.op_attr_mask |= UCP_OP_ATTR_FIELD_DATATYPE;
     param.datatype = reply_type_;
     content_at = &sending;
@@ -249,7 +151,12 @@ void UcxTransport::received(Am am, const Header& header, std::span<const std::by
       events_.push_back({Kind::kMessage, peer->id, 0, {bytes.begin(), bytes.end()}, {}});
       return;
     case kReadAm:
-      return answer(*peer, header.read, bytes);
+    case kOpenAm:
+      return answer(*peer, am, header, bytes);
+    case kTurnAm:
+      return answer_turn(*peer, header.read, header.at);
+    case kGiveUpAm:
+      return close_opened(*peer, header.read);
     case kReplyAm:
       return take_reply(*peer, header, bytes);
   }

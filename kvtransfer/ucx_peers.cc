@@ -150,7 +150,7 @@ result<PeerId> UcxTransport::connect(const Endpoint& remote, std::string_view na
     return error(Errc::kUnsupported, fmt::format("{} has '{}', and this worker '{}'", name,
                                                  remote.software, endpoint_.software));
   }
-  auto peer = std::make_unique<Peer>();
+  auto peer = std::make_unique<Peer>(options_);
   peer->owner = this;
   peer->id = PeerId{next_peer_++};
   peer->name = name;
@@ -197,6 +197,7 @@ void UcxTransport::close(PeerId id) {
   const auto named = by_token_.find(peer->token);
   if (named != by_token_.end() && named->second == id) by_token_.erase(named);
   end_reads_of(*peer);  // answers that still come find no read to belong to
+  peer->opened.clear();
   unmap_region(*peer);
   close_ep(*peer);
   events_.push_back({Kind::kClosed, id, 0, {}, {}});

@@ -18,7 +18,9 @@ namespace baton::kvtransfer {
 namespace ucx {
 namespace {
 
-constexpr int kMaxProgress = 256;            // of UCX's calls, in one poll()
+constexpr int kMaxProgress = 256;  // of UCX's calls, in one poll()
+// Of what was read, in one poll(): it is still in the CPU's cache when it is looked at then.
+constexpr uint64_t kMaxPolledBytes = 256u << 10;
 constexpr int kMaxClosingProgress = 100000;  // for the last goodbyes
 
 }  // namespace
@@ -141,7 +143,11 @@ result<std::span<std::byte>> UcxTransport::allocate(size_t bytes, Sharing sharin
 }
 
 bool UcxTransport::poll(std::vector<TransportEvent>& events) {
-  const bool more = net_->progress(kMaxProgress);
+  bool more = true;
+  polled_bytes_ = 0;
+  for (int i = 0; more && i < kMaxProgress && polled_bytes_ < kMaxPolledBytes; ++i) {
+    more = net_->progress(1);
+  }
   forget_closed();
   std::ranges::move(events_, std::back_inserter(events));
   events_.clear();

@@ -23,6 +23,11 @@ struct UcxOptions {
   // Under way to one peer and not yet taken by it; beyond, it counts as lost.
   size_t max_queued_sends = 16384;
   size_t max_queued_bytes = 64u << 20;  // of messages; reads are answered out of the cache itself
+
+  // Reads answered in turns: bytes of one turn, and of all that one peer was asked for and that has
+  // not come.
+  uint64_t read_turn_bytes = 480u << 10;
+  uint64_t read_window_bytes = 4u << 20;
 };
 
 // UCX. Peers of the same host are read over shared memory; all others by messages that the owner

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kvtransfer/host_buffer.h"
+#include "kvtransfer/read_turns.h"
 #include "kvtransfer/ucx_transport.h"
 #include "kvtransfer/ucx_worker.h"
 #include "kvtransfer/wire_read.h"
@@ -16,25 +17,39 @@
 struct ucp_rkey;
 
 // The inside of the UCX transport, for its own files: ucx_transport.cc (start, loop, end),
-// ucx_peers.cc (connections), ucx_data.cc (reads and messages).
+// ucx_peers.cc (connections), ucx_data.cc (messages), ucx_reads.cc (reads).
 namespace baton::kvtransfer::ucx {
 
 // Names a transport for the peers that were given its address; drawn at random, so that nobody
 // else's message is taken.
 using Token = std::array<std::byte, 16>;
 
-// UCX's active messages that we use.
-enum Am : unsigned { kMessageAm = 1, kReadAm = 2, kReplyAm = 3 };
+// UCX's active messages that we use. Their numbers are part of kProtocolMax (messages.h).
+enum Am : unsigned {
+  kMessageAm = 1,
+  kReadAm = 2,    // these ranges, please, all of them
+  kReplyAm = 3,   // bytes of a read
+  kOpenAm = 4,    // these ranges, please, up to byte `at` of their stream for now
+  kTurnAm = 5,    // and on, up to byte `at`
+  kGiveUpAm = 6,  // no further
+};
 
-// Before each of them.
+// Before each of them. The same for all protocols.
 struct Header {
   Token to{}, from{};
-  uint64_t read = 0;  // request and reply: which one
-  uint64_t at = 0;    // reply: where in the stream its bytes begin, or kRefused
+  uint64_t read = 0;  // all but messages: which one
+  uint64_t at = 0;    // kReplyAm: where in the stream its bytes begin, or kRefused
 };
+static_assert(sizeof(Header) == 48);
 inline constexpr uint64_t kRefused = UINT64_MAX;
 
 class UcxTransport;
+
+// A read of ours that a peer answers in turns.
+struct OpenRead {
+  std::shared_ptr<const Stream<ReadRange>> stream;
+  uint64_t sent = 0;  // bytes of it, handed to UCX
+};
 
 struct Peer {
   UcxTransport* owner = nullptr;
@@ -50,14 +65,23 @@ struct Peer {
   void* close_request = nullptr;  // UCX's, while ep is being closed
   bool lost = false, closing = false, ep_closed = false;
   size_t sends = 0, send_bytes = 0;
+  ReadTurns turns;                                // of what is read there
+  std::unordered_map<uint64_t, OpenRead> opened;  // by the peer, here
+  size_t opened_ranges = 0;
+
+  explicit Peer(const UcxOptions& options)
+      : turns(options.read_turn_bytes, options.read_window_bytes) {}
 };
 
 // A read over the network.
 struct NetRead {
   Peer* peer = nullptr;
   uint64_t cookie = 0;
-  std::vector<GetOp> ops;
-  uint64_t missing = 0;  // bytes
+  Answer answer = Answer::kAtOnce;
+  Stream<GetOp> stream;
+  uint64_t arrived = 0;                // all before this byte of the stream
+  std::map<uint64_t, uint64_t> ahead;  // behind that: begin and end
+  bool given_up = false;               // had its event; what still comes for it is not looked at
 };
 
 // Something under way; UCX looks at header and content until it is done.
@@ -66,7 +90,7 @@ struct Sending {
   Header header;
   std::vector<std::byte> payload;
   // A reply has ranges of our memory instead; they are copied when they fit into the network.
-  std::shared_ptr<const std::vector<ReadRange>> ranges;
+  std::shared_ptr<const Stream<ReadRange>> stream;
   size_t bytes = 0;
   std::list<Sending>::iterator self;
 };
@@ -80,7 +104,9 @@ class UcxTransport final : public Transport {
   result<std::span<std::byte>> allocate(size_t bytes, Sharing sharing) override;
   const Endpoint& endpoint() const override { return endpoint_; }
   result<PeerId> connect(const Endpoint& remote, std::string_view name) override;
-  result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie) override;
+  result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie,
+                   Answer answer) override;
+  void give_up(PeerId peer, uint64_t cookie) override;
   std::span<const std::byte> mapped(PeerId peer) const override;
   status notify(PeerId peer, std::span<const std::byte> payload) override;
   void close(PeerId peer) override;
@@ -117,10 +143,16 @@ class UcxTransport final : public Transport {
   }
 
   bool within(const Peer& peer, const GetOp& op) const;
-  result<bool> ask(Peer& peer, std::span<const GetOp> ops, uint64_t cookie);
-  void answer(Peer& peer, uint64_t read, std::span<const std::byte> request);
+  status ask(Peer& peer, Am am, uint64_t read, uint64_t at, const std::string& request = {});
+  void ask_turns(Peer& peer);
   void take_reply(Peer& peer, const Header& header, std::span<const std::byte> bytes);
   void end_reads_of(const Peer& peer);
+  void answer(Peer& peer, Am am, const Header& header, std::span<const std::byte> request);
+  void answer_turn(Peer& peer, uint64_t read, uint64_t end);
+  void close_opened(Peer& peer, uint64_t read);
+  void refuse(Peer& peer, uint64_t read);
+  void reply(Peer& peer, uint64_t read, const std::shared_ptr<const Stream<ReadRange>>& stream,
+             uint64_t begin, uint64_t end);
   status send(Peer& peer, Am am, Sending content);
 
   const UcxOptions options_;
@@ -141,7 +173,8 @@ class UcxTransport final : public Transport {
   std::vector<TransportEvent> events_;  // until poll() hands them out
   uint64_t next_peer_ = 1, next_read_ = 1;
   uint64_t dropped_ = 0;
-  bool ending_ = false;  // nobody is left to wait for
+  uint64_t polled_bytes_ = 0;  // of replies, by the poll() that runs
+  bool ending_ = false;        // nobody is left to wait for
 };
 
 // UCX's receive handlers for all Am, on `worker`.

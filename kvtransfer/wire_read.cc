@@ -41,48 +41,22 @@ result<std::vector<ReadRange>> decode_read_request(std::span<const std::byte> by
   return ranges;
 }
 
-uint64_t total_bytes(std::span<const ReadRange> ranges) {
-  uint64_t total = 0;
-  for (const ReadRange& r : ranges) total += r.total_bytes();
-  return total;
-}
-uint64_t total_bytes(std::span<const GetOp> ops) {
-  uint64_t total = 0;
-  for (const GetOp& op : ops) total += op.count * op.bytes;
-  return total;
-}
-
-void gather(std::span<const ReadRange> ranges, const std::byte* region, uint64_t at,
+void gather(const Stream<ReadRange>& stream, const std::byte* region, uint64_t at,
             std::span<std::byte> out) {
-  for (const ReadRange& r : ranges) {
-    const uint64_t end = r.total_bytes();
-    while (at < end && !out.empty()) {
-      const uint64_t within = at % r.bytes;
-      const size_t n = std::min<uint64_t>(r.bytes - within, out.size());
-      std::memcpy(out.data(), region + r.offset + at / r.bytes * r.stride + within, n);
-      out = out.subspan(n);
-      at += n;
-    }
-    if (out.empty()) return;
-    at -= end;
-  }
+  std::byte* to = out.data();
+  stream.walk(at, out.size(), [&](const ReadRange& r, uint64_t piece, uint64_t within, uint64_t n) {
+    std::memcpy(to, region + r.offset + piece * r.stride + within, n);
+    to += n;
+  });
 }
 
-bool scatter(std::span<const GetOp> ops, uint64_t at, std::span<const std::byte> in) {
-  const uint64_t total = total_bytes(ops);
-  if (at > total || in.size() > total - at) return false;
-  for (const GetOp& op : ops) {
-    const uint64_t end = op.count * op.bytes;
-    while (at < end && !in.empty()) {
-      const uint64_t within = at % op.bytes;
-      const size_t n = std::min<uint64_t>(op.bytes - within, in.size());
-      std::memcpy(op.local + at / op.bytes * op.local_stride + within, in.data(), n);
-      in = in.subspan(n);
-      at += n;
-    }
-    if (in.empty()) break;
-    at -= end;
-  }
+bool scatter(const Stream<GetOp>& stream, uint64_t at, std::span<const std::byte> in) {
+  if (at > stream.bytes() || in.size() > stream.bytes() - at) return false;
+  const std::byte* from = in.data();
+  stream.walk(at, in.size(), [&](const GetOp& op, uint64_t piece, uint64_t within, uint64_t n) {
+    std::memcpy(op.local + piece * op.local_stride + within, from, n);
+    from += n;
+  });
   return true;
 }
 

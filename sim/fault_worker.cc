@@ -25,7 +25,8 @@ kvtransfer::HandoffConfig handoff_config(const WorkerShape& shape, WorkerId id) 
   c.early_credit_ttl = seconds(2);
   c.read_bytes = 512;  // several reads even for a short prompt
   c.window_bytes = 4096;
-  c.window_reads = 6;
+  c.window_reads = c.turns_window_reads = 6;
+  if (shape.protocol == net::kProtocolMin) c.protocol_max = kvtransfer::kProtocolTurns - 1;
   return c;
 }
 

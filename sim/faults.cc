@@ -22,6 +22,7 @@ FaultPlan FaultPlan::draw(Random random) {
   if (random.chance(0.05)) return p;  // good weather
   p.network.message_delay = milliseconds(random.between(0, random.chance(0.2) ? 400 : 10));
   p.network.get_delay = milliseconds(random.between(0, random.chance(0.2) ? 300 : 10));
+  if (random.chance(0.5)) p.network.turn_bytes = random.between(100, 2000);
   p.network.duplicate_message = sometimes(0.2);
   p.network.mapped = random.chance(0.3);
   if (random.chance(0.15)) {  // slow, but nothing is lost

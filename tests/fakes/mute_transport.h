@@ -22,10 +22,11 @@ class MuteTransport final : public kvtransfer::Transport {
                                      std::string_view name) override {
     return real_->connect(e, name);
   }
-  result<bool> get(kvtransfer::PeerId peer, std::span<const kvtransfer::GetOp> ops,
-                   uint64_t cookie) override {
-    return real_->get(peer, ops, cookie);
+  result<bool> get(kvtransfer::PeerId peer, std::span<const kvtransfer::GetOp> ops, uint64_t cookie,
+                   kvtransfer::Answer answer) override {
+    return real_->get(peer, ops, cookie, answer);
   }
+  void give_up(kvtransfer::PeerId peer, uint64_t cookie) override { real_->give_up(peer, cookie); }
   std::span<const std::byte> mapped(kvtransfer::PeerId p) const override {
     return real_->mapped(p);
   }

@@ -59,7 +59,7 @@ struct Unfit {
   const char* theirs;
 };
 const Unfit kUnfit[] = {
-    {[](Hello& h) { h.protocol_min = 4, h.protocol_max = 6; }, "2..3", "4..6"},
+    {[](Hello& h) { h.protocol_min = 5, h.protocol_max = 6; }, "2..4", "5..6"},
     {[](Hello& h) { h.model_key = "model-b"; }, "model-a", "model-b"},
     {[](Hello& h) { h.numerics = "num-b"; }, "num-a", "num-b"},
     {[](Hello& h) { h.layout.rope = "scaled"; }, "''", "scaled"},
@@ -123,7 +123,7 @@ TEST(Pair, OlderProtocolsAreRefused) {
   const result<Pairing> pairing = pair(hello(1), theirs);
   ASSERT_FALSE(pairing);
   EXPECT_EQ(pairing.error().code, Errc::kUnsupported);
-  EXPECT_THAT(pairing.error().message, HasSubstr("protocol here is '2..3', there '1..1'"));
+  EXPECT_THAT(pairing.error().message, HasSubstr("protocol here is '2..4', there '1..1'"));
 }
 
 TEST(Pair, NotWithItself) { EXPECT_FALSE(pair(hello(1), hello(1))); }

@@ -183,6 +183,7 @@ TEST_F(HandoffDriverTest, WhatIsSaidBeforeTheOtherKnowsUsWaits) {
 
 TEST_F(HandoffDriverTest, OnePollDoesABoundedPartOfALongRead) {
   Worker slow(*hub_, 3, 16, [](HandoffConfig& c) {
+    c.protocol_max = kProtocolTurns - 1;
     c.read_bytes = c.layout.block_bytes();
     c.window_bytes = 2 * c.layout.block_bytes();
   });

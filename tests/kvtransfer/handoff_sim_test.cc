@@ -50,6 +50,7 @@ TEST_F(HandoffSim, MessagesAndReadsThatOvertakeEachOther) {
   SimConfig c;
   c.faults.network.message_delay = milliseconds(300);
   c.faults.network.get_delay = milliseconds(200);
+  c.faults.network.turn_bytes = 900;
   const SimResult r = run_seeds(c, 100, 130);
   EXPECT_EQ(r.joined, 31u * 40);
 }
@@ -110,6 +111,7 @@ TEST_F(HandoffSim, CancelledAtAnyMoment) {
   c.faults.cancel = 0.5;
   c.faults.network.message_delay = milliseconds(100);
   c.faults.network.get_delay = milliseconds(300);
+  c.faults.network.turn_bytes = 2000;
   const SimResult r = run_seeds(c, 800, 830);
   EXPECT_GT(r.given_up, 150u);
   EXPECT_GT(r.mismatches, 10u);  // of blocks that their source had given to others
@@ -146,7 +148,8 @@ TEST_F(HandoffSim, EverythingAtOnce) {
                           .fail_get = 0.01,
                           .corrupt_get = 0.01,
                           .message_delay = milliseconds(80),
-                          .get_delay = milliseconds(150)},
+                          .get_delay = milliseconds(150),
+                          .turn_bytes = 1500},
               .damage_source = 0.003,
               .cancel = 0.15,
               .worker_dies = 0.1,

@@ -50,6 +50,7 @@ RealWorker::RealWorker(const RealWorkerOptions& options) : options_(options) {
   config.num_blocks = options.num_blocks;
   config.verify_digests = options.verify_digests;
   config.read_bytes = options.read_bytes;
+  config.protocol_max = options.protocol_max;
   config.lease = options.lease;
   config.renew_every = options.lease / 5;
   config.early_credit_ttl = 2 * options.lease;

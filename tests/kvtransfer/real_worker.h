@@ -20,6 +20,7 @@ struct RealWorkerOptions {
   uint32_t num_blocks = 64;
   bool verify_digests = true;
   uint64_t read_bytes = 256u << 10;
+  uint32_t protocol_max = kProtocolMax;
   // Everything else that is counted in time follows from these two.
   Duration lease = seconds(5);
   Duration peer_timeout = seconds(2);

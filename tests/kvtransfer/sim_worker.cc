@@ -29,6 +29,8 @@ SimWorker::SimWorker(WorkerId id, const kvcache::KvLayout& layout, uint32_t num_
   config.read_bytes = 3 * layout.layer_bytes();
   config.window_bytes = 20 * layout.layer_bytes();
   config.window_reads = 6;
+  config.turns_window_reads = 6;
+  if (id.value % 4 == 0) config.protocol_max = kProtocolTurns - 1;
   driver_ = *HandoffDriver::create(config, std::move(transport), *this, nullptr);
   for (uint32_t b = num_blocks; b > 0; --b) free_.emplace_back(b - 1);
   std::ranges::fill(driver_->cache(), kFree);

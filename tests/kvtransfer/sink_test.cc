@@ -2,87 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/kvtransfer/actions.h"
+#include "tests/kvtransfer/sink_fixture.h"
 
 namespace baton::kvtransfer {
 namespace {
-
-constexpr WorkerId kSource{3}, kOther{4};
-constexpr uint32_t kLayers = 3, kTokens = 40;  // two whole blocks of 16 and one of 8
-constexpr uint64_t kHash = 1234;
-
-HandoffKey key(uint64_t request = 1, uint64_t generation = 1) {
-  return {RouterId{9}, RequestId{request}, Generation{generation}};
-}
-
-class SinkTest : public ::testing::Test {
- protected:
-  static SinkConfig config() {
-    SinkConfig c;
-    c.layout = kvcache::KvLayout::full_kv(kLayers, 1, 4, DType::kBF16, 16);
-    c.num_blocks = 64;
-    c.max_handoffs = 4;
-    c.read_bytes = 2 * c.layout.layer_bytes();  // two cells a read
-    c.window_bytes = 8 * c.layout.layer_bytes();
-    c.window_reads = 3;
-    return c;
-  }
-  SinkTest() { sink_.add_source(kSource, config().layout, 100); }
-
-  status reserve(HandoffKey k = key(), double t = 0, uint32_t first_token = 0,
-                 double deadline = 100) {
-    SinkReserve r{k, kSource, {}, first_token, kTokens, kHash, at(deadline)};
-    const auto base = static_cast<uint32_t>(k.request.value * 10 + k.generation.value * 3 - 3);
-    for (uint32_t b = first_token / 16; b < 3; ++b) r.blocks.emplace_back(base + b);
-    return sink_.reserve(std::move(r), at(t), actions_);
-  }
-  // Layers [l0, l1) of blocks [b0, b1); digest = layer * 100 + block.
-  static Announce announcement(uint32_t l0, uint32_t l1, uint32_t b0, uint32_t b1,
-                               HandoffKey k = key()) {
-    Announce a{k, l0, l1, b0, std::min(b1 * 16, kTokens), {RankPart{}}};
-    for (uint32_t b = b0; b < b1; ++b) a.parts[0].blocks.emplace_back(b + 70);
-    for (uint32_t l = l0; l < l1; ++l)
-      for (uint32_t b = b0; b < b1; ++b) a.parts[0].digests.push_back(l * 100 + b);
-    return a;
-  }
-  void announce(uint32_t l0, uint32_t l1, uint32_t b0, uint32_t b1, HandoffKey k = key(),
-                double t = 0) {
-    sink_.on_announce(kSource, announcement(l0, l1, b0, b1, k), at(t), actions_);
-  }
-  void commit(HandoffKey k = key(), double t = 0) {
-    sink_.on_commit(kSource, {k, kHash, kTokens, {5}}, at(t), actions_);
-  }
-  // Answers every StartRead since the last call, with the right digests.
-  void read_all(double t = 0) {
-    for (; answered_ < actions_.size(); ++answered_) {
-      if (const auto* read = std::get_if<StartRead>(&actions_[answered_])) {
-        const uint64_t cookie = read->cookie, digest = read->announced_digest;
-        sink_.read_done(cookie, digest, at(t), actions_);
-      }
-    }
-  }
-  void clear() {
-    actions_.clear();
-    answered_ = 0;
-  }
-  template <class T>
-  std::vector<T> took() const {
-    return all<T>(actions_);
-  }
-  template <class T>
-  std::vector<T> told(WorkerId to = kSource) const {
-    return sent<T>(actions_, to);
-  }
-  void expect_empty() {
-    EXPECT_EQ(sink_.num_handoffs(), 0u);
-    EXPECT_EQ(sink_.held_blocks(), 0u);
-    EXPECT_EQ(sink_.reads_in_flight(), 0u);
-  }
-
-  Sink sink_{config()};
-  SinkActions actions_;
-  size_t answered_ = 0;
-};
 
 TEST_F(SinkTest, AReservationIsACredit) {
   ASSERT_TRUE(reserve(key(), 0, 16));
@@ -218,67 +141,6 @@ TEST_F(SinkTest, BlocksStayInQuarantineWhileAReadIsInFlight) {
   EXPECT_EQ(took<SinkFailed>().size(), 1u);
   EXPECT_TRUE(took<StartRead>().empty());
   expect_empty();
-}
-
-TEST_F(SinkTest, TheWindowBoundsWhatIsInFlight) {
-  ASSERT_TRUE(reserve());
-  for (uint32_t layer = 0; layer < kLayers; ++layer) announce(layer, layer + 1, 0, 3);
-  EXPECT_EQ(took<StartRead>().size(), 3u);  // window_reads
-  sink_.read_done(1, took<StartRead>()[0].announced_digest, at(0), actions_);
-  EXPECT_EQ(took<StartRead>().size(), 4u);
-}
-
-// What the reader copies itself is not cut, and no hand-off has two reads.
-TEST_F(SinkTest, ADirectReadIsAsLargeAsTheAnnounce) {
-  sink_.add_source(kSource, config().layout, 100, true);
-  ASSERT_TRUE(reserve(key(1)));
-  ASSERT_TRUE(reserve(key(2)));
-  announce(0, 3, 0, 3, key(1));
-  announce(0, 1, 0, 3, key(2));
-  announce(1, 2, 0, 3, key(2));
-  const std::vector<StartRead> reads = took<StartRead>();
-  ASSERT_EQ(reads.size(), 2u);
-  EXPECT_EQ(reads[0].range, (KvRange{0, 3, 0, kTokens}));
-  EXPECT_EQ(reads[0].segments.size(), 1u);
-  EXPECT_EQ(reads[1].range, (KvRange{0, 1, 0, kTokens}));
-  EXPECT_EQ(reads[1].segments.size(), 1u);
-  clear();
-  sink_.read_done(reads[1].cookie, reads[1].announced_digest, at(0), actions_);
-  ASSERT_EQ(took<StartRead>().size(), 1u);
-  EXPECT_EQ(took<StartRead>()[0].range, (KvRange{1, 2, 0, kTokens}));
-  read_all();
-  announce(2, 3, 0, 3, key(2));
-  read_all();
-  commit(key(2));
-  ASSERT_EQ(took<Joined>().size(), 1u);
-  EXPECT_EQ(took<Joined>()[0].timings.segments, kLayers);
-}
-
-TEST_F(SinkTest, ADirectReadThatDoesNotMatchIsReadAgainOnce) {
-  sink_.add_source(kSource, config().layout, 100, true);
-  ASSERT_TRUE(reserve());
-  announce(0, 3, 0, 3);
-  sink_.read_done(1, 1, at(0), actions_);
-  ASSERT_EQ(took<StartRead>().size(), 2u);
-  sink_.read_done(2, 1, at(0), actions_);
-  ASSERT_EQ(took<SinkFailed>().size(), 1u);
-  EXPECT_EQ(took<SinkFailed>()[0].error.code, Errc::kDataCorrupt);
-  expect_empty();
-}
-
-TEST_F(SinkTest, ALongTransferLeavesAShortOneItsTurn) {
-  ASSERT_TRUE(reserve(key(1)));
-  ASSERT_TRUE(reserve(key(2)));
-  // Fills the window, and three more reads wait.
-  for (uint32_t layer = 0; layer < kLayers; ++layer) announce(layer, layer + 1, 0, 3, key(1));
-  announce(0, 1, 0, 1, key(2));
-  clear();
-  sink_.read_done(1, 0, at(0), actions_);  // a mismatch: its repetition waits its turn too
-  sink_.read_done(2, 1000, at(0), actions_);
-  const std::vector<StartRead> reads = took<StartRead>();
-  ASSERT_EQ(reads.size(), 2u);
-  EXPECT_EQ(reads[0].key, key(1));
-  EXPECT_EQ(reads[1].key, key(2));
 }
 
 TEST_F(SinkTest, ASilentSourceIsGivenUpWhenItsLeaseEnds) {

@@ -10,6 +10,7 @@
 #include <functional>
 #include <iterator>
 #include <memory>
+#include <utility>
 
 #include "common/base/clock.h"
 #include "kvtransfer/loopback_transport.h"
@@ -131,20 +132,34 @@ TEST_P(TransportTest, ReadsBringTheBytes) {
   connect();
   const std::vector<std::byte> pattern = bytes(kBytes, 3);
   std::memcpy(b_.memory.data(), pattern.data(), kBytes);
-  std::vector<GetOp> ops;
-  for (uint64_t i = 0; i < 32; ++i) {
-    ops.push_back({i * 100000, a_.memory.data() + (31 - i) * 100000, 64u << 10});
-  }
-  result<bool> done = a_.transport->get(a_.peer, ops, 77);
-  ASSERT_TRUE(done) << done.error().message;
-  if (!*done) {
-    ASSERT_TRUE(run_until([&] { return !a_.events.empty(); }));
-    EXPECT_EQ(a_.events[0].kind, Kind::kGetDone);
-    EXPECT_EQ(a_.events[0].cookie, 77u);
-    EXPECT_EQ(a_.events.size(), 1u);
-  }
-  for (const GetOp& op : ops) {
-    EXPECT_EQ(std::memcmp(op.local, pattern.data() + op.remote_offset, op.bytes), 0);
+  for (const Answer answer : {Answer::kAtOnce, Answer::kInTurns}) {
+    std::ranges::fill(a_.memory, std::byte{});
+    std::vector<GetOp> ops;
+    for (uint64_t i = 0; i < 32; ++i) {
+      ops.push_back({i * 100000, a_.memory.data() + (31 - i) * 100000, 64u << 10});
+    }
+    result<bool> done = a_.transport->get(a_.peer, ops, 77, answer);
+    ASSERT_TRUE(done) << done.error().message;
+    if (!*done) {
+      uint64_t before = 0;
+      const auto until_done = [&] {
+        for (const TransportEvent& e : a_.take(Kind::kGetProgress)) {
+          EXPECT_EQ(answer, Answer::kInTurns);
+          EXPECT_EQ(e.cookie, 77u);
+          EXPECT_GT(e.bytes, std::exchange(before, e.bytes));
+        }
+        return !a_.events.empty();
+      };
+      ASSERT_TRUE(run_until(until_done));
+      EXPECT_EQ(a_.events[0].kind, Kind::kGetDone);
+      EXPECT_EQ(a_.events[0].cookie, 77u);
+      EXPECT_EQ(a_.events.size(), 1u);
+      EXPECT_EQ(before > 0, answer == Answer::kInTurns);
+      a_.events.clear();
+    }
+    for (const GetOp& op : ops) {
+      EXPECT_EQ(std::memcmp(op.local, pattern.data() + op.remote_offset, op.bytes), 0);
+    }
   }
 }
 
@@ -153,7 +168,7 @@ TEST_P(TransportTest, StridedReadsBringEachPiece) {
   const std::vector<std::byte> pattern = bytes(kBytes, 3);
   std::memcpy(b_.memory.data(), pattern.data(), kBytes);
   const GetOp op{1000, a_.memory.data() + 77, 12000, 40, 90000, 13000};
-  result<bool> done = a_.transport->get(a_.peer, {&op, 1}, 77);
+  result<bool> done = a_.transport->get(a_.peer, {&op, 1}, 77, Answer::kAtOnce);
   ASSERT_TRUE(done) << done.error().message;
   ASSERT_TRUE(*done || run_until([&] { return !a_.events.empty(); }));
   std::vector<std::byte> expected(a_.memory.size());
@@ -167,7 +182,7 @@ TEST_P(TransportTest, ReadsOutsideTheRegionAreRefused) {
   connect();
   const auto refused = [&](uint64_t offset, uint64_t n) {
     const GetOp op{offset, a_.memory.data(), n};
-    return !a_.transport->get(a_.peer, {&op, 1}, 1);
+    return !a_.transport->get(a_.peer, {&op, 1}, 1, Answer::kInTurns);
   };
   EXPECT_TRUE(refused(kBytes, 1));
   EXPECT_TRUE(refused(kBytes - 1, 2));
@@ -175,12 +190,12 @@ TEST_P(TransportTest, ReadsOutsideTheRegionAreRefused) {
   EXPECT_TRUE(refused(0, UINT64_MAX));
   EXPECT_TRUE(refused(0, 0));
   const GetOp beyond{0, a_.memory.data(), 8, kBytes / 16 + 1, 16, 8};
-  EXPECT_FALSE(a_.transport->get(a_.peer, {&beyond, 1}, 1));
+  EXPECT_FALSE(a_.transport->get(a_.peer, {&beyond, 1}, 1, Answer::kAtOnce));
   const GetOp overlapping{0, a_.memory.data(), 8, 2, 4, 8};
-  EXPECT_FALSE(a_.transport->get(a_.peer, {&overlapping, 1}, 1));
+  EXPECT_FALSE(a_.transport->get(a_.peer, {&overlapping, 1}, 1, Answer::kAtOnce));
   const GetOp good{kBytes - 1, a_.memory.data(), 1};
-  EXPECT_TRUE(a_.transport->get(a_.peer, {&good, 1}, 1));
-  EXPECT_FALSE(a_.transport->get(PeerId{999}, {&good, 1}, 1));
+  EXPECT_TRUE(a_.transport->get(a_.peer, {&good, 1}, 1, Answer::kAtOnce));
+  EXPECT_FALSE(a_.transport->get(PeerId{999}, {&good, 1}, 1, Answer::kAtOnce));
 }
 
 // A claim that is believed lets the reader run off what is mapped.
@@ -207,13 +222,15 @@ TEST_P(TransportTest, CloseEndsPendingReadsAndSaysSo) {
   std::vector<GetOp> ops(16, GetOp{0, a_.memory.data(), 1u << 20});
   int pending = 0;
   for (uint64_t cookie = 1; cookie <= 8; ++cookie) {
-    result<bool> done = a_.transport->get(a_.peer, ops, cookie);
+    const Answer answer = cookie % 2 == 0 ? Answer::kAtOnce : Answer::kInTurns;
+    result<bool> done = a_.transport->get(a_.peer, ops, cookie, answer);
     ASSERT_TRUE(done);
     pending += !*done;
   }
   a_.transport->close(a_.peer);
   ASSERT_TRUE(
       run_until([&] { return !a_.events.empty() && a_.events.back().kind == Kind::kClosed; }));
+  (void)a_.take(Kind::kGetProgress);
   EXPECT_EQ(a_.take(Kind::kGetFailed).size() + a_.take(Kind::kGetDone).size(),
             static_cast<size_t>(pending));
   EXPECT_EQ(a_.events.size(), 1u);
@@ -324,13 +341,14 @@ TEST_P(UnreadSideTest, ReadsAndIsNotRead) {
 
   owner.memory[5000] = std::byte{42};
   const GetOp op{5000, reader.memory.data(), 1};
-  const result<bool> done = reader.transport->get(reader.peer, {&op, 1}, 1);
+  const result<bool> done = reader.transport->get(reader.peer, {&op, 1}, 1, Answer::kInTurns);
   ASSERT_TRUE(done) << done.error().message;
   const TimePoint end = Clock::now() + seconds(5);
   while (reader.memory[0] != std::byte{42} && Clock::now() < end) reader.poll(), owner.poll();
   EXPECT_EQ(reader.memory[0], std::byte{42});
   const GetOp other{0, owner.memory.data(), 1};
-  EXPECT_EQ(owner.transport->get(owner.peer, {&other, 1}, 2).error().code, Errc::kInvalidArgument);
+  EXPECT_EQ(owner.transport->get(owner.peer, {&other, 1}, 2, Answer::kInTurns).error().code,
+            Errc::kInvalidArgument);
 }
 
 INSTANTIATE_TEST_SUITE_P(Transports, UnreadSideTest, ::testing::Values("sysv", "posix", "tcp"),

@@ -55,8 +55,12 @@ class UcxProcessTest : public ::testing::TestWithParam<const char*> {
   static constexpr uint32_t kTokens = 1000;  // 63 blocks, the last one partly filled
   static constexpr WorkerId kPeer{2};
 
-  UcxProcessTest()
-      : worker_({.id = 1, .tls = GetParam(), .layout = peer_layout(), .num_blocks = kPeerBlocks}),
+  explicit UcxProcessTest(uint32_t protocol_max = kProtocolMax)
+      : worker_({.id = 1,
+                 .tls = GetParam(),
+                 .layout = peer_layout(),
+                 .num_blocks = kPeerBlocks,
+                 .protocol_max = protocol_max}),
         peer_(GetParam(), 2) {
     const result<Hello> theirs = decode_hello(from_hex(peer_.hear()));
     EXPECT_TRUE(theirs) << theirs.error().message;
@@ -104,6 +108,32 @@ TEST_P(UcxProcessTest, HandsOverBothWays) {
   }
   expect_nothing_held();
 }
+
+// Of the protocol before: it asks for pieces, and is asked for pieces.
+class OlderUcxProcessTest : public UcxProcessTest {
+ protected:
+  OlderUcxProcessTest() : UcxProcessTest(kProtocolTurns - 1) {}
+};
+
+TEST_P(OlderUcxProcessTest, HandsOverBothWays) {
+  for (uint64_t request = 1; request <= 10; ++request) {
+    worker_.reserve(test_key(request), kPeer, 0, kTokens, seconds(10));
+    peer_.say(fmt::format("source {} {} 0", request, kTokens));
+    ASSERT_TRUE(until([&] { return worker_.joined_.contains(request); }));
+    EXPECT_GT(worker_.joined_.at(request).timings.reads, peer_layout().num_layers());
+    EXPECT_EQ(worker_.wrong_vectors(0, kTokens, request), 0u);
+    EXPECT_EQ(hear(), fmt::format("released {}", request));
+  }
+  for (uint64_t request = 11; request <= 20; ++request) {
+    peer_.say(fmt::format("sink {} {}", request, kTokens));
+    worker_.hand_over(test_key(request), kPeer, 64, kTokens, request, seconds(10));
+    EXPECT_EQ(hear(), fmt::format("joined {} 0", request));
+    EXPECT_TRUE(until([&] { return worker_.source_released_.contains(request); }));
+  }
+  expect_nothing_held();
+}
+
+INSTANTIATE_TEST_SUITE_P(Transports, OlderUcxProcessTest, ::testing::Values("tcp"));
 
 TEST_P(UcxProcessTest, ReadsOverlapComputing) {
   worker_.reserve(test_key(1), kPeer, 0, kTokens, seconds(10));

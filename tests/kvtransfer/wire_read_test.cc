@@ -16,8 +16,8 @@ TEST(WireRead, RequestRoundTrip) {
   const auto ranges = decode_read_request(bytes_of(encode_read_request(ops)), 110);
   ASSERT_TRUE(ranges);
   EXPECT_EQ(*ranges, (std::vector<ReadRange>{{100, 10}, {0, 14}, {3, 4, 5, 20}}));
-  EXPECT_EQ(total_bytes(*ranges), 44u);
-  EXPECT_EQ(total_bytes(ops), 44u);
+  EXPECT_EQ(Stream<ReadRange>(*ranges).bytes(), 44u);
+  EXPECT_EQ(Stream<GetOp>({ops, ops + 3}).bytes(), 44u);
 }
 
 TEST(WireRead, ImpossibleRequestsAreRefused) {
@@ -86,13 +86,15 @@ TEST(WireRead, GatherThenScatterCopies) {
     if (ops.empty()) continue;
     const auto ranges = decode_read_request(bytes_of(encode_read_request(ops)), 5000);
     ASSERT_TRUE(ranges);
-    const uint64_t total = total_bytes(*ranges);
-    ASSERT_EQ(total, total_bytes(ops));
+    const Stream<ReadRange> from(*ranges);
+    const Stream<GetOp> to(ops);
+    const uint64_t total = from.bytes();
+    ASSERT_EQ(total, to.bytes());
     const uint64_t piece = 1 + random() % 700;
     for (uint64_t p = 0; p < total; p += piece) {
       std::vector<std::byte> wire(std::min(piece, total - p));
-      gather(*ranges, remote.data(), p, wire);
-      ASSERT_TRUE(scatter(ops, p, wire));
+      gather(from, remote.data(), p, wire);
+      ASSERT_TRUE(scatter(to, p, wire));
     }
     std::vector<std::byte> expected(5000);
     for (GetOp op : ops) {
@@ -105,7 +107,7 @@ TEST(WireRead, GatherThenScatterCopies) {
 
 TEST(WireRead, NothingIsCopiedBeyondTheStream) {
   std::vector<std::byte> local(10);
-  const GetOp ops[] = {{0, local.data(), 10}};
+  const Stream<GetOp> ops({{0, local.data(), 10}});
   const std::vector<std::byte> in(4, std::byte{7});
   EXPECT_FALSE(scatter(ops, 7, in));
   EXPECT_FALSE(scatter(ops, UINT64_MAX - 1, in));

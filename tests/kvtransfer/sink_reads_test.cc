@@ -1,0 +1,154 @@
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "tests/kvtransfer/sink_fixture.h"
+
+// How a sink reads: how much at once, and in which order.
+namespace baton::kvtransfer {
+namespace {
+
+TEST_F(SinkTest, TheWindowBoundsWhatIsInFlight) {
+  ASSERT_TRUE(reserve());
+  for (uint32_t layer = 0; layer < kLayers; ++layer) announce(layer, layer + 1, 0, 3);
+  EXPECT_EQ(took<StartRead>().size(), 3u);  // window_reads
+  sink_.read_done(1, took<StartRead>()[0].announced_digest, at(0), actions_);
+  EXPECT_EQ(took<StartRead>().size(), 4u);
+}
+
+// What the reader copies itself is not cut, and no hand-off has two reads.
+TEST_F(SinkTest, ADirectReadIsAsLargeAsTheAnnounce) {
+  sink_.add_source(kSource, config().layout, 100, ReadAs::kCopied);
+  ASSERT_TRUE(reserve(key(1)));
+  ASSERT_TRUE(reserve(key(2)));
+  announce(0, 3, 0, 3, key(1));
+  announce(0, 1, 0, 3, key(2));
+  announce(1, 2, 0, 3, key(2));
+  const std::vector<StartRead> reads = took<StartRead>();
+  ASSERT_EQ(reads.size(), 2u);
+  EXPECT_EQ(reads[0].range, (KvRange{0, 3, 0, kTokens}));
+  EXPECT_EQ(reads[0].segments.size(), 1u);
+  EXPECT_EQ(reads[1].range, (KvRange{0, 1, 0, kTokens}));
+  EXPECT_EQ(reads[1].segments.size(), 1u);
+  clear();
+  sink_.read_done(reads[1].cookie, reads[1].announced_digest, at(0), actions_);
+  ASSERT_EQ(took<StartRead>().size(), 1u);
+  EXPECT_EQ(took<StartRead>()[0].range, (KvRange{1, 2, 0, kTokens}));
+  read_all();
+  announce(2, 3, 0, 3, key(2));
+  read_all();
+  commit(key(2));
+  ASSERT_EQ(took<Joined>().size(), 1u);
+  EXPECT_EQ(took<Joined>()[0].timings.segments, kLayers);
+}
+
+// So is one that the owner answers in turns; a hand-off has two, or as many small ones as fit.
+TEST_F(SinkTest, AReadInTurnsIsAsLargeAsTheAnnounce) {
+  sink_.add_source(kSource, config().layout, 100, ReadAs::kTurns);
+  ASSERT_TRUE(reserve(key(1)));
+  ASSERT_TRUE(reserve(key(2)));
+  announce(0, 1, 0, 3, key(1));
+  announce(1, 2, 0, 3, key(1));
+  announce(2, 3, 0, 3, key(1));
+  announce(0, 1, 0, 1, key(2));
+  announce(1, 2, 0, 1, key(2));
+  announce(0, 2, 1, 2, key(2));
+  const std::vector<StartRead> reads = took<StartRead>();
+  ASSERT_EQ(reads.size(), 4u);
+  EXPECT_EQ(reads[0].range, (KvRange{0, 1, 0, kTokens}));
+  EXPECT_EQ(reads[1].range, (KvRange{1, 2, 0, kTokens}));
+  EXPECT_EQ(reads[2].key, key(2));
+  EXPECT_EQ(reads[3].key, key(2));
+  clear();
+  sink_.read_done(reads[0].cookie, reads[0].announced_digest, at(0), actions_);
+  ASSERT_EQ(took<StartRead>().size(), 1u);
+  EXPECT_EQ(took<StartRead>()[0].range, (KvRange{2, 3, 0, kTokens}));
+  EXPECT_EQ(took<StartRead>()[0].segments.size(), 1u);
+}
+
+TEST_F(SinkTest, ReadsInTurnsAreBounded) {
+  SinkConfig c = config();
+  c.turns_window_reads = 3;
+  Sink sink(c);
+  sink.add_source(kSource, c.layout, 100, ReadAs::kTurns);
+  for (uint64_t request = 1; request <= 3; ++request) {
+    SinkReserve r{key(request), kSource, {}, 0, kTokens, kHash, at(100)};
+    for (uint32_t b = 0; b < 3; ++b) r.blocks.emplace_back(10 * request + b);
+    ASSERT_TRUE(sink.reserve(r, at(0), actions_));
+    for (uint32_t layer = 0; layer < kLayers; ++layer) {
+      sink.on_announce(kSource, announcement(layer, layer + 1, 0, 3, key(request)), at(0),
+                       actions_);
+    }
+  }
+  const std::vector<StartRead> reads = took<StartRead>();
+  ASSERT_EQ(reads.size(), 3u);
+  EXPECT_EQ(reads[2].key, key(2));
+  clear();
+  for (int i = 0; i < 2; ++i) {
+    sink.read_done(reads[i].cookie, reads[i].announced_digest, at(0), actions_);
+  }
+  ASSERT_EQ(took<StartRead>().size(), 2u);
+  EXPECT_EQ(took<StartRead>()[0].key, key(2));
+  EXPECT_EQ(took<StartRead>()[1].key, key(3));
+}
+
+// The window in descriptors: an announce of blocks that stand alone is cut by it, too.
+TEST_F(SinkTest, ReadsInTurnsHaveSoManyDescriptors) {
+  SinkConfig c = config();
+  c.turns_window_segments = 2;
+  Sink sink(c);
+  sink.add_source(kSource, c.layout, 100, ReadAs::kTurns);
+  SinkReserve r{key(), kSource, {BlockId{5}, BlockId{3}, BlockId{1}}, 0, kTokens, kHash, at(100)};
+  ASSERT_TRUE(sink.reserve(r, at(0), actions_));
+  sink.on_announce(kSource, announcement(0, 3, 0, 3), at(0), actions_);
+  const std::vector<StartRead> reads = took<StartRead>();
+  ASSERT_EQ(reads.size(), 1u);
+  EXPECT_EQ(reads[0].range, (KvRange{0, 3, 0, 32}));
+  sink.read_done(reads[0].cookie, reads[0].announced_digest, at(0), actions_);
+  EXPECT_EQ(took<StartRead>().size(), 2u);
+}
+
+TEST_F(SinkTest, ReadsOfWhatHasFailedAreGivenUp) {
+  ASSERT_TRUE(reserve(key(1)));
+  ASSERT_TRUE(reserve(key(2)));
+  announce(0, 3, 0, 2, key(1));
+  announce(0, 1, 0, 1, key(2));
+  const std::vector<StartRead> reads = took<StartRead>();
+  ASSERT_EQ(reads.size(), 3u);
+  ASSERT_TRUE(sink_.cancel(key(1), at(1), actions_));
+  ASSERT_EQ(took<GiveUpRead>().size(), 2u);
+  EXPECT_EQ(took<GiveUpRead>()[0].cookie, reads[0].cookie);
+  EXPECT_EQ(took<GiveUpRead>()[1].cookie, reads[1].cookie);
+  EXPECT_EQ(took<GiveUpRead>()[0].source, kSource);
+  EXPECT_TRUE(took<SinkReleased>().empty());
+}
+
+TEST_F(SinkTest, ADirectReadThatDoesNotMatchIsReadAgainOnce) {
+  sink_.add_source(kSource, config().layout, 100, ReadAs::kCopied);
+  ASSERT_TRUE(reserve());
+  announce(0, 3, 0, 3);
+  sink_.read_done(1, 1, at(0), actions_);
+  ASSERT_EQ(took<StartRead>().size(), 2u);
+  sink_.read_done(2, 1, at(0), actions_);
+  ASSERT_EQ(took<SinkFailed>().size(), 1u);
+  EXPECT_EQ(took<SinkFailed>()[0].error.code, Errc::kDataCorrupt);
+  expect_empty();
+}
+
+TEST_F(SinkTest, ALongTransferLeavesAShortOneItsTurn) {
+  ASSERT_TRUE(reserve(key(1)));
+  ASSERT_TRUE(reserve(key(2)));
+  // Fills the window, and three more reads wait.
+  for (uint32_t layer = 0; layer < kLayers; ++layer) announce(layer, layer + 1, 0, 3, key(1));
+  announce(0, 1, 0, 1, key(2));
+  clear();
+  sink_.read_done(1, 0, at(0), actions_);  // a mismatch: its repetition waits its turn too
+  sink_.read_done(2, 1000, at(0), actions_);
+  const std::vector<StartRead> reads = took<StartRead>();
+  ASSERT_EQ(reads.size(), 2u);
+  EXPECT_EQ(reads[0].key, key(1));
+  EXPECT_EQ(reads[1].key, key(2));
+}
+
+}  // namespace
+}  // namespace baton::kvtransfer
