@@ -12,6 +12,8 @@ FIT_TITLE = re.compile(
     r"^ (?P<title>\w.*?): time = a \+ b \* bytes.*?(?P<points>\d+) of each$", re.M
 )
 
+DESCRIPTORS = re.compile(r"^ +(?P<most>\d+) descriptors a hand-off at most, bound (?P<bound>\d+)$", re.M)
+
 
 def percentile(values: list[float], share: float) -> float:
     ordered = sorted(values)
@@ -80,6 +82,7 @@ def read_fits(text: str) -> list[dict]:
             for line in FIT.finditer(text, title.end(), end)
         }
         raw = lines.pop("raw UCX gets")
+        descriptors = DESCRIPTORS.search(text, title.end(), end)
         for name, line in lines.items():
             found.append(
                 {
@@ -90,6 +93,8 @@ def read_fits(text: str) -> list[dict]:
                     "line": line,
                     "slope": line["gb_s"] / raw["gb_s"],
                     "more_us": line["us"] - raw["us"],
+                    "descriptors": int(descriptors["most"]),
+                    "bound": int(descriptors["bound"]),
                 }
             )
     return found

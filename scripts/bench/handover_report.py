@@ -26,10 +26,11 @@ WIRE = """\
 Time = a + b · bytes through {least} or more interleaved pairs a size with a raw loop of UCX gets of
 the same segments, from 16 tokens of SmolLM2-135M's KV up (least absolute deviations). The hand-off's
 side is all of it: credit, announcements, reads, commit, acknowledgement. Wanted: 1/b at least 95 %
-of raw without digests and 85 % with them; a at most raw's + 200 µs.
+of raw without digests and 85 % with them; a at most raw's + 200 µs; of the longest, at most one
+descriptor for each range of layers that is announced of each run of neighbouring blocks.
 
-| over | read | digests | a, raw a | | 1/b, raw 1/b GB/s | of raw | |
-|---|---|---|---|---|---|---|---|
+| over | read | digests | a, raw a | | 1/b, raw 1/b GB/s | of raw | | descriptors | |
+|---|---|---|---|---|---|---|---|---|---|
 {rows}
 """
 
@@ -128,6 +129,8 @@ def wire_row(fit: dict) -> str:
         f"{line['gb_s']:.2f}, {raw['gb_s']:.2f}",
         f"{100 * fit['slope']:.0f} % (≥ {100 * least:.0f})",
         word(fit["slope"] >= least),
+        f"{fit['descriptors']} (≤ {fit['bound']})",
+        word(fit["descriptors"] <= fit["bound"]),
     )
 
 

@@ -49,10 +49,12 @@ def test_where_a_median_lies(count, low, high):
 FITS = """\
 sysv: 8192 tokens, 30 layers of 12 KiB a block, 188.7 MB, 32 runs, 30 rounds
  a layer of a block at a time: time = a + b * bytes, least absolute deviations, 300 of each
+  240 descriptors a hand-off at most, bound 240
   raw UCX gets                 a     11 us, 1/b  20.00 GB/s,  100.0 % of raw
   hand-off, digests off        a    165 us, 1/b  19.00 GB/s,   95.0 % of raw
   hand-off, digests checked    a     -2 us, 1/b  18.00 GB/s,   90.0 % of raw
  whole blocks: time = a + b * bytes, least absolute deviations, 300 of each
+  64 descriptors a hand-off at most, bound 32
   raw UCX gets                 a     29 us, 1/b  10.00 GB/s,  100.0 % of raw
   hand-off, digests off        a    329 us, 1/b   5.00 GB/s,   50.0 % of raw
 """
@@ -67,12 +69,13 @@ def test_fits_are_read():
     ]
     assert [round(fit["slope"], 3) for fit in fits] == [0.95, 0.9, 0.5]
     assert [fit["more_us"] for fit in fits] == [154, -13, 300]
+    assert [(fit["descriptors"], fit["bound"]) for fit in fits] == [(240, 240), (240, 240), (64, 32)]
 
 
 def test_a_fit_s_row_says_what_is_met():
     rows = [handover_report.wire_row({"transport": "shm"} | fit) for fit in gaps.read_fits(FITS)]
-    assert [row.count("missed") for row in rows] == [0, 0, 2]
-    assert [row.count("met") for row in rows] == [2, 2, 0]
+    assert [row.count("missed") for row in rows] == [0, 0, 3]
+    assert [row.count("met") for row in rows] == [3, 3, 0]
 
 
 def test_means_between_two_scrapes():

@@ -236,7 +236,7 @@ class BenchSink {
     std::printf("%s: %u tokens, %u layers of %zu KiB a block, %.1f MB, %lu runs, %u rounds\n",
                 checking_.transport_.c_str(), config_.tokens, config_.layers,
                 config_.layout().layer_bytes() >> 10, static_cast<double>(config_.bytes()) / 1e6,
-                runs(), config_.rounds);
+                runs(config_.tokens), config_.rounds);
     for (const bool as_computed : {true, false}) {
       const Job job{as_computed, config_.tokens};
       config_.fit ? fit(job) : measure(job);
@@ -263,14 +263,19 @@ class BenchSink {
   }
 
   // Blocks that follow each other on both sides.
-  uint64_t runs() const {
+  uint64_t runs(uint32_t tokens) const {
     const std::vector<BlockId> source_ids = config_.scattered(1);
     uint64_t runs = 1;
-    for (size_t i = 1; i < ids_.size(); ++i) {
+    for (size_t i = 1; i < config_.layout().blocks_for(tokens); ++i) {
       runs += source_ids[i].value != source_ids[i - 1].value + 1 ||
               ids_[i].value != ids_[i - 1].value + 1;
     }
     return runs;
+  }
+
+  // Descriptors: one a range of layers of a run.
+  uint64_t bound(const Job& job) const {
+    return runs(job.tokens) * job.ends(config_.layers).size();
   }
 
   static const char* title(const Job& job) {
@@ -291,8 +296,7 @@ class BenchSink {
     for (const GetOp& op : ops) gets += op.count;
     std::printf(" %s: %lu gets of %lu KiB or so; %lu descriptors a hand-off, bound %lu\n",
                 title(job), gets, ops[0].bytes >> 10,
-                checking_.joined_.at(requests_ - 1).timings.segments,
-                runs() * job.ends(config_.layers).size());
+                checking_.joined_.at(requests_ - 1).timings.segments, bound(job));
     for (const Series& s : {raw, believed, checked}) s.print(median(raw.gbs));
   }
 
@@ -317,6 +321,7 @@ class BenchSink {
 
   void fit(const Job& longest) {
     std::vector<double> bytes, raw, checked, believed;
+    uint64_t descriptors = 0;  // of the longest
     for (uint32_t round = 0; round <= config_.rounds; ++round) {
       for (uint32_t tokens = 16; tokens <= config_.tokens; tokens *= 2) {
         const Job job{longest.as_computed, tokens};
@@ -328,6 +333,7 @@ class BenchSink {
         const double times[] = {timed([&] { read_raw(ops); }),
                                 timed([&] { hand_over(believing_, kBelieving, job); }),
                                 timed([&] { hand_over(checking_, kChecking, job); })};
+        descriptors = std::max(descriptors, checking_.joined_.at(requests_).timings.segments);
         if (round == 0) continue;  // touches all memory
         bytes.push_back(tokens / 16.0 * static_cast<double>(config_.layout().block_bytes()));
         raw.push_back(times[0]);
@@ -338,6 +344,7 @@ class BenchSink {
     const Line base = fit_line(bytes, raw);
     std::printf(" %s: time = a + b * bytes, least absolute deviations, %zu of each\n",
                 title(longest), bytes.size());
+    std::printf("  %lu descriptors a hand-off at most, bound %lu\n", descriptors, bound(longest));
     print("raw UCX gets", base, base);
     print("hand-off, digests off", fit_line(bytes, believed), base);
     print("hand-off, digests checked", fit_line(bytes, checked), base);
