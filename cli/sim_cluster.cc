@@ -10,7 +10,6 @@
 #include <memory>
 
 #include "sim/cluster/cluster_spec.h"
-#include "sim/cluster/policy.h"
 #include "sim/cluster/report.h"
 #include "sim/cluster/sweep.h"
 
@@ -46,6 +45,23 @@ result<sim::Slo> parse_slo(const std::vector<std::string>& words) {
   return slo;
 }
 
+status set_placement(const SimClusterSettings& s, sim::SweepOptions& sweep) {
+  const auto policy = router::parse_policy(s.policy);
+  if (!policy) return bad("--policy: " + policy.error().message);
+  router::PlacementOptions& placement = sweep.run.placement;
+  placement.policy = *policy;
+  placement.admission = s.admission;
+  placement.predict = s.predict;
+  placement.most_local_tokens = s.local_prefill_tokens;
+  sweep.run.promise = {sweep.slo.ttft, sweep.slo.tpot};
+  placement.classes = {{.name = "default", .target = sweep.run.promise}};
+  if (!(s.load_every_ms >= 1 && s.load_every_ms <= 60'000)) {
+    return bad("--load-every-ms is not in [1, 60000]");
+  }
+  sweep.run.load_every = from_seconds(s.load_every_ms * 1e-3);
+  return {};
+}
+
 // Everything that a run needs.
 struct Plan {
   sim::ClusterSpec spec;
@@ -62,8 +78,8 @@ result<Plan> plan(const SimClusterSettings& s, sim::SeedRange seeds, uint64_t re
   if (s.trace.empty()) return bad("--trace is needed: a file, or lengths:IN,OUT");
   BATON_TRY(p.spec, sim::read_cluster(s.cluster));
   BATON_TRY(p.trace, sim::read_trace(s.trace));
-  BATON_TRY(p.sweep.run.limits, sim::limits_for(s.policy));
   BATON_TRY(p.sweep.slo, parse_slo(s.slo));
+  BATON_CHECK_OK(set_placement(s, p.sweep));
   if (s.arrivals == "auto") {
     p.sweep.arrivals.kind =
         p.trace.has_arrivals ? Arrivals::Kind::kTrace : Arrivals::Kind::kPoisson;
@@ -184,11 +200,19 @@ status run(const SimClusterSettings& s, Plan& p) {
 }  // namespace
 
 void add_sim_cluster_options(Options& options, SimClusterSettings& s) {
-  s.policy = sim::kDefaultPolicy;
   options.add("cluster", &s.cluster, "Simulate how fast this cluster is (a YAML file)");
   options.add("trace", &s.trace,
               "With --cluster: a file of requests (Azure, Mooncake, lengths), or lengths:IN,OUT");
-  options.add("policy", &s.policy, "With --cluster: how the router places requests");
+  options.add("policy", &s.policy,
+              "With --cluster: how the router places requests: goodput, least_loaded, "
+              "power_of_two, prefix, kv_cost or round_robin");
+  options.add("admission", &s.admission,
+              "With --cluster: refuse at once what would miss its targets");
+  options.add("predict", &s.predict,
+              "With --cluster: go by what will run when a request joins, not by what runs now");
+  options.add("local-prefill-tokens", &s.local_prefill_tokens, "With --cluster: as of the router");
+  options.add("load-every-ms", &s.load_every_ms,
+              "With --cluster: how often workers tell routers of their load");
   options.add("slo", &s.slo,
               "With --cluster: what requests must meet, ttft=SECONDS,tpot=SECONDS; "
               "ttft=0.5,tpot=0.05 where it is not said");

@@ -13,7 +13,11 @@ namespace baton::cli {
 struct SimClusterSettings {
   std::string cluster;
   std::string trace;
-  std::string policy;
+  std::string policy = "goodput";
+  bool admission = true;
+  bool predict = true;
+  uint32_t local_prefill_tokens = 512;
+  double load_every_ms = 50;
   std::vector<std::string> slo;
   std::string arrivals = "auto";
   std::vector<std::string> rates;

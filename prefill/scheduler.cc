@@ -377,10 +377,10 @@ void Scheduler::remove(uint32_t index) {
 
 Duration Scheduler::queued_time(const latency::StepCosts& costs) const {
   Duration sum{};
-  for (const uint32_t index : order_) {
+  for (const auto& [key, index] : by_key_) {
     const Entry& entry = entries_[index];
-    const uint32_t left = entry.size() - entry.planned;
-    sum += latency::prompt_time(costs, left, entry.planned, config_.chunk_tokens);
+    const uint32_t left = entry.size() - entry.done;
+    sum += latency::prompt_time(costs, left, entry.done, config_.chunk_tokens);
   }
   return sum;
 }

@@ -67,8 +67,8 @@ class Scheduler {
   void expire(TimePoint now, Events& events);
 
   Snapshot snapshot() const;
-  // What the prompts that wait, and what is left of those begun, will take, each alone in steps of
-  // chunk_tokens.
+  // What the prompts that are not computed yet will take, what is in a step included, each alone in
+  // steps of chunk_tokens.
   Duration queued_time(const latency::StepCosts& costs) const;
 
  private:

@@ -76,7 +76,7 @@ void Network::accept(Link& link, uint64_t epoch) {
   proto::Frame hello, load;
   *hello.mutable_worker_hello() = worker.hello(address_of(*link.site));
   send_to_router(link, hello);
-  *load.mutable_load() = worker.core().load();
+  *load.mutable_load() = worker.load();
   send_to_router(link, load);
 }
 

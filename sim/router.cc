@@ -14,6 +14,9 @@ namespace {
 constexpr Duration kGrace = milliseconds(100);  // of a request behind its deadline
 
 // The server's, five times as fast; queues short enough to be full at times.
+// The simulated workers say nothing of their speed: what is drawn is who serves, not how well.
+router::PlacementOptions placement() { return {.policy = router::Policy::kLeastLoaded}; }
+
 router::DispatchLimits limits() {
   router::DispatchLimits l;
   l.max_queued = 64;
@@ -41,7 +44,7 @@ void Tally::add(const Tally& o) {
 
 Router::Router(RouterId id, uint64_t first_request, Outside& outside, Timeline& timeline,
                ProcessClock clock)
-    : RouterProcess(id, RequestId(first_request), limits(), outside, timeline, clock),
+    : RouterProcess(id, RequestId(first_request), limits(), placement(), outside, timeline, clock),
       outside_(outside) {}
 
 void Router::wrong(RequestId request, const std::string& what) {

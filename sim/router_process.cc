@@ -10,12 +10,13 @@ constexpr Duration kTick = milliseconds(20);  // the server's
 }  // namespace
 
 RouterProcess::RouterProcess(RouterId id, RequestId first_request,
-                             const router::DispatchLimits& limits, Outside& outside,
+                             const router::DispatchLimits& limits,
+                             const router::PlacementOptions& placement, Outside& outside,
                              Timeline& timeline, ProcessClock clock)
     : Process("router-" + std::to_string(id.value), timeline, clock),
       id_(id),
       outside_(outside),
-      dispatcher_(first_request, limits) {}
+      dispatcher_(first_request, limits, placement) {}
 
 void RouterProcess::start() { tick(); }
 

@@ -16,7 +16,8 @@ class RouterProcess : public Process {
   };
 
   RouterProcess(RouterId id, RequestId first_request, const router::DispatchLimits& limits,
-                Outside& outside, Timeline& timeline, ProcessClock clock);
+                const router::PlacementOptions& placement, Outside& outside, Timeline& timeline,
+                ProcessClock clock);
   void start();  // its ticks; once it is owned by a shared_ptr
 
   RouterId id() const { return id_; }

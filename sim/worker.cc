@@ -51,6 +51,13 @@ proto::WorkerHello Worker::hello(const std::string& address) const {
   h.set_max_sequences(setup_.max_sequences);
   h.set_vocab_size(core.requests.vocab_size);
   h.set_pair_address(address);
+  h.set_step_tokens(core.limits.max_rows);
+  h.set_chunk_tokens(core.chunk_tokens == 0 ? core.limits.max_context : core.chunk_tokens);
+  if (setup_.profile) {
+    h.set_kv_bytes_per_token(setup_.profile->kv_bytes_per_token);
+    h.set_link_latency(setup_.profile->link.latency);
+    h.set_link_byte(setup_.profile->link.byte);
+  }
   return h;
 }
 
@@ -107,10 +114,14 @@ void Worker::tick() {
   later(setup_.tick, [this] { tick(); });
 }
 
+proto::Load Worker::load() const {
+  return core_->load(setup_.profile ? &setup_.profile->step : nullptr);
+}
+
 void Worker::send_load() {
   if (core_ == nullptr) return;
   proto::Frame frame;
-  *frame.mutable_load() = core_->load();
+  *frame.mutable_load() = load();
   std::string text = frame.SerializeAsString();
   const TimePoint now = local_now();
   if (text == last_load_ && now - last_load_at_ < setup_.load_every) return;

@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "common/base/metrics.h"
+#include "common/latency/profile.h"
 #include "common/net/protocol.h"
 #include "sim/process.h"
 #include "sim/virtual_engine.h"
@@ -24,6 +26,8 @@ struct WorkerSetup {
   Duration tick = milliseconds(20);       // between its looks at deadlines and its words of load
   Duration load_every = Duration::max();  // a load that stays the same is said again
   VirtualEngine::Maker make_engine;
+  // What its steps take, and its hand-offs, as it tells routers; nothing: it does not.
+  std::optional<latency::Profile> profile;
 
   WorkerId id() const { return core.handoff.worker; }
 };
@@ -54,6 +58,7 @@ class Worker final : public Process, private worker::CoreHost {
   std::span<std::byte> block(BlockId block) const { return cache_.block(block); }
   const kvtransfer::Endpoint& endpoint() const;
   proto::WorkerHello hello(const std::string& address) const;
+  proto::Load load() const;
 
   // Whatever can be done now; true if something was.
   bool progress();

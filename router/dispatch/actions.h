@@ -39,6 +39,7 @@ struct RequestTrail {
   std::optional<TimePoint> placed;       // first worker asked
   std::optional<TimePoint> granted;      // first grant, place in line, or a mixed worker
   std::optional<TimePoint> first_token;  // first one delivered
+  TimePoint last_token;                  // that was delivered
   std::string prefill_worker;            // names, of the last placement
   std::string decode_worker;
   uint64_t kv_bytes = 0;  // handed off, all legs

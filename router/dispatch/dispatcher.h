@@ -103,6 +103,7 @@ class Dispatcher {
   void admit(Leg& leg, TimePoint now, Actions& actions);
   void note_placed(Leg& leg, const Decision& decision, TimePoint now);
   void forget_stream(const Leg& leg);
+  void note_first_token(RequestState& request, TimePoint now);
   void learn_from(const RequestState& request);
 
   // dispatcher_legs.cc

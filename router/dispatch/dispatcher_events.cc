@@ -116,7 +116,10 @@ void Dispatcher::on_token(WorkerId from, proto::TokenEvent&& event, TimePoint no
   if (stream.ended()) return;
   ready_.clear();
   if (!stream.accept(std::move(event), ready_)) ++stale_events_;
-  if (!ready_.empty() && !request.trail.first_token) request.trail.first_token = now;
+  if (!ready_.empty()) {
+    request.trail.last_token = now;
+    if (!request.trail.first_token) note_first_token(request, now);
+  }
   for (proto::TokenEvent& token : ready_) {
     actions.outputs.push_back(TokenOut{leg->request, c, std::move(token)});
   }

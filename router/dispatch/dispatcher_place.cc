@@ -168,8 +168,26 @@ void Dispatcher::forget_stream(const Leg& leg) {
   WorkerPool::refresh_view(*decode);
 }
 
+void Dispatcher::note_first_token(RequestState& request, TimePoint now) {
+  RequestTrail& trail = request.trail;
+  trail.first_token = now;
+  const RequestSlo& slo = request.input.slo;
+  if (!trail.predicted_ttft || !slo.target.ttft || trail.retries > 0) return;
+  const TimePoint received = slo.received != TimePoint{} ? slo.received : trail.submitted;
+  placer_.observe_ttft(to_seconds(*trail.predicted_ttft), to_seconds(now - received),
+                       to_seconds(*slo.target.ttft));
+}
+
 // Only what has ended teaches how long outputs are.
 void Dispatcher::learn_from(const RequestState& request) {
+  const RequestTrail& trail = request.trail;
+  const RequestSlo& slo = request.input.slo;
+  const size_t tokens = request.choices[0].delivered().size();
+  if (trail.predicted_tpot && slo.target.tpot && trail.retries == 0 && tokens > 1) {
+    const double took = to_seconds(trail.last_token - *trail.first_token);
+    placer_.observe_tpot(to_seconds(*trail.predicted_tpot), took / static_cast<double>(tokens - 1),
+                         to_seconds(*slo.target.tpot));
+  }
   for (const ChoiceStream& choice : request.choices) {
     const auto tokens = static_cast<uint32_t>(choice.delivered().size());
     if (tokens == 0) continue;

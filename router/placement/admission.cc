@@ -82,14 +82,20 @@ std::optional<Refusal> Placer::judge(const WorkerPool& pool, const PlacementQuer
                    .message = sentence(query.target, idle.ttft, idle.tpot, " on an idle cluster")};
   }
   Refusal out;
-  const Miss miss = miss_of(query.target, decision.ttft, decision.tpot);
+  // As late as it may well come.
+  const auto with = [](double s, const std::optional<Duration>& target, const Margin& margin) {
+    return target ? s + margin.share() * to_seconds(*target) : s;
+  };
+  const double ttft = with(decision.ttft, query.target.ttft, ttft_margin_);
+  const double tpot = with(decision.tpot, query.target.tpot, tpot_margin_);
+  const Miss miss = miss_of(query.target, ttft, tpot);
   if (decision.in_time) {
     out.message =
         fmt::format("It would make {} other request{} miss {} target{}", decision.harmed,
                     decision.harmed == 1 ? "" : "s", decision.harmed == 1 ? "its" : "their",
                     decision.harmed == 1 ? "" : "s");
   } else {
-    out.message = sentence(query.target, decision.ttft, decision.tpot, "");
+    out.message = sentence(query.target, ttft, tpot, "");
   }
   // A queue drains in its own time; a batch as its streams end.
   double after = std::max(miss.ttft, 0.0);

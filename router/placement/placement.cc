@@ -84,8 +84,11 @@ Decision Placer::decide(const Candidate& prefill, const Candidate& decode,
   d.tpot = query.ends_at_first ? 0.0 : decode.decode.tpot;
   d.known = prefill.worker->view.known() && decode.worker->view.known();
   d.harmed = prefill.late + (query.ends_at_first ? 0 : decode.decode.harmed);
-  const bool first = !query.target.ttft || d.ttft <= to_seconds(*query.target.ttft);
-  const bool others = !query.target.tpot || d.tpot <= to_seconds(*query.target.tpot);
+  const auto meets = [](double s, const std::optional<Duration>& target, const Margin& margin) {
+    return !target || s <= to_seconds(*target) * (1 - margin.share());
+  };
+  const bool first = meets(d.ttft, query.target.ttft, ttft_margin_);
+  const bool others = meets(d.tpot, query.target.tpot, tpot_margin_);
   d.in_time = first && others;
   return d;
 }

@@ -9,6 +9,7 @@
 
 #include "common/base/result.h"
 #include "router/placement/estimate.h"
+#include "router/placement/margin.h"
 #include "router/placement/prefix_map.h"
 #include "router/placement/worker_pool.h"
 
@@ -90,6 +91,14 @@ class Placer {
   std::optional<Refusal> judge(const WorkerPool& pool, const PlacementQuery& query,
                                const Decision& decision);
 
+  // How it went, seconds; teaches judge() what to leave below a target.
+  void observe_ttft(double predicted, double actual, double target) {
+    ttft_margin_.observe(predicted, actual, target);
+  }
+  void observe_tpot(double predicted, double actual, double target) {
+    tpot_margin_.observe(predicted, actual, target);
+  }
+
   const PlacementOptions& options() const { return options_; }
 
  private:
@@ -140,6 +149,7 @@ class Placer {
 
   PlacementOptions options_;
   std::minstd_rand random_;
+  Margin ttft_margin_, tpot_margin_;
   Candidates prefill_, decode_, mixed_;  // scratch
 };
 

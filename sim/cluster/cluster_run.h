@@ -15,7 +15,10 @@ namespace baton::sim {
 
 struct ClusterRunOptions {
   router::DispatchLimits limits;
+  router::PlacementOptions placement;
+  router::SloTarget promise;               // to each request; without admission, too
   const RecordedSteps* times = nullptr;    // null: the profiles'
+  Duration load_every = milliseconds(50);  // how old a router's view of a worker gets
   uint64_t seed = 1;                       // of failures
   Duration deadline = seconds(3600);       // of a request, from its arrival
   std::FILE* decisions = nullptr;          // a line each: what the router decided

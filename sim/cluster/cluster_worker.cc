@@ -46,7 +46,8 @@ double bytes_scale(const WorkerGroup& group) {
 }
 
 WorkerSetup cluster_worker(const WorkerGroup& group, WorkerId id, std::string name,
-                           const RecordedSteps* times, TimedEngine::OutputLength output_length) {
+                           const RecordedSteps* times, TimedEngine::OutputLength output_length,
+                           Duration load_every) {
   const auto num_blocks = static_cast<uint32_t>(group.kv_tokens / group.block_tokens);
   WorkerSetup setup;
   setup.name = std::move(name);
@@ -64,7 +65,8 @@ WorkerSetup cluster_worker(const WorkerGroup& group, WorkerId id, std::string na
   core.prefix_cache = group.prefix_cache;
   setup.model = kClusterModel;
   setup.max_sequences = group.max_sequences;
-  setup.tick = milliseconds(50);  // the server's
+  setup.profile = group.profile;
+  setup.tick = load_every;
   setup.load_every = seconds(1);
   const StepTimes step_times =
       times == nullptr ? StepTimes(group.profile.step) : StepTimes(group.profile.step, *times);

@@ -41,6 +41,8 @@ ClusterWorld::ClusterWorld(const ClusterSpec& spec, const Traffic& traffic,
     const Frontend::Config config{.id = RouterId(r),
                                   .first_request = RequestId(uint64_t{r} << 48),
                                   .limits = options_.limits,
+                                  .placement = options_.placement,
+                                  .promise = options_.promise,
                                   .deadline = options_.deadline,
                                   .begun = begun_};
     routers_.push_back(
@@ -76,8 +78,9 @@ void ClusterWorld::start_worker(Seat& seat) {
   by_id_.push_back(&seat);
   const WorkerId id(by_id_.size());
   seat.worker = std::make_shared<Worker>(
-      cluster_worker(*seat.group, id, seat.name, options_.times,
-                     [this](uint64_t seed) { return traffic_.output_tokens(seed); }),
+      cluster_worker(
+          *seat.group, id, seat.name, options_.times,
+          [this](uint64_t seed) { return traffic_.output_tokens(seed); }, options_.load_every),
       fabric_.make_transport(seat.links, [this, &seat] { mark(seat); }), *this, timeline_,
       ProcessClock());
   seat.worker->start();
@@ -86,7 +89,7 @@ void ClusterWorld::start_worker(Seat& seat) {
   *hello.mutable_worker_hello() = seat.worker->hello(seat.name);
   to_all_routers(*seat.worker, hello);
   proto::Frame load;
-  *load.mutable_load() = seat.worker->core().load();
+  *load.mutable_load() = seat.worker->load();
   to_all_routers(*seat.worker, load);
   schedule_failure(seat);
 }

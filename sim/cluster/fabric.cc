@@ -40,9 +40,13 @@ class FabricTransport final : public kvtransfer::Transport {
   result<PeerId> connect(const Endpoint& remote, std::string_view) override {
     return fabric_.connect(node_, remote);
   }
-  result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie) override {
-    return fabric_.get(node_, peer, static_cast<double>(kvtransfer::total_bytes(ops)), cookie);
+  result<bool> get(PeerId peer, std::span<const GetOp> ops, uint64_t cookie,
+                   kvtransfer::Answer) override {
+    double bytes = 0;
+    for (const GetOp& op : ops) bytes += static_cast<double>(op.total_bytes());
+    return fabric_.get(node_, peer, bytes, cookie);
   }
+  void give_up(PeerId peer, uint64_t cookie) override { fabric_.give_up(node_, peer, cookie); }
   std::span<const std::byte> mapped(PeerId) const override { return {}; }
   status notify(PeerId peer, std::span<const std::byte> payload) override {
     return fabric_.notify(node_, peer, payload);
@@ -188,7 +192,7 @@ void Fabric::end_gets(const std::function<bool(const Get&)>& which) {
       flows_.erase(get.flow);
       links_.cancel(get.flow);
     }
-    deliver(get.reader, {Kind::kGetFailed, get.peer, get.cookie, {}, "the peer is gone"});
+    deliver(get.reader, {Kind::kGetFailed, get.peer, get.cookie, {}, "given up"});
   }
   flows_changed();
 }
@@ -201,6 +205,10 @@ void Fabric::close(uint32_t node, PeerId peer) {
   if (known != nodes_[node].peers.end() && known->second == peer) nodes_[node].peers.erase(known);
   nodes_[node].remotes.erase(peer);
   deliver(node, {Kind::kClosed, peer, 0, {}, {}});
+}
+
+void Fabric::give_up(uint32_t node, PeerId peer, uint64_t cookie) {
+  end_gets([&](const Get& g) { return g.reader == node && g.peer == peer && g.cookie == cookie; });
 }
 
 void Fabric::died(uint32_t node) {

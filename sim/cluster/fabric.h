@@ -70,6 +70,7 @@ class Fabric {
   result<bool> get(uint32_t node, kvtransfer::PeerId peer, double bytes, uint64_t cookie);
   status notify(uint32_t node, kvtransfer::PeerId peer, std::span<const std::byte> payload);
   void close(uint32_t node, kvtransfer::PeerId peer);
+  void give_up(uint32_t node, kvtransfer::PeerId peer, uint64_t cookie);
   void died(uint32_t node);
   void start_flow(uint64_t get);
   void end_gets(const std::function<bool(const Get&)>& which);

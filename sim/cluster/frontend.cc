@@ -4,6 +4,7 @@
 #include <utility>
 #include <variant>
 
+#include "router/placement/request_slo.h"
 #include "sim/cluster/cluster_worker.h"
 
 namespace baton::sim {
@@ -24,6 +25,9 @@ void Frontend::submit(uint64_t request) {
   input.sampling.set_seed(request);
   input.end_tokens = {TimedEngine::kEos};
   input.deadline = local_now() + config_.deadline;
+  input.slo.target = config_.promise;
+  input.slo.received = local_now();
+  input.slo.due = local_now() + config_.promise.ttft.value_or(router::kDueWithoutTarget);
   const auto id = dispatch().submit(std::move(input), local_now(), actions());
   if (id) {
     ++num_open_;
@@ -67,7 +71,7 @@ void Frontend::hear_end(const router::RequestEnded& end) {
   retries_ += end.trail.retries;
   preemptions_ += end.trail.preemptions;
   const bool refused =
-      end.error && outcome.tokens == 0 &&
+      end.error && outcome.tokens == 0 &&  // for want of room, or for its targets
       (end.error->code == Errc::kResourceExhausted || end.error->code == Errc::kInvalidArgument);
   outcome.end = !end.error ? Outcome::End::kAnswered
                 : refused  ? Outcome::End::kRefused

@@ -33,14 +33,17 @@ class Frontend final : public RouterProcess {
     RouterId id;
     RequestId first_request;
     router::DispatchLimits limits;
-    Duration deadline{};  // of a request
-    TimePoint begun{};    // the start of the run
+    router::PlacementOptions placement;
+    router::SloTarget promise;  // to each request
+    Duration deadline{};        // of a request
+    TimePoint begun{};          // the start of the run
   };
 
   // `traffic` and `outcomes`, one for each of its requests, outlive it.
   Frontend(const Config& config, const Traffic& traffic, std::vector<Outcome>& outcomes,
            Outside& outside, Timeline& timeline)
-      : RouterProcess(config.id, config.first_request, config.limits, outside, timeline, {}),
+      : RouterProcess(config.id, config.first_request, config.limits, config.placement, outside,
+                      timeline, {}),
         config_(config),
         traffic_(traffic),
         outcomes_(outcomes),

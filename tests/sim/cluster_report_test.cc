@@ -1,7 +1,6 @@
 #include <boost/json/parse.hpp>
 #include <cmath>
 
-#include "sim/cluster/policy.h"
 #include "sim/cluster/report.h"
 #include "tests/sim/cluster_fixture.h"
 
@@ -61,7 +60,6 @@ class Sweep : public ClusterTest {
  protected:
   static SweepOptions options(unsigned threads) {
     SweepOptions o;
-    o.run.limits = *limits_for(kDefaultPolicy);
     o.count = 300;
     o.seeds = {1, 3};
     o.slo = {milliseconds(100), milliseconds(10)};

@@ -1,0 +1,22 @@
+#include "router/placement/margin.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace baton::router {
+
+void Margin::observe(double predicted, double actual, double target) {
+  if (!(predicted > target / 2) || !std::isfinite(actual)) return;
+  errors_[seen_++ % kSize] = static_cast<float>((actual - predicted) / target);
+  if (seen_ >= 32 && seen_ % 16 == 0) refresh();
+}
+
+void Margin::refresh() {
+  std::array<float, kSize> sorted = errors_;
+  const size_t size = std::min<uint64_t>(seen_, kSize);
+  const auto at = sorted.begin() + static_cast<long>(kQuantile * static_cast<double>(size - 1));
+  std::nth_element(sorted.begin(), at, sorted.begin() + static_cast<long>(size));
+  share_ = std::clamp<double>(*at, 0, kMost);
+}
+
+}  // namespace baton::router

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace baton::router {
+
+// How much later than foreseen things come, as a share of the target: what is left below a target
+// for admission to be right about. Learnt from those that were foreseen to need more than half of
+// their target, since the others say little of the edge. A value; allocates nothing.
+class Margin {
+ public:
+  static constexpr uint32_t kSize = 512;  // the last so many count
+  static constexpr double kQuantile = 0.9;
+  static constexpr double kMost = 0.5;
+
+  // Seconds; `target` above 0.
+  void observe(double predicted, double actual, double target);
+  // In [0, kMost], of the target: the error that kQuantile of them did not exceed; 0 until 32 are
+  // seen.
+  double share() const { return share_; }
+
+ private:
+  void refresh();
+
+  std::array<float, kSize> errors_{};
+  uint64_t seen_ = 0;
+  double share_ = 0;
+};
+
+}  // namespace baton::router
