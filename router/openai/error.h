@@ -37,7 +37,8 @@ ApiError unsupported_field(std::string_view field, std::string_view reason);
 ApiError model_not_found(std::string_view model);
 // 503 with Retry-After.
 ApiError overloaded(std::string_view reason, uint32_t retry_after_seconds = 1);
-// 503 with Retry-After, rounded up to whole seconds, or 422 that is not to be retried.
+// 503 with Retry-After (at most an hour), rounded up to whole seconds, or 422 that is not to be
+// retried.
 ApiError from_refusal(const Refusal& refusal);
 // Whether it says that there was no room.
 bool is_overload(const ApiError& error);

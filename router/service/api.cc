@@ -111,9 +111,9 @@ void Api::handle(std::string body, ExchangePtr exchange) {
   (this->*route->answer)(std::move(body), std::move(exchange));
 }
 
-void Api::refuse(const ExchangePtr& exchange, const ApiError& error) {
+void Api::refuse(const ExchangePtr& exchange, const ApiError& error, std::string_view more) {
   metrics_.refused(refusal_label(error));
-  exchange->note(fmt::format("refused={}", refusal_label(error)));
+  exchange->note(fmt::format("refused={}{}", refusal_label(error), more));
   exchange->reply(error_reply(error));
 }
 
@@ -177,12 +177,11 @@ void Api::start(api_result<Prepared> prepared, ExchangePtr exchange) {
   const auto slo = choose_slo(slo_classes_, head.slo, prepared->job.service_tier, head.received);
   if (!slo) return refuse(exchange, slo.error());
   const auto turn_away = [&](const ApiError& error) {
-    if (is_overload(error)) {
-      metrics_.ended(slo->class_index, SloResult::kRefused);
-    } else if (error.status >= HttpStatus::kInternalServerError) {
-      metrics_.ended(slo->class_index, SloResult::kFailed);
-    }
-    refuse(exchange, error);
+    if (error.status < HttpStatus::kInternalServerError) return refuse(exchange, error);
+    const SloResult result = is_overload(error) ? SloResult::kRefused : SloResult::kFailed;
+    metrics_.ended(slo->class_index, result);
+    refuse(exchange, error,
+           fmt::format(" slo={} slo_result={}", slo_classes_[slo->class_index].name, name(result)));
   };
   const auto capacity = cluster_.dispatcher().pool().capacity(model.name());
   if (!capacity) {

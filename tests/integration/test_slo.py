@@ -158,7 +158,9 @@ def test_whose_client_goes_away_is_cancelled(cluster):
 def test_whom_the_queue_has_no_room_for_is_refused_and_counted(start_cluster, tiny):
     options = {"slo_class": ["a: ttft=1s, tpot=1s"], "max_waiting": 0}
     cluster = start_cluster(tiny, options, mixed=1)
-    assert ask(cluster).status_code == 503
+    answer = ask(cluster)
+    assert answer.status_code == 503
+    assert "refused=overloaded slo=a slo_result=refused" in log_of(cluster, answer)
     assert count(cluster, "a", "refused") == 1
     results = {s.labels["result"] for s in cluster.metrics().samples("baton_slo_requests_total")}
     assert results == {
