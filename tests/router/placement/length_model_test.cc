@@ -168,6 +168,20 @@ TEST(LengthModel, WhatWasCutOffDoesNotMakeAnswersShort) {
   EXPECT_LT(as_seen / kAll, 0.75 * of_all / kAll);  // which a plain mean would have taken it for
 }
 
+// Within a bucket, too: whoever was cut off near its end was at risk in nearly all of it.
+TEST(LengthModel, WhatWasCutOffWasAtRiskAsFarAsItCame) {
+  size_t b = 0;
+  while (LengthModel::edge(b) < 1000) ++b;
+  const uint32_t low = LengthModel::edge(b), high = LengthModel::edge(b + 1);
+  for (const auto& [cut, at_risk] : {std::pair(high - 1, 60.0), {low + 1, 30.0}}) {
+    LengthModel model(1);
+    for (int i = 0; i < 30; ++i) model.observe(0, cut, End::kCut);
+    for (int i = 0; i < 10; ++i) model.observe(0, low + 1 + (high - low) * i / 10, End::kOwn);
+    for (int i = 0; i < 20; ++i) model.observe(0, high + 500, End::kOwn);
+    EXPECT_NEAR(model.survival(0, low, high - low), 1 - 10 / at_risk, 0.04) << cut;
+  }
+}
+
 TEST(LengthModel, ForgetsWhatNoLongerHolds) {
   LengthModel model(1);
   for (int i = 0; i < 5000; ++i) model.observe(0, 40, End::kOwn);
