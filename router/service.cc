@@ -76,6 +76,7 @@ class Service final : public RouterService {
 result<std::unique_ptr<RouterService>> RouterService::start(boost::asio::io_context& io,
                                                             RouterConfig config) {
   BATON_TRY(ModelMap models, load_models(config.models));
+  config.placement.classes = config.slo_classes.all;
   auto service = std::make_unique<Service>(io, std::move(config), std::move(models));
   BATON_CHECK_OK(service->listen(io));
   return std::unique_ptr<RouterService>(std::move(service));

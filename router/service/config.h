@@ -29,7 +29,7 @@ struct RouterConfig {
   RequestLimits limits;                              // max_body_bytes is http's
   size_t max_waiting_body_bytes = size_t{64} << 20;  // of long bodies not read yet; more gets 503
   DispatchLimits dispatch;
-  PlacementOptions placement;  // its classes are slo_classes'
+  PlacementOptions placement;  // of its classes nothing is read: they are slo_classes'
   SloClasses slo_classes;
   Duration request_deadline = std::chrono::minutes(10);
   Duration drain_timeout = seconds(30);
