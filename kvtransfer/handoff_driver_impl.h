@@ -141,11 +141,14 @@ class Driver final : public HandoffDriver {
   void execute(DigestMismatch& action, TimePoint now);
   void send_now(WorkerId to, const std::string& payload, TimePoint now);
 
-  // A read that waits for its turn; of a direct peer's (peer_table.h), how far it is copied.
+  // A read that waits for its turn; if it is copied here (ReadAs), how far it is.
   struct PendingRead {
     StartRead read;
     uint32_t copied_to = 0;   // position in the sequence
     uint64_t digest_sum = 0;  // of what is copied
+    // Without digests:
+    Stream<Segment> stream;
+    uint64_t copied = 0;  // bytes of it
   };
   // A read under way; if it is answered in turns, with the digest of what has come so far.
   struct OpenRead {
@@ -156,6 +159,7 @@ class Driver final : public HandoffDriver {
   void start_reads(TimePoint now);
   uint64_t start_read(PendingRead pending, TimePoint now);
   uint64_t copy_some(PendingRead pending, const std::byte* source_cache, TimePoint now);
+  uint64_t copy_some_unchecked(PendingRead pending, const std::byte* source_cache, TimePoint now);
   uint64_t digest_of(OpenRead& open);
   void end_read(const StartRead& read, uint64_t digest, TimePoint now);
 
@@ -176,7 +180,6 @@ class Driver final : public HandoffDriver {
   SinkActions sink_actions_;
   std::deque<PendingRead> pending_reads_;
   std::unordered_map<uint64_t, OpenRead> reads_;  // by cookie
-  std::vector<Segment> segments_;                 // scratch
   std::vector<GetOp> ops_;                        // scratch
   std::vector<TransportEvent> events_;            // scratch
 };

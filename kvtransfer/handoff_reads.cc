@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/kvcache/copy_past_caches.h"
 #include "kvtransfer/copy_digest.h"
 #include "kvtransfer/handoff_driver_impl.h"
 #include "kvtransfer/range_digest.h"
@@ -22,7 +23,7 @@ void Driver::start_reads(TimePoint now) {
     PendingRead next = std::move(pending_reads_.front());
     pending_reads_.pop_front();
     bytes += start_read(std::move(next), now);
-    run(now);
+    if (!sink_actions_.empty()) run(now);
   }
 }
 
@@ -37,7 +38,10 @@ uint64_t Driver::start_read(PendingRead pending, TimePoint now) {
   }
   if (peer->read_as == ReadAs::kCopied) {
     const auto mapped = transport_->mapped(peer->connection);
-    if (!mapped.empty()) return copy_some(std::move(pending), mapped.data(), now);
+    if (!mapped.empty()) {
+      return config_.verify_digests ? copy_some(std::move(pending), mapped.data(), now)
+                                    : copy_some_unchecked(std::move(pending), mapped.data(), now);
+    }
   }
   ops_.clear();
   uint64_t bytes = 0;
@@ -61,7 +65,7 @@ uint64_t Driver::start_read(PendingRead pending, TimePoint now) {
   return *done || !in_turns ? bytes : 0;
 }
 
-// Copies about read_bytes of a read, and puts the rest behind what else waits.
+// Copies and checks about read_bytes of a read, and puts the rest behind what else waits.
 uint64_t Driver::copy_some(PendingRead pending, const std::byte* source_cache, TimePoint now) {
   const StartRead& read = pending.read;
   const kvcache::KvLayout& layout = config_.layout;
@@ -76,20 +80,36 @@ uint64_t Driver::copy_some(PendingRead pending, const std::byte* source_cache, T
       std::min<uint64_t>(read.range.token_end, pending.copied_to + columns * layout.block_tokens));
   const BlockRun source{read.source_blocks, read.range.token_begin};
   const BlockRun sink{read.blocks, read.first_token};
-  if (config_.verify_digests) {
-    pending.digest_sum += copy_digest(layout, source_cache, source, cache_.data(), sink, part);
-  } else {
-    segments_.clear();
-    plan_transfer(layout, source, layout, sink, part, segments_);
-    for (const Segment& s : segments_) copy_pieces(op_of(s, cache_.data()), source_cache);
-  }
+  pending.digest_sum += copy_digest(layout, source_cache, source, cache_.data(), sink, part);
   pending.copied_to = part.token_end;
   if (pending.copied_to < read.range.token_end) {
     pending_reads_.push_back(std::move(pending));
   } else {
-    end_read(read, config_.verify_digests ? pending.digest_sum : read.announced_digest, now);
+    end_read(read, pending.digest_sum, now);
   }
   return columns * column_bytes;
+}
+
+uint64_t Driver::copy_some_unchecked(PendingRead pending, const std::byte* source_cache,
+                                     TimePoint now) {
+  if (pending.copied == 0) pending.stream = Stream<Segment>(std::move(pending.read.segments));
+  const Stream<Segment>& stream = pending.stream;
+  const uint64_t n =
+      std::min(std::max<uint64_t>(config_.read_bytes, 1), stream.bytes() - pending.copied);
+  stream.walk(
+      pending.copied, n, [&](const Segment& s, uint64_t piece, uint64_t within, uint64_t bytes) {
+        kvcache::copy_past_caches(source_cache + s.source_offset + piece * s.source_stride + within,
+                                  cache_.data() + s.sink_offset + piece * s.sink_stride + within,
+                                  bytes);
+      });
+  pending.copied += n;
+  if (pending.copied < stream.bytes()) {
+    pending_reads_.push_back(std::move(pending));
+  } else {
+    pending.read.segments = stream.ranges();
+    end_read(pending.read, pending.read.announced_digest, now);
+  }
+  return n;
 }
 
 // What has come of it is in the CPU's cache now.

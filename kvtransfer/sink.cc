@@ -7,7 +7,8 @@
 
 namespace baton::kvtransfer {
 
-Sink::Sink(SinkConfig config) : config_(std::move(config)), joined_(config_.max_joined) {}
+Sink::Sink(SinkConfig config)
+    : config_(std::move(config)), held_(config_.num_blocks), joined_(config_.max_joined) {}
 
 void Sink::add_source(WorkerId worker, const kvcache::KvLayout& layout, uint32_t num_blocks,
                       ReadAs read_as) {
@@ -46,11 +47,12 @@ status Sink::check_reserve(const SinkReserve& r) const {
   if (r.blocks.size() != config_.layout.blocks_for(r.num_tokens - r.first_token)) {
     return bad("not as many blocks as the tokens need");
   }
-  std::set<BlockId> own;
+  std::vector<bool> own(config_.num_blocks);
   for (const BlockId block : r.blocks) {
-    if (block.value >= config_.num_blocks || held_.contains(block) || !own.insert(block).second) {
+    if (block.value >= config_.num_blocks || held_[block.value] || own[block.value]) {
       return bad(fmt::format("block {} is in use or does not exist", block.value));
     }
+    own[block.value] = true;
   }
   return {};
 }
@@ -65,7 +67,7 @@ status Sink::reserve(SinkReserve reserve, TimePoint now, SinkActions& actions) {
   }
   const kvcache::KvLayout& source = peers_.at(reserve.source).layout;
   const HandoffKey key = reserve.key;
-  for (const BlockId block : reserve.blocks) held_.insert(block);
+  hold(reserve.blocks, true);
   newest_[request] = key.generation;
   Handoff& h = handoffs_[key];
   h.reads = ReadList(source.num_layers(), source.blocks_for(reserve.first_token),
@@ -269,6 +271,11 @@ Sink::Handoff* Sink::find_live(WorkerId from, const HandoffKey& key) {
   return nullptr;
 }
 
+void Sink::hold(std::span<const BlockId> blocks, bool held) {
+  for (const BlockId block : blocks) held_[block.value] = held;
+  num_held_ = held ? num_held_ + blocks.size() : num_held_ - blocks.size();
+}
+
 void Sink::send(WorkerId to, Message message, SinkActions& actions) {
   actions.emplace_back(SendMessage{to, std::move(message)});
 }
@@ -294,7 +301,7 @@ void Sink::join_if_complete(Handoff& h, TimePoint now, SinkActions& actions) {
   const HandoffKey key = h.info.key;
   joined_.add(key);
   forget_live(h);
-  for (const BlockId block : h.info.blocks) held_.erase(block);
+  hold(h.info.blocks, false);
   handoffs_.erase(key);
 }
 
@@ -321,7 +328,7 @@ void Sink::forget_live(const Handoff& h) {
 void Sink::release_if_quiet(const HandoffKey& key, SinkActions& actions) {
   const auto it = handoffs_.find(key);
   if (it->second.state != State::kDraining || it->second.reads_in_flight > 0) return;
-  for (const BlockId block : it->second.info.blocks) held_.erase(block);
+  hold(it->second.info.blocks, false);
   actions.emplace_back(SinkReleased{key, std::move(it->second.info.blocks)});
   handoffs_.erase(it);
 }

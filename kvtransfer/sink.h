@@ -4,7 +4,7 @@
 #include <deque>
 #include <map>
 #include <optional>
-#include <set>
+#include <span>
 #include <unordered_map>
 #include <utility>
 #include <variant>
@@ -165,7 +165,7 @@ class Sink {
   TimePoint next_deadline() const;
 
   size_t num_handoffs() const { return handoffs_.size(); }  // draining ones too
-  size_t held_blocks() const { return held_.size(); }
+  size_t held_blocks() const { return num_held_; }
   size_t reads_in_flight() const { return in_flight_.size(); }
   const SinkStats& stats() const { return stats_; }
 
@@ -210,6 +210,7 @@ class Sink {
   void answer_unknown(WorkerId from, const HandoffKey& key, SinkActions& actions);
   void make_ready(Handoff& h);
   void pump(WorkerId source, SinkActions& actions);
+  void hold(std::span<const BlockId> blocks, bool held);
   bool window_open(const Peer& peer) const;
   bool may_read(const Handoff& h, const Peer& peer) const;
   std::optional<Read> next_read(Handoff& h, const Peer& peer) const;
@@ -235,7 +236,8 @@ class Sink {
   std::map<HandoffKey, Handoff> handoffs_;
   std::map<Request, Generation> newest_;  // of each live request
   std::unordered_map<uint64_t, InFlight> in_flight_;
-  std::set<BlockId> held_;  // blocks of handoffs_
+  std::vector<bool> held_;  // [num_blocks] blocks of handoffs_
+  size_t num_held_ = 0;
   RecentKeys joined_;
   DeadlineQueue<HandoffKey> timers_;
   TimePoint next_renewal_ = TimePoint::max();

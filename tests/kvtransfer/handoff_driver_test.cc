@@ -68,6 +68,23 @@ TEST_F(HandoffDriverTest, MappedMemoryIsCopiedAndCheckedInOnePass) {
   EXPECT_EQ(sink_.wrong(32), 0u);
 }
 
+TEST_F(HandoffDriverTest, MappedMemoryIsCopiedUnchecked) {
+  hub_->set_faults({.mapped = true});
+  for (const uint64_t read_bytes : {uint64_t{1}, uint64_t{1000}, uint64_t{1} << 20}) {
+    Worker believing(*hub_, 10 + read_bytes, 16, [&](HandoffConfig& c) {
+      c.verify_digests = false;
+      c.read_bytes = read_bytes;
+    });
+    pair(source_, believing);
+    const HandoffKey k = key(read_bytes);
+    ASSERT_TRUE(believing.reserve(k, WorkerId{1}, now_, 32));
+    source_.hand_over(k, WorkerId{10 + read_bytes}, now_);
+    settle({&source_, &believing});
+    ASSERT_EQ(believing.joins.size(), 1u);
+    EXPECT_EQ(believing.wrong(32), 0u);
+  }
+}
+
 // A long read leaves a short one its turn: each poll() copies a bit of both.
 TEST_F(HandoffDriverTest, MappedReadsTakeTurns) {
   hub_->set_faults({.mapped = true});
