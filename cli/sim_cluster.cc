@@ -1,6 +1,7 @@
 #include "cli/sim_cluster.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -148,7 +149,7 @@ status write(const std::string& path, const std::string& text) {
 
 void tell_work(const std::vector<sim::SweepPoint>& points) {
   uint64_t events = 0, tokens = 0, failures = 0, retries = 0, preemptions = 0;
-  double simulated = 0, wall = 0;
+  double simulated = 0, core = 0;
   for (const sim::SweepPoint& p : points) {
     events += p.events;
     tokens += p.tokens;
@@ -156,12 +157,12 @@ void tell_work(const std::vector<sim::SweepPoint>& points) {
     retries += p.retries;
     preemptions += p.preemptions;
     simulated += p.simulated_seconds;
-    wall += p.wall_seconds;
+    core += p.core_seconds;
   }
   fmt::print(
       "simulated {:.0f} s in {:.1f} s of a core: {} events ({:.2f} M/s), {} tokens ({:.2f} M/s)",
-      simulated, wall, events, static_cast<double>(events) / wall / 1e6, tokens,
-      static_cast<double>(tokens) / wall / 1e6);
+      simulated, core, events, static_cast<double>(events) / core / 1e6, tokens,
+      static_cast<double>(tokens) / core / 1e6);
   fmt::print("; {} workers failed, {} retries, {} preemptions\n", failures, retries, preemptions);
 }
 
@@ -235,6 +236,9 @@ void add_sim_cluster_options(Options& options, SimClusterSettings& s) {
 
 int run_sim_cluster(const SimClusterSettings& settings, sim::SeedRange seeds, uint64_t requests,
                     uint32_t jobs) {
+  // Prompts come and go by the million: their memory is kept.
+  mallopt(M_MMAP_THRESHOLD, 1 << 26);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
   auto planned = plan(settings, seeds, requests, jobs);
   const status done = planned ? run(settings, *planned) : status(planned.error());
   if (done) return 0;

@@ -262,7 +262,7 @@ void ClusterWorld::log_decision(const proto::Frame& frame, const std::string& to
          fmt::format("{} {} {}", frame.reserve().may_wait() ? "park" : "pair",
                      name_of(WorkerId(frame.reserve().source())), to));
   } else if (frame.has_submit() && frame.submit().sink() == 0) {
-    line(frame.submit().spec(), "whole " + to);
+    line(frame.submit().spec(), fmt::format("whole {}", to));
   }
 }
 

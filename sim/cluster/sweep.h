@@ -26,7 +26,7 @@ struct SweepPoint {
   double rate = 0;             // asked for; 0: the trace's
   std::vector<Measures> runs;  // a seed each
   uint64_t events = 0, tokens = 0, failures = 0, retries = 0, preemptions = 0;
-  double simulated_seconds = 0, wall_seconds = 0;  // of all runs together
+  double simulated_seconds = 0, core_seconds = 0;  // of all runs together
 
   Estimate of(double Measures::*what) const;
   Estimate of(Quantiles Measures::*which, double Quantiles::*what) const;

@@ -109,16 +109,26 @@ double Traffic::rate() const {
   return span > 0 ? static_cast<double>(items_.size() - 1) / span : 0;
 }
 
+// Of a block that its seed names. Two streams in turn: that both of two blocks are equal does not
+// happen by chance.
+void Traffic::fill(uint64_t seed, TokenId first, uint32_t count, std::span<TokenId> out) {
+  uint64_t streams[2] = {mix(seed), mix(seed ^ kGolden)};
+  for (size_t t = 0; t < out.size(); ++t) {
+    uint64_t& state = streams[t % 2];
+    state += kGolden;
+    out[t] = first + static_cast<TokenId>((state >> 32) * count >> 32);
+  }
+}
+
 void Traffic::prompt(size_t i, TokenId first, uint32_t count, std::vector<TokenId>& out) const {
   const TraceFile::Entry& e = entry(i);
   out.resize(e.input_tokens);
+  const std::span all(out);
   const uint32_t block = trace_->block_tokens;
-  for (uint32_t t = 0; t < e.input_tokens; ++t) {
-    const uint64_t what =
-        block == 0
-            ? mix(i + 1) + t
-            : mix(trace_->blocks[e.first_block + t / block] ^ mix(items_[i].round + 1)) + t % block;
-    out[t] = first + static_cast<TokenId>(mix(what) % count);
+  if (block == 0) return fill(i + 1, first, count, all);
+  for (uint32_t b = 0; b * block < e.input_tokens; ++b) {
+    const uint64_t seed = trace_->blocks[e.first_block + b] ^ mix(items_[i].round + 1);
+    fill(seed, first, count, all.subspan(b * block, std::min(block, e.input_tokens - b * block)));
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,6 +52,7 @@ class Traffic {
     Duration at;
     uint32_t entry = 0, round = 0;
   };
+  static void fill(uint64_t seed, TokenId first, uint32_t count, std::span<TokenId> out);
   const TraceFile::Entry& entry(size_t i) const { return trace_->entries[items_[i].entry]; }
 
   const TraceFile* trace_ = nullptr;
