@@ -133,6 +133,9 @@ void Dispatcher::on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actio
   RequestState& request = request_of(*leg);
   request.trail.cached_tokens =
       std::min<uint32_t>(done.cached_tokens(), static_cast<uint32_t>(request.input.prompt.size()));
+  if (leg->thought_cached > 0) {
+    note_cached(pool_.find(from)->view, leg->thought_cached, done.cached_tokens());
+  }
   request.trail.prefill_queue_us += done.queue_us();
   request.trail.prefill_compute_us += done.compute_us();
   if (!request.wants_scores()) return;

@@ -142,6 +142,7 @@ void Dispatcher::note_placed(Leg& leg, const Decision& decision, TimePoint now) 
   decode.view.streams[slo.class_index] += leg.num_choices;
   WorkerPool::refresh_view(decode);
   if (leg.seeking) return;
+  leg.thought_cached = decision.matched;
   const TimePoint promise = slo.target.ttft && !slo.best_effort && leg.tokens.empty()
                                 ? slo.received + *slo.target.ttft
                                 : TimePoint::max();

@@ -31,6 +31,7 @@ struct Leg {
   std::vector<TokenId> tokens;         // of a resume: delivered ones after the prompt; else empty
   uint64_t counted_prompt_tokens = 0;  // as queued on the prefill worker
   uint64_t counted_tokens = 0;         // as held on the decode worker
+  uint32_t thought_cached = 0;         // tokens that prefill was thought to hold
   bool handed_off = false;             // decode has all it needs of prefill
   bool progressed = false;             // a token of this generation arrived
   bool may_wait = false;               // while reserving: a place in line was asked for

@@ -112,6 +112,12 @@ double prompt_share(const WorkerView& view, TimePoint now) {
   return view.prompt_share * std::exp(-since / kShareSeconds);
 }
 
+void note_cached(WorkerView& view, uint32_t thought, uint32_t held) {
+  constexpr double kStep = 0.1;
+  const double share = std::min(1.0, static_cast<double>(held) / thought);
+  view.prefix_trust += kStep * (share - view.prefix_trust);
+}
+
 void note_prompt(WorkerView& view, double seconds, TimePoint now) {
   view.prompt_share = prompt_share(view, now) + seconds / kShareSeconds;
   view.prompt_share_at = now;

@@ -46,6 +46,8 @@ struct DecodeEstimate {
 DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, double after,
                                double prompt, std::span<const SloClass> classes, TimePoint now);
 
+// It was thought to hold `thought` tokens of a prompt, more than 0, and held so many.
+void note_cached(WorkerView& view, uint32_t thought, uint32_t held);
 // Adds to the share of its time that this worker spends on prompts.
 void note_prompt(WorkerView& view, double seconds, TimePoint now);
 double prompt_share(const WorkerView& view, TimePoint now);

@@ -78,6 +78,7 @@ DecodeEstimate Placer::foresee_decode(const Candidate& decode, const Candidate& 
 Decision Placer::decide(const Candidate& prefill, const Candidate& decode,
                         const PlacementQuery& query) const {
   Decision d{.placement = {prefill.worker->id, decode.worker->id},
+             .matched = prefill.matched,
              .cached = prefill.cached,
              .prompt = prompt_seconds(prefill.worker->view, query.shape.tokens, prefill.cached)};
   d.ttft = to_seconds(query.now - query.received) + prefill.prompt.ttft();

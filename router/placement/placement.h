@@ -71,9 +71,10 @@ struct PlacementQuery {
 // A choice, and what is expected of it. Seconds.
 struct Decision {
   Placement placement;
-  uint32_t cached = 0;  // tokens that the prefill worker is thought to hold
-  double prompt = 0;    // of the prompt's steps alone
-  double ttft = 0;      // from `received`
+  uint32_t matched = 0;  // tokens that were sent to its prefill worker before
+  uint32_t cached = 0;   // of these, as many as it is thought to hold still
+  double prompt = 0;     // of the prompt's steps alone
+  double ttft = 0;       // from `received`
   double tpot = 0;
   bool known = false;   // by the workers' own costs; else only good for order
   bool in_time = true;  // meets its targets
@@ -104,8 +105,8 @@ class Placer {
  private:
   struct Candidate {
     const Worker* worker = nullptr;
-    uint32_t cached = 0;
-    double cost = 0;  // of the scan; the less the better
+    uint32_t matched = 0, cached = 0;  // tokens, as in Decision
+    double cost = 0;                   // of the scan; the less the better
     bool foreseen = false;
     PromptEstimate prompt;
     uint32_t late = 0;  // prompts there that it would make late

@@ -73,17 +73,6 @@ void PrefixMap::add(std::span<const uint64_t> units, WorkerId worker) {
   }
 }
 
-void PrefixMap::correct(std::span<const uint64_t> units, WorkerId worker, uint32_t tokens) {
-  const auto known = std::ranges::find(workers_, worker);
-  if (known == workers_.end()) return;
-  const auto index = static_cast<uint32_t>(known - workers_.begin());
-  for (size_t i = tokens / kUnit; i < units.size(); ++i) {
-    for (Entry& entry : row(units[i])) {
-      if (entry.key == units[i] && entry.worker == index) entry = {};
-    }
-  }
-}
-
 void PrefixMap::forget(WorkerId worker) {
   const auto known = std::ranges::find(workers_, worker);
   if (known == workers_.end()) return;

@@ -33,8 +33,6 @@ class PrefixMap {
   void find(std::span<const uint64_t> units, std::vector<Match>& matches) const;
   // This worker will hold all of it.
   void add(std::span<const uint64_t> units, WorkerId worker);
-  // It held no more than `tokens` of it.
-  void correct(std::span<const uint64_t> units, WorkerId worker, uint32_t tokens);
   void forget(WorkerId worker);
 
  private:

@@ -44,7 +44,7 @@ bool may_park(const Worker& prefill, const PlacementQuery& query) {
   return waiting == 0 || waiting + blocks <= prefill.load.most_waiting_blocks();
 }
 
-uint32_t cached_on(const Worker& worker, const PlacementQuery& query) {
+uint32_t matched_on(const Worker& worker, const PlacementQuery& query) {
   for (const PrefixMap::Match& match : query.matches) {
     if (match.worker == worker.id) return match.tokens;
   }
@@ -59,7 +59,8 @@ void Placer::collect(const std::vector<const Worker*>& workers, proto::Role role
   const auto take = [&](const Worker& worker) {
     if (!may_serve(worker, query, role) || !has_room(worker, query)) return;
     if (role == proto::ROLE_PREFILL && query.park && !may_park(worker, query)) return;
-    Candidate& c = out.emplace_back(&worker, cached_on(worker, query));
+    Candidate& c = out.emplace_back(&worker, matched_on(worker, query));
+    c.cached = static_cast<uint32_t>(c.matched * worker.view.prefix_trust);
     c.cost = scan_cost(c, role, query);
   };
   if (workers.size() <= kDrawn) {

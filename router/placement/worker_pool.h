@@ -30,6 +30,9 @@ struct WorkerView {
   uint32_t sequences = 0;  // decoding there, and awaited
   double context = 0;      // tokens of these
   uint32_t free_blocks = 0, total_blocks = 0;
+  // Of tokens that it was thought to hold, what share it held, of late: a worker that keeps no
+  // prefixes, or drops them soon, is not waited for.
+  double prefix_trust = 1;
   double prompt_share = 0;  // of its time that prompts have taken of late, this router's
   TimePoint prompt_share_at;
   // Of the streams that this router has there, how many of each class.

@@ -188,6 +188,19 @@ TEST_F(GoodputTest, PrefersWhoHoldsThePromptUnlessItsQueueCostsMore) {
   EXPECT_EQ(place(q).placement.prefill, kPrefill);
 }
 
+TEST_F(GoodputTest, WhoNeverHoldsWhatItIsThoughtToIsNotPreferred) {
+  add_pairs();
+  const PrefixMap::Match match{kPrefill2, 200};
+  PlacementQuery q = query(300);
+  q.matches = {&match, 1};
+  for (int i = 0; i < 100; ++i) note_cached(pool_.find(kPrefill2)->view, 200, 0);
+  EXPECT_EQ(place(q).cached, 0u);
+  EXPECT_EQ(place(q).placement.prefill, kPrefill) << "its turn";
+  for (int i = 0; i < 100; ++i) note_cached(pool_.find(kPrefill2)->view, 200, 192);
+  EXPECT_GT(place(q).cached, 180u);
+  EXPECT_EQ(place(q).matched, 200u);
+}
+
 TEST_F(GoodputTest, AShortPromptGoesToAnIdleDecodeWorkerIfPrefillIsBusy) {
   add_pairs();
   make(Policy::kGoodput, 512);

@@ -60,19 +60,18 @@ TEST_F(PrefixMapTest, TenantsDoNotMeet) {
   EXPECT_EQ(held(units(tokens(128)), kA), 0u);
 }
 
-TEST_F(PrefixMapTest, IsCorrectedAndForgets) {
+TEST_F(PrefixMapTest, ForgetsAWorker) {
   const auto prompt = units(tokens(640));
   map_.add(prompt, kA);
   map_.add(prompt, kB);
-  map_.correct(prompt, kA, 128);
-  EXPECT_EQ(held(prompt, kA), 128u);
+  EXPECT_EQ(held(prompt, kA), 640u);
   EXPECT_EQ(held(prompt, kB), 640u);
   map_.forget(kB);
   EXPECT_EQ(held(prompt, kB), 0u);
   const WorkerId next{3};  // takes the place of the one that is gone
   map_.add(units(tokens(64, 9000)), next);
   EXPECT_EQ(held(prompt, next), 0u);
-  EXPECT_EQ(held(prompt, kA), 128u);
+  EXPECT_EQ(held(prompt, kA), 640u);
 }
 
 TEST_F(PrefixMapTest, IsBoundedAndKeepsWhatIsUsed) {
