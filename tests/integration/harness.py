@@ -162,6 +162,10 @@ class Metrics:
         return bool(self.samples(name))
 
 
+# For a router: every answer of two tokens or more is handed over, however short its prompt.
+ALL_HANDED_OFF = {"local_prefill_tokens": 0}
+
+
 class Cluster:
     """A router and its workers, each a process of its own, on free ports."""
 

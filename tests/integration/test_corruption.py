@@ -22,6 +22,7 @@ def sent(cluster, worker: str, kind: str) -> float:
 def test_corrupted_blocks_are_not_decoded_from(start_cluster, medium, transport):
     cluster = start_cluster(
         medium,
+        harness.ALL_HANDED_OFF,
         prefill=1,
         decode=1,
         chunk_tokens=32,

@@ -38,7 +38,8 @@ def prompts_computed(cluster) -> float:
 
 
 def test_what_decode_has_no_room_for_is_parked(start_cluster, medium):
-    cluster = start_cluster(medium, prefill=1, decode=1, max_sequences=AT_ONCE, kv_gib=0.02,
+    cluster = start_cluster(medium, harness.ALL_HANDED_OFF, prefill=1, decode=1,
+                            max_sequences=AT_ONCE, kv_gib=0.02,
                             prefix_cache=False)  # fmt: skip
     expected = texts(cluster, 1)
     once = prompts_computed(cluster)

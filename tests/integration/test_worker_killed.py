@@ -29,7 +29,9 @@ def bodies(prompt: str, max_tokens: int) -> list[dict]:
 
 @pytest.fixture
 def cluster(start_cluster, medium):
-    return start_cluster(medium, prefill=2, decode=2, chunk_tokens=32, prefix_cache=False)
+    return start_cluster(
+        medium, harness.ALL_HANDED_OFF, prefill=2, decode=2, chunk_tokens=32, prefix_cache=False
+    )
 
 
 def serves_again(cluster, name: str):
@@ -124,7 +126,13 @@ def test_stopped_for_longer_than_the_lease(start_cluster, medium, transport, vic
     """SIGSTOP in mid-transfer: it holds leases and memory, and says nothing. What it was at goes on
     elsewhere; when it wakes, nobody believes what it has to say of the past."""
     cluster = start_cluster(
-        medium, prefill=2, decode=2, chunk_tokens=32, prefix_cache=False, transport=transport
+        medium,
+        harness.ALL_HANDED_OFF,
+        prefill=2,
+        decode=2,
+        chunk_tokens=32,
+        prefix_cache=False,
+        transport=transport,
     )
     requests = bodies(LONG, 40)
     expected = reference(cluster, requests)
