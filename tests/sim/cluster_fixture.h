@@ -49,6 +49,15 @@ class ClusterTest : public testing::Test {
             .groups = {group(proto::ROLE_PREFILL, prefill), group(proto::ROLE_DECODE, decode)}};
   }
 
+  // Every prompt is computed where its role says, and none is refused for what it may miss.
+  static ClusterRunOptions plain() {
+    ClusterRunOptions options;
+    options.placement.policy = router::Policy::kLeastLoaded;
+    options.placement.admission = false;
+    options.placement.most_local_tokens = 0;
+    return options;
+  }
+
   static TraceFile lengths(std::vector<std::pair<uint32_t, uint32_t>> all) {
     TraceFile trace;
     trace.name = "test";

@@ -47,7 +47,7 @@ class Cluster : public ClusterTest {
 TEST_F(Cluster, AnIdleMixedWorkerTakesTheModelsTime) {
   for (const auto& [input, output] : {std::pair{1u, 1u}, {1u, 2u}, {300u, 50u}, {5000u, 7u}}) {
     const TraceFile trace = lengths({{input, output}});
-    const ClusterResult r = run_cluster(mixed(1), poisson(trace, 1, 1), {});
+    const ClusterResult r = run_cluster(mixed(1), poisson(trace, 1, 1), plain());
     const Outcome& o = r.outcomes.front();
     ASSERT_EQ(o.end, Outcome::End::kAnswered);
     EXPECT_EQ(o.tokens, output);
@@ -61,7 +61,7 @@ TEST_F(Cluster, AnIdlePairTakesTheModelsTime) {
   const ClusterSpec spec = split(1, 1);
   for (const auto& [input, output] : {std::pair{1u, 1u}, {64u, 2u}, {300u, 50u}, {2048u, 7u}}) {
     const TraceFile trace = lengths({{input, output}});
-    const ClusterResult r = run_cluster(spec, poisson(trace, 1, 1), {});
+    const ClusterResult r = run_cluster(spec, poisson(trace, 1, 1), plain());
     const Outcome& o = r.outcomes.front();
     ASSERT_EQ(o.end, Outcome::End::kAnswered);
     EXPECT_EQ(o.tokens, output);
@@ -80,7 +80,7 @@ TEST_F(Cluster, AnIdlePairTakesTheModelsTime) {
 // A long prompt's earlier chunks are read while the later ones are computed.
 TEST_F(Cluster, ChunksAreReadWhileTheNextIsComputed) {
   const TraceFile trace = lengths({{8192, 2}});
-  const ClusterResult r = run_cluster(split(1, 1), poisson(trace, 1, 1), {});
+  const ClusterResult r = run_cluster(split(1, 1), poisson(trace, 1, 1), plain());
   const Outcome& o = r.outcomes.front();
   const double bytes = kv_bytes(2048) / 4;
   const double exposed = 100e-6 + 20e-6 + bytes * profile().link.byte;
@@ -99,7 +99,7 @@ TEST_F(Cluster, OnePrefillWorkerIsAnMD1Queue) {
   const double service = to_seconds(prompt_steps(64, 64));
   for (const double load : {0.5, 0.8}) {
     const Traffic traffic = poisson(trace, load / service, 150'000, 11);
-    const ClusterResult r = run_cluster(spec, traffic, {});
+    const ClusterResult r = run_cluster(spec, traffic, plain());
     double wait = 0;
     for (const Outcome& o : r.outcomes) {
       ASSERT_EQ(o.end, Outcome::End::kAnswered);
@@ -138,7 +138,7 @@ TEST_F(ClusterLoad, EachRequestIsAnsweredWithAllItsTokens) {
   const TraceFile trace = varied();
   for (const ClusterSpec& spec : {mixed(2), split(1, 2), split(2, 1)}) {
     const Traffic traffic = poisson(trace, 25, 1000);
-    expect_all_answered(run_cluster(spec, traffic, {}), traffic);
+    expect_all_answered(run_cluster(spec, traffic, plain()), traffic);
   }
 }
 
@@ -149,7 +149,7 @@ TEST_F(ClusterLoad, ReadsAreTheKvOfEachPromptOnce) {
   for (size_t i = 0; i < traffic.size(); ++i) {
     bytes += traffic.output_tokens(i) > 1 ? kv_bytes(traffic.input_tokens(i)) : 0;
   }
-  const ClusterResult r = run_cluster(split(1, 1), traffic, {});
+  const ClusterResult r = run_cluster(split(1, 1), traffic, plain());
   expect_all_answered(r, traffic);
   EXPECT_GE(r.read_bytes, bytes);  // of an output of one token, a part may have been read
   EXPECT_LE(r.read_bytes, bytes * 1.05);
@@ -160,7 +160,7 @@ TEST_F(ClusterLoad, FailingWorkersLoseNoRequest) {
   for (ClusterSpec spec : {mixed(4), split(3, 3)}) {
     spec.failures = FailureRates{.mean_seconds_between = 30, .restart_seconds = 2};
     const Traffic traffic = poisson(trace, 20, 2000);
-    ClusterRunOptions options;
+    ClusterRunOptions options = plain();
     options.limits.max_retries = 20;
     const ClusterResult r = run_cluster(spec, traffic, options);
     EXPECT_GT(r.failures, 5u);
@@ -174,7 +174,7 @@ TEST_F(ClusterLoad, AFullClusterPreemptsAndStillAnswers) {
   spec.groups[0].kv_tokens = 4096;
   const TraceFile trace = lengths({{400, 300}});
   const Traffic traffic = poisson(trace, 20, 100);
-  const ClusterResult r = run_cluster(spec, traffic, {});
+  const ClusterResult r = run_cluster(spec, traffic, plain());
   EXPECT_GT(r.preemptions, 0u);
   expect_all_answered(r, traffic);
 }
@@ -183,7 +183,7 @@ TEST_F(ClusterLoad, APromptThatNobodyCouldHoldIsRefusedAndMissed) {
   ClusterSpec spec = mixed(1);
   spec.groups[0].kv_tokens = 1024;
   const TraceFile trace = lengths({{400, 3}, {2000, 3}});
-  const ClusterResult r = run_cluster(spec, poisson(trace, 1, 10), {});
+  const ClusterResult r = run_cluster(spec, poisson(trace, 1, 10), plain());
   const Measures m = measure(r.outcomes, {seconds(10), seconds(10)});
   EXPECT_EQ(m.refused, 5u);
   EXPECT_EQ(m.joint_met, 0.5);
@@ -195,7 +195,7 @@ TEST_F(ClusterLoad, SharedPrefixesAreFoundInTheCache) {
   trace.blocks = {1, 2, 1, 3};
   trace.entries[0].num_blocks = trace.entries[1].num_blocks = 2;
   trace.entries[1].first_block = 2;
-  const ClusterResult r = run_cluster(mixed(1), poisson(trace, 0.1, 2), {});
+  const ClusterResult r = run_cluster(mixed(1), poisson(trace, 0.1, 2), plain());
   EXPECT_EQ(r.outcomes[0].first_token - r.outcomes[0].scheduled,
             2 * kMessage + prompt_steps(1024, 2048));
   EXPECT_EQ(r.outcomes[1].first_token - r.outcomes[1].scheduled,
@@ -209,7 +209,10 @@ TEST_F(ClusterLoad, ASeedIsAlwaysTheSameRun) {
   ClusterSpec spec = split(2, 2);
   spec.failures = FailureRates{.mean_seconds_between = 20, .restart_seconds = 2};
   const auto run = [&](uint64_t seed) {
-    return run_cluster(spec, poisson(trace, 20, 400, seed), {.seed = seed});
+    ClusterRunOptions options = plain();
+    options.placement.policy = router::Policy::kGoodput;
+    options.seed = seed;
+    return run_cluster(spec, poisson(trace, 20, 400, seed), options);
   };
   const ClusterResult one = run(5), same = run(5), other = run(6);
   EXPECT_EQ(one.events, same.events);
@@ -224,7 +227,7 @@ TEST_F(ClusterLoad, ASeedIsAlwaysTheSameRun) {
 TEST_F(ClusterLoad, NarrowLinksShowInTheSecondToken) {
   const TraceFile trace = lengths({{2000, 3}});
   const auto median_tpot = [&](const ClusterSpec& spec) {
-    return measure(run_cluster(spec, poisson(trace, 20, 300), {}).outcomes, {}).tpot.p50;
+    return measure(run_cluster(spec, poisson(trace, 20, 300), plain()).outcomes, {}).tpot.p50;
   };
   const double wide = median_tpot(split(2, 2));
   ClusterSpec narrow = split(2, 2);
