@@ -20,6 +20,22 @@ TEST(WireRead, RequestRoundTrip) {
   EXPECT_EQ(Stream<GetOp>({ops, ops + 3}).bytes(), 44u);
 }
 
+// As workers since protocol 2 send it: four numbers of eight bytes a descriptor, the least byte
+// first; a stride where there is one.
+TEST(WireRead, TheFormOfARequest) {
+  const GetOp ops[] = {{0x0102030405060708, nullptr, 0x10, 1, 77, 77},
+                       {0x20, nullptr, 0x30, 0x40, 0x50, 99}};
+  EXPECT_EQ(encode_read_request(ops), std::string("\x08\x07\x06\x05\x04\x03\x02\x01"
+                                                  "\x10\0\0\0\0\0\0\0"
+                                                  "\x01\0\0\0\0\0\0\0"
+                                                  "\0\0\0\0\0\0\0\0"
+                                                  "\x20\0\0\0\0\0\0\0"
+                                                  "\x30\0\0\0\0\0\0\0"
+                                                  "\x40\0\0\0\0\0\0\0"
+                                                  "\x50\0\0\0\0\0\0\0",
+                                                  64));
+}
+
 TEST(WireRead, ImpossibleRequestsAreRefused) {
   const auto refused = [](std::vector<GetOp> ops, uint64_t region = 1000) {
     return !decode_read_request(bytes_of(encode_read_request(ops)), region);
