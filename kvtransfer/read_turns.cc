@@ -42,7 +42,7 @@ bool ReadTurns::close(uint64_t id) {
   const auto it = reads_.find(id);
   if (it == reads_.end()) return true;
   it->second.bytes = it->second.asked;
-  if (!is_over(id)) return false;
+  if (it->second.asked > 0) return false;
   reads_.erase(it);
   return true;
 }
@@ -52,11 +52,6 @@ void ReadTurns::forget(uint64_t id) {
   if (it == reads_.end()) return;
   under_way_ -= it->second.asked - it->second.arrived;
   reads_.erase(it);
-}
-
-bool ReadTurns::is_over(uint64_t id) const {
-  const auto it = reads_.find(id);
-  return it == reads_.end() || it->second.arrived == it->second.bytes;
 }
 
 }  // namespace baton::kvtransfer

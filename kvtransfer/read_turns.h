@@ -28,15 +28,12 @@ class ReadTurns {
   std::optional<Turn> next();
   // So many bytes of it have come. False, and nothing changed, if they were not asked for.
   bool arrived(uint64_t read, uint64_t bytes);
-  // It is asked for no further; what was asked for still comes, and is in the window until then.
-  // True: there is nothing of that, or it is unknown, and it is forgotten.
+  // It is asked for no further. True: it never was, and is forgotten. False: what was asked for may
+  // still come, and is in the window until it has or the read is forgotten.
   bool close(uint64_t read);
   // Nothing of it comes any more.
   void forget(uint64_t read);
 
-  // All that was asked for has come, and nothing more will be: forget it.
-  bool is_over(uint64_t read) const;
-  bool knows(uint64_t read) const { return reads_.contains(read); }
   uint64_t under_way() const { return under_way_; }  // bytes
 
  private:

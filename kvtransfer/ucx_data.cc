@@ -156,7 +156,7 @@ void UcxTransport::received(Am am, const Header& header, std::span<const std::by
     case kTurnAm:
       return answer_turn(*peer, header.read, header.at);
     case kGiveUpAm:
-      return close_opened(*peer, header.read);
+      return answer_give_up(*peer, header.read);
     case kReplyAm:
       return take_reply(*peer, header, bytes);
   }

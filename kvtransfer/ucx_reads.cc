@@ -114,7 +114,7 @@ void UcxTransport::take_reply(Peer& peer, const Header& header, std::span<const 
                        .what = refused ? peer.name + " refused the read" : "",
                        .bytes = read.arrived});
   }
-  if (done || refused || (read.given_up && peer.turns.is_over(header.read))) {
+  if (done || refused) {
     peer.turns.forget(header.read);
     reads_.erase(it);
   }
@@ -130,14 +130,13 @@ void UcxTransport::give_up(PeerId id, uint64_t cookie) {
   NetRead& read = it->second;
   Peer& peer = *read.peer;
   events_.push_back({Kind::kGetFailed, id, cookie, {}, "the read was given up"});
-  // What still comes finds no place to be put: nothing but take() writes.
-  if (read.answer == Answer::kInTurns) (void)ask(peer, kGiveUpAm, it->first, 0);
   if (read.answer == Answer::kAtOnce || peer.turns.close(it->first)) {
     reads_.erase(it);
-  } else {
+  } else {  // what still comes finds no place to be put: nothing but take() writes
     read.given_up = true;
     read.stream = {};
     read.ahead.clear();
+    (void)ask(peer, kGiveUpAm, it->first, 0);  // which has an answer, behind all that comes of it
   }
   ask_turns(peer);
 }
@@ -176,7 +175,7 @@ void UcxTransport::answer(Peer& peer, Am am, const Header& header,
 // All before byte `end` may be sent.
 void UcxTransport::answer_turn(Peer& peer, uint64_t read, uint64_t end) {
   const auto it = peer.opened.find(read);
-  if (it == peer.opened.end()) return;  // it was refused
+  if (it == peer.opened.end()) return refuse(peer, read);  // of a former connection, perhaps
   const auto stream = it->second.stream;
   const uint64_t begin = std::exchange(it->second.sent, end);
   const bool sensible = begin < end && end <= stream->bytes();
@@ -185,9 +184,14 @@ void UcxTransport::answer_turn(Peer& peer, uint64_t read, uint64_t end) {
   reply(peer, read, stream, begin, end);
 }
 
+void UcxTransport::answer_give_up(Peer& peer, uint64_t read) {
+  close_opened(peer, read);
+  refuse(peer, read);
+}
+
 void UcxTransport::close_opened(Peer& peer, uint64_t read) {
   const auto it = peer.opened.find(read);
-  if (it == peer.opened.end()) return;  // all of it was sent meanwhile
+  if (it == peer.opened.end()) return;
   peer.opened_ranges -= it->second.stream->ranges().size();
   peer.opened.erase(it);
 }

@@ -31,7 +31,7 @@ enum Am : unsigned {
   kReplyAm = 3,   // bytes of a read
   kOpenAm = 4,    // these ranges, please, up to byte `at` of their stream for now
   kTurnAm = 5,    // and on, up to byte `at`
-  kGiveUpAm = 6,  // no further
+  kGiveUpAm = 6,  // no further; kRefused follows what is on its way
 };
 
 // Before each of them. The same for all protocols.
@@ -149,6 +149,7 @@ class UcxTransport final : public Transport {
   void end_reads_of(const Peer& peer);
   void answer(Peer& peer, Am am, const Header& header, std::span<const std::byte> request);
   void answer_turn(Peer& peer, uint64_t read, uint64_t end);
+  void answer_give_up(Peer& peer, uint64_t read);
   void close_opened(Peer& peer, uint64_t read);
   void refuse(Peer& peer, uint64_t read);
   void reply(Peer& peer, uint64_t read, const std::shared_ptr<const Stream<ReadRange>>& stream,

@@ -32,6 +32,7 @@ struct Side {
     }
     for (const TransportEvent& e : events) {
       if (e.kind == Kind::kGetProgress) progress[e.cookie] = e.bytes;
+      lost |= e.kind == Kind::kPeerLost;
       if (e.kind == Kind::kGetDone || e.kind == Kind::kGetFailed) {
         EXPECT_FALSE(ended.contains(e.cookie));
         ended[e.cookie] = e.kind;
@@ -54,6 +55,7 @@ struct Side {
   std::unique_ptr<Transport> transport;
   std::span<std::byte> memory;
   PeerId peer;
+  bool lost = false;
   std::vector<TransportEvent> events;
   std::map<uint64_t, uint64_t> progress;
   std::map<uint64_t, Kind> ended;
@@ -70,8 +72,8 @@ class NetworkReads : public ::testing::Test {
   }
   void meet(Side& reader) {
     reader.peer = *reader.transport->connect(owner_.transport->endpoint(), "owner");
-    const PeerId back = *owner_.transport->connect(reader.transport->endpoint(), "reader");
-    ASSERT_TRUE(owner_.transport->notify(back, {}));
+    owner_back_ = *owner_.transport->connect(reader.transport->endpoint(), "reader");
+    ASSERT_TRUE(owner_.transport->notify(owner_back_, {}));
     ASSERT_TRUE(reader.transport->notify(reader.peer, {}));
     until(
         {&reader}, [] { return false; }, milliseconds(50));
@@ -90,6 +92,7 @@ class NetworkReads : public ::testing::Test {
   }
 
   Side owner_, reader_;
+  PeerId owner_back_;  // whom it met last
 };
 
 TEST_F(NetworkReads, AShortReadOvertakesALongOne) {
@@ -149,6 +152,32 @@ TEST_F(NetworkReads, GivingUpAgainAndAgainLeavesTheWindowOpen) {
   EXPECT_EQ(reader_.ended[100], Kind::kGetDone);
   EXPECT_TRUE(same(reader_, 0, 8u << 20));
   EXPECT_EQ(reader_.ended.size(), 61u);
+}
+
+// An owner that has lost sight of its reader and met it again knows nothing of what it had opened.
+// If the reader's connection did not end by that, its reads do, and the window is as before.
+TEST_F(NetworkReads, AnOwnerThatForgotRefusesTheRest) {
+  for (uint64_t i = 1; i <= 5; ++i) {
+    reader_.read(2 * i, 0, 24u << 20);
+    reader_.read(2 * i + 1, 0, 24u << 20);
+    ASSERT_TRUE(until({&reader_}, [&] { return reader_.progress[2 * i + 1] > 0; }));
+    owner_.transport->close(owner_back_);
+    owner_.poll();
+    owner_back_ = *owner_.transport->connect(reader_.transport->endpoint(), "reader");
+    reader_.transport->give_up(reader_.peer, 2 * i + 1);
+    const auto ended = [&] { return reader_.ended.size() == 2 * i; };
+    if (!until({&reader_}, ended, milliseconds(500)) || reader_.lost) {
+      ASSERT_TRUE(reader_.lost);
+      reader_.lost = false;
+      reader_.transport->close(reader_.peer);
+      ASSERT_TRUE(until({&reader_}, ended));
+      reader_.peer = *reader_.transport->connect(owner_.transport->endpoint(), "owner");
+    }
+    reader_.read(100 + i, 25u << 20, 6u << 20);
+    ASSERT_TRUE(until({&reader_}, [&] { return reader_.ended.contains(100 + i); }));
+    EXPECT_EQ(reader_.ended[100 + i], Kind::kGetDone) << i;
+    reader_.ended.erase(100 + i);
+  }
 }
 
 // What is open at the owner is bounded: at the bound, the newest is refused.
