@@ -135,6 +135,18 @@ TEST_P(OlderUcxProcessTest, HandsOverBothWays) {
 
 INSTANTIATE_TEST_SUITE_P(Transports, OlderUcxProcessTest, ::testing::Values("tcp"));
 
+// A run of neighbouring blocks is one descriptor, and travels as one read, however it travels.
+TEST_P(UcxProcessTest, WhatWasParkedIsOneDescriptor) {
+  peer_.say(fmt::format("go_on 1 {}", kTokens));
+  peer_.say("state");
+  EXPECT_THAT(hear(), StartsWith("state 1 "));
+  worker_.reserve(test_key(1), kPeer, 0, kTokens, seconds(10));
+  ASSERT_TRUE(until([&] { return worker_.joined_.contains(1); }));
+  EXPECT_EQ(worker_.joined_.at(1).timings.segments, 1u);
+  EXPECT_EQ(worker_.joined_.at(1).timings.reads, 1u);
+  EXPECT_EQ(worker_.wrong_vectors(0, kTokens, 1), 0u);
+}
+
 TEST_P(UcxProcessTest, ReadsOverlapComputing) {
   worker_.reserve(test_key(1), kPeer, 0, kTokens, seconds(10));
   peer_.say(fmt::format("source 1 {} 30", kTokens));
