@@ -27,6 +27,19 @@ Placer::Placer(PlacementOptions options)
 
 std::optional<Decision> Placer::place(const WorkerPool& pool, const PlacementQuery& query) {
   collect_all(pool, query);
+  auto decision = best(query);
+  const bool promised = query.target.ttft || query.target.tpot;
+  const bool good = decision && decision->in_time && decision->harmed == 0;
+  if (!decision || good || !promised || !options_.predict || options_.policy != Policy::kGoodput) {
+    return decision;
+  }
+  // As long as its first token may take, it can wait for a batch to have room: behind more prompts.
+  soonest_ = std::numeric_limits<double>::max();
+  const auto later = best(query);
+  return later->in_time && later->harmed == 0 ? later : decision;
+}
+
+std::optional<Decision> Placer::best(const PlacementQuery& query) {
   Best best;
   best.score.promises = std::numeric_limits<int>::min();
   best_pair(query, best);
@@ -53,6 +66,12 @@ void Placer::collect_all(const WorkerPool& pool, const PlacementQuery& query) {
   if (options_.policy == Policy::kGoodput) {
     for (Candidates* some : {&prefill_, &decode_, &mixed_}) foresee(*some, query);
   }
+  soonest_ = std::numeric_limits<double>::max();
+  for (const Candidates* some : {&prefill_, &mixed_}) {
+    for (const Candidate& c : *some) {
+      if (c.foreseen) soonest_ = std::min(soonest_, c.prompt.ttft());
+    }
+  }
 }
 
 // Of the few that will be looked at closely.
@@ -70,7 +89,7 @@ void Placer::look_at(Candidate& c, const PlacementQuery& query) const {
 DecodeEstimate Placer::foresee_decode(const Candidate& decode, const Candidate& prefill,
                                       const PlacementQuery& query) const {
   const bool alone = prefill.worker == decode.worker;
-  const double after = options_.predict ? prefill.prompt.ttft() : 0.0;
+  const double after = options_.predict ? std::min(prefill.prompt.ttft(), soonest_) : 0.0;
   return estimate_decode(*decode.worker, query.shape, after, alone ? prefill.prompt.compute : 0.0,
                          options_.classes, query.now);
 }

@@ -145,6 +145,7 @@ class Placer {
   Score score(const Candidate& prefill, const Candidate& decode, const PlacementQuery& query) const;
   void offer(const Candidate& prefill, const Candidate& decode, const PlacementQuery& query,
              Best& best) const;
+  std::optional<Decision> best(const PlacementQuery& query);
   void best_pair(const PlacementQuery& query, Best& best) const;
   void best_alone(const PlacementQuery& query, Best& best) const;
 
@@ -152,6 +153,9 @@ class Placer {
   std::minstd_rand random_;
   Margin ttft_margin_, tpot_margin_;
   Candidates prefill_, decode_, mixed_;  // scratch
+  // The least TTFT of any. A batch is foreseen for then: else a longer queue for the prompt would
+  // make its decode worker look better.
+  double soonest_ = 0;
 };
 
 }  // namespace baton::router
