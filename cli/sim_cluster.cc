@@ -100,6 +100,7 @@ result<Plan> plan(const SimClusterSettings& s, sim::SeedRange seeds, uint64_t re
   }
   p.sweep.run.times = p.steps.get();
   p.sweep.run.deadline = from_seconds(s.deadline);
+  p.sweep.run.known_lengths = s.known_lengths;
   p.sweep.count = requests;
   p.sweep.seeds = seeds;
   p.sweep.threads = jobs;
@@ -226,6 +227,10 @@ void add_sim_cluster_options(Options& options, SimClusterSettings& s) {
   options.add("find-goodput", &s.find_goodput,
               "With --cluster: seek the highest rate at which this share meets both targets");
   options.add("deadline", &s.deadline, "With --cluster: seconds until a request is given up");
+  options.add(
+      "known-lengths", &s.known_lengths,
+      "With --cluster: requests ask for as many tokens as they get, so that the router knows "
+      "of how many; else of as many as the longest answer has");
   options.add("step-times", &s.step_times,
               "With --cluster: a CSV file of recorded step times, instead of the profiles'");
   options.add("json", &s.json, "With --cluster: a file for all figures");

@@ -23,6 +23,7 @@ struct SimClusterSettings {
   std::vector<std::string> rates;
   double find_goodput = 0;
   double deadline = 3600;
+  bool known_lengths = false;
   std::string step_times;
   std::string json, svg, log_decisions;
 };

@@ -19,9 +19,10 @@ struct ClusterRunOptions {
   router::SloTarget promise;               // to each request; without admission, too
   const RecordedSteps* times = nullptr;    // null: the profiles'
   Duration load_every = milliseconds(50);  // how old a router's view of a worker gets
-  uint64_t seed = 1;                       // of failures
-  Duration deadline = seconds(3600);       // of a request, from its arrival
-  std::FILE* decisions = nullptr;          // a line each: what the router decided
+  bool known_lengths = false;         // requests ask for as many tokens as they get, and no more
+  uint64_t seed = 1;                  // of failures
+  Duration deadline = seconds(3600);  // of a request, from its arrival
+  std::FILE* decisions = nullptr;     // a line each: what the router decided
   std::atomic<uint64_t>* ended = nullptr;  // counts requests that ended, for whoever watches
 };
 
@@ -29,7 +30,6 @@ struct ClusterResult {
   std::vector<Outcome> outcomes;  // [requests of the traffic]
   Duration simulated{};           // from the first possible arrival to the last end
   uint64_t events = 0;            // of the virtual clock
-  uint64_t steps = 0;             // of all engines
   uint64_t tokens = 0;            // heard by clients
   uint64_t reads = 0;
   double read_bytes = 0;  // of KV

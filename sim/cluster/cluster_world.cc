@@ -43,6 +43,7 @@ ClusterWorld::ClusterWorld(const ClusterSpec& spec, const Traffic& traffic,
                                   .limits = options_.limits,
                                   .placement = options_.placement,
                                   .promise = options_.promise,
+                                  .known_lengths = options_.known_lengths,
                                   .deadline = options_.deadline,
                                   .begun = begun_};
     routers_.push_back(

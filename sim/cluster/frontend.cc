@@ -10,7 +10,7 @@
 namespace baton::sim {
 
 // The seed says which request it is: only engines know what output length that stands for. All
-// requests ask for as many tokens as the longest answer has.
+// requests ask for as many tokens as the longest answer has, unless lengths are to be known.
 void Frontend::submit(uint64_t request) {
   Outcome& outcome = outcomes_[request];
   outcome.scheduled = elapsed();
@@ -18,7 +18,8 @@ void Frontend::submit(uint64_t request) {
   router::RequestInput input;
   input.model = kClusterModel;
   traffic_.prompt(request, TimedEngine::kToken + 1, kClusterVocabulary - 2, input.prompt);
-  input.max_tokens = traffic_.longest_output() + 1;
+  input.max_tokens =
+      config_.known_lengths ? traffic_.output_tokens(request) : traffic_.longest_output() + 1;
   input.sampling.set_temperature(1);
   input.sampling.set_top_p(1);
   input.sampling.set_repetition_penalty(1);

@@ -34,9 +34,10 @@ class Frontend final : public RouterProcess {
     RequestId first_request;
     router::DispatchLimits limits;
     router::PlacementOptions placement;
-    router::SloTarget promise;  // to each request
-    Duration deadline{};        // of a request
-    TimePoint begun{};          // the start of the run
+    router::SloTarget promise;   // to each request
+    bool known_lengths = false;  // as ClusterRunOptions
+    Duration deadline{};         // of a request
+    TimePoint begun{};           // the start of the run
   };
 
   // `traffic` and `outcomes`, one for each of its requests, outlive it.

@@ -142,6 +142,21 @@ TEST_F(ClusterLoad, EachRequestIsAnsweredWithAllItsTokens) {
   }
 }
 
+// Whether the router is told how long answers will be changes none of them.
+TEST_F(ClusterLoad, KnownLengthsEndWhereUnknownOnesDo) {
+  const TraceFile trace = varied();
+  ClusterRunOptions known = plain();
+  known.known_lengths = true;
+  const Traffic busy = poisson(trace, 25, 500);
+  expect_all_answered(run_cluster(mixed(2), busy, known), busy);
+  const Traffic idle = poisson(trace, 0.05, 20);  // else what runs beside them differs by a row
+  const ClusterResult one = run_cluster(mixed(2), idle, known);
+  const ClusterResult other = run_cluster(mixed(2), idle, plain());
+  for (size_t i = 0; i < idle.size(); ++i) {
+    ASSERT_TRUE(one.outcomes[i] == other.outcomes[i]) << i;
+  }
+}
+
 TEST_F(ClusterLoad, ReadsAreTheKvOfEachPromptOnce) {
   const TraceFile trace = varied();
   const Traffic traffic = poisson(trace, 20, 500);
