@@ -16,7 +16,7 @@ void Frontend::submit(uint64_t request) {
   outcome.scheduled = elapsed();
   outcome.input_tokens = traffic_.input_tokens(request);
   router::RequestInput input;
-  input.model = kClusterModel;
+  input.model = std::string(kClusterModel);
   traffic_.prompt(request, TimedEngine::kToken + 1, kClusterVocabulary - 2, input.prompt);
   input.max_tokens =
       config_.known_lengths ? traffic_.output_tokens(request) : traffic_.longest_output() + 1;
