@@ -11,6 +11,7 @@
 #include "common/ops/cpu/cpu_ops.h"
 #include "common/ops/cuda/cuda_ops.h"
 #include "kvtransfer/loopback_transport.h"
+#include "kvtransfer/paced_transport.h"
 #include "kvtransfer/shared_segment.h"
 #include "kvtransfer/ucx_transport.h"
 #include "worker/kv_devices.h"
@@ -288,7 +289,13 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
   ucx.tcp_port_range = config_.ucx_port_range;
   ucx.name = config_.name;
   ucx.is_read = config_.role == proto::ROLE_PREFILL;
-  return kvtransfer::make_ucx_transport(ucx);
+  BATON_TRY(auto transport, kvtransfer::make_ucx_transport(ucx));
+  if (!is_emulated()) return transport;
+  // What crosses is small: each byte stands for those of the model's cache.
+  const double emulated = static_cast<double>(served_.layout.block_bytes()) / config_.block_tokens;
+  return kvtransfer::make_paced_transport(
+      std::move(transport),
+      {.costs = profile_->link, .scale = profile_->kv_bytes_per_token / emulated});
 }
 
 // What steps are believed to take before any was seen.

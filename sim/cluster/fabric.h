@@ -8,11 +8,16 @@
 #include <unordered_map>
 #include <vector>
 
+#include "common/latency/fair_links.h"
 #include "kvtransfer/transport.h"
-#include "sim/cluster/fair_links.h"
 #include "sim/timeline.h"
 
 namespace baton::sim {
+
+using latency::FairLinks;
+using latency::FlowId;
+using latency::GroupId;
+using latency::LinkId;
 
 // How a worker is connected to the others. Workers may share links: a NIC, a node's.
 struct NodeLinks {

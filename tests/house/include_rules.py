@@ -25,7 +25,7 @@ BELOW = {
     "model": ["collective", "ops", "kvcache", "formats"],
     "engine": ["model", "latency"],
     "serving": ["base", "proto", "engine"],
-    "kvtransfer": ["base", "device", "kvcache", "proto"],
+    "kvtransfer": ["base", "latency", "device", "kvcache", "proto"],
     "prefill": [*COMMON, "kvtransfer"],
     "decode": [*COMMON, "kvtransfer"],
     "worker": [*COMMON, "kvtransfer", "prefill", "decode"],

@@ -13,6 +13,7 @@ import kv_memory
 import pytest
 import requests
 import up
+import yaml
 
 PROFILES = harness.ROOT / "deploy/profiles"
 VOCAB, EOS = 512, (2,)  # of tiny_model
@@ -119,6 +120,18 @@ def test_steps_take_their_time(cluster):
     begun = time.monotonic()
     api.complete(cluster, **fields)
     assert time.monotonic() - begun > 60 * 0.0044  # the profile's shortest step
+
+
+def test_hand_offs_take_their_time(start_cluster, no_weights, tmp_path):
+    profile = yaml.safe_load(OPTIONS["profile"].read_text())
+    profile["link"]["latency_us"] = 300_000
+    (tmp_path / "profile.yaml").write_text(yaml.safe_dump(profile))
+    options = OPTIONS | SETUPS["split"] | {"profile": tmp_path / "profile.yaml"}
+    handed_over = {"local_prefill_tokens": 0}
+    cluster = start_cluster(no_weights, router_options=handed_over, **options)
+    begun = time.monotonic()
+    api.complete(cluster, **some_request(3) | {"max_tokens": 3, "n": 1})
+    assert time.monotonic() - begun > 0.3
 
 
 def test_a_scored_prompt_is_certain(cluster):

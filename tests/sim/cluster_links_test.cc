@@ -5,12 +5,17 @@
 #include <cmath>
 #include <map>
 
+#include "common/latency/fair_links.h"
 #include "common/latency/link_model.h"
-#include "sim/cluster/fair_links.h"
 #include "sim/random.h"
 
 namespace baton::sim {
 namespace {
+
+using latency::FairLinks;
+using latency::FlowId;
+using latency::GroupId;
+using latency::LinkId;
 
 TimePoint run_to_end(FairLinks& links, std::vector<FlowId>& ended) {
   while (links.next_end() != TimePoint::max()) links.advance(links.next_end(), ended);

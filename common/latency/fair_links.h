@@ -8,7 +8,7 @@
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 
-namespace baton::sim {
+namespace baton::latency {
 
 using LinkId = StrongId<struct LinkIdTag, uint32_t>;
 using FlowId = StrongId<struct FlowIdTag, uint64_t>;  // counted up, never used twice
@@ -69,4 +69,4 @@ class FairLinks {
   TimePoint next_end_ = TimePoint::max();
 };
 
-}  // namespace baton::sim
+}  // namespace baton::latency

@@ -1,11 +1,11 @@
-#include "sim/cluster/fair_links.h"
+#include "common/latency/fair_links.h"
 
 #include <algorithm>
 #include <cassert>
 #include <cmath>
 #include <limits>
 
-namespace baton::sim {
+namespace baton::latency {
 namespace {
 
 // Less than this of a byte is nothing: what rounding leaves.
@@ -147,4 +147,4 @@ double FairLinks::load(LinkId link) const {
   return sum;
 }
 
-}  // namespace baton::sim
+}  // namespace baton::latency
