@@ -29,6 +29,7 @@ struct RouterSettings {
   uint32_t max_waiting = 1024;
   uint32_t deadline_seconds = 600;
   uint32_t drain_seconds = 30;
+  std::string record_requests;
   std::string log_level = "info";
   int32_t ready_fd = -1;
 };
@@ -49,6 +50,10 @@ void add_options(Options& options, RouterSettings& s) {
   options.add("max-waiting", &s.max_waiting, "Requests that may wait for a worker");
   options.add("deadline-seconds", &s.deadline_seconds, "Longest life of a request");
   options.add("drain-seconds", &s.drain_seconds, "How long SIGTERM lets requests finish");
+  options.add(
+      "record-requests", &s.record_requests,
+      "File for how each request went, without what it said (CSV), which is replaced; empty: "
+      "none");
   options.add("log-level", &s.log_level, "debug, info, warn or error");
   options.add("ready-fd", &s.ready_fd, "Descriptor to report the port on, once");
 }
@@ -81,6 +86,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   config.dispatch.max_queued = s.max_waiting;
   config.request_deadline = seconds(s.deadline_seconds);
   config.drain_timeout = seconds(s.drain_seconds);
+  config.record_requests = s.record_requests;
   return config;
 }
 

@@ -52,6 +52,8 @@ void add_options(Options& options, UpConfig& c) {
   options.add("api-key-file", &c.api_key_file, "File with one accepted API key a line");
   add_tls_options(options, c.tls);
   options.add("log-level", &c.log_level, "debug, info, warn or error");
+  options.add("record", &c.record,
+              "Folder for what each worker's steps took and how requests went (docs/simulator.md)");
   options.add("ask", &c.ask, "Ask this once the cluster is up, then stay up");
   options.add("once", &c.once, "Ask this, print the answer and stop");
   options.add("ask-tokens", &c.ask_tokens, "Longest answer to --ask and --once, tokens");
@@ -149,6 +151,9 @@ std::vector<std::string> worker_args(const UpConfig& c, const WorkerPlace& place
                                  {"log-level", c.log_level},
                                  {"drain-seconds", std::to_string(kWorkerDrain.count())}});
   if (c.deterministic) args.push_back("--deterministic=true");
+  if (!c.record.empty()) {
+    args.insert(args.end(), {"--record-steps", c.record + "/steps-" + place.name + ".csv"});
+  }
   args.push_back(c.prefix_cache ? "--prefix-cache=true" : "--prefix-cache=false");
   return args;
 }
@@ -165,6 +170,9 @@ std::vector<std::string> router_args(const UpConfig& c, uint16_t port,
                                  {"tls-ca", c.tls.ca},
                                  {"log-level", c.log_level},
                                  {"drain-seconds", std::to_string(kRouterDrain.count())}});
+  if (!c.record.empty()) {
+    args.insert(args.end(), {"--record-requests", c.record + "/requests.csv"});
+  }
   const std::vector<std::string> placement = placement_args(c.placement);
   args.insert(args.end(), placement.begin(), placement.end());
   args.push_back("--workers");

@@ -46,6 +46,7 @@ struct UpConfig {
   std::string secret_file;  // not an option: drawn for the children
   TlsPaths tls;             // of all of them
   std::string log_level = "warn";
+  std::string record;  // a folder; empty: nothing is recorded
   std::string ask, once;
   uint32_t ask_tokens = 200;
   bool quiet = false;

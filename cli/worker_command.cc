@@ -74,6 +74,8 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add("ucx-devices", &w.ucx_devices,
               "Network devices for KV; auto: that of the listen address; all: every one");
   options.add("ucx-port-range", &w.ucx_port_range, "TCP ports for the KV transport, first-last");
+  options.add("record-steps", &w.record_steps,
+              "File for what each step had to do and took (CSV), which is replaced; empty: none");
   options.add("log-level", &s.log_level, "debug, info, warn or error");
   options.add("drain-seconds", &s.drain_seconds, "How long SIGTERM lets requests finish");
   options.add("ready-fd", &s.ready_fd, "Descriptor to report the ports on, once");

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <boost/asio/io_context.hpp>
+#include <optional>
 #include <utility>
 
 #include "common/base/log.h"
@@ -27,12 +28,14 @@ result<ModelMap> load_models(const std::vector<ModelSource>& sources) {
 
 class Service final : public RouterService {
  public:
-  Service(boost::asio::io_context& io, RouterConfig config, ModelMap models)
+  Service(boost::asio::io_context& io, RouterConfig config, ModelMap models,
+          std::optional<RequestRecord> record)
       : config_(std::move(config)),
         models_(std::move(models)),
+        record_(std::move(record)),
         metrics_(config_.slo_classes),
         cluster_(io, config_.workers, config_.dispatch, config_.placement, config_.rpc),
-        api_(io, config_, models_, cluster_, metrics_) {
+        api_(io, config_, models_, cluster_, metrics_, record_ ? &*record_ : nullptr) {
     cluster_.set_hello_check([this](const proto::WorkerHello& hello) { return check(hello); });
     for (const auto& [name, model] : models_) metrics_.of(name);
   }
@@ -65,6 +68,7 @@ class Service final : public RouterService {
 
   RouterConfig config_;
   ModelMap models_;
+  std::optional<RequestRecord> record_;
   RouterMetrics metrics_;
   Cluster cluster_;
   Api api_;
@@ -77,7 +81,13 @@ result<std::unique_ptr<RouterService>> RouterService::start(boost::asio::io_cont
                                                             RouterConfig config) {
   BATON_TRY(ModelMap models, load_models(config.models));
   config.placement.classes = config.slo_classes.all;
-  auto service = std::make_unique<Service>(io, std::move(config), std::move(models));
+  std::optional<RequestRecord> record;
+  if (!config.record_requests.empty()) {
+    BATON_TRY(auto file, RecordFile::create(config.record_requests, RequestRecord::kHeader));
+    record.emplace(std::move(file), Clock::now());
+  }
+  auto service =
+      std::make_unique<Service>(io, std::move(config), std::move(models), std::move(record));
   BATON_CHECK_OK(service->listen(io));
   return std::unique_ptr<RouterService>(std::move(service));
 }

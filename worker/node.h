@@ -20,6 +20,7 @@
 #include "worker/rank_group.h"
 #include "worker/sessions.h"
 #include "worker/step_loop.h"
+#include "worker/step_recorder.h"
 #include "worker/step_times.h"
 #include "worker/worker.h"
 #include "worker/worker_core.h"
@@ -111,6 +112,7 @@ class Node final : public Worker, private CoreHost {
   engine::KvMemory kv_;
   std::unique_ptr<engine::StepEngine> engine_;
   std::optional<StepTimes> step_times_;
+  std::optional<StepRecorder> step_recorder_;
   std::optional<StepLoop> step_loop_;
 
   Sessions sessions_;

@@ -326,6 +326,10 @@ status Node::make_engine() {
   step_times_.emplace(prior());
   std::vector<serving::StepClient*> clients = core_->step_clients();
   clients.push_back(&*step_times_);
+  if (!config_.record_steps.empty()) {
+    BATON_TRY(auto file, RecordFile::create(config_.record_steps, StepRecorder::kHeader));
+    clients.push_back(&step_recorder_.emplace(std::move(file)));
+  }
   step_loop_.emplace(io_, *engine_, limits_, config_.step_depth, std::move(clients), metrics_,
                      [this](const Error& why) { fail(why); });
   return {};

@@ -57,6 +57,8 @@ struct WorkerConfig {
   bool verify_kv = true;             // believe KV that was read only if its digest is right
   std::string ucx_devices = "auto";  // kv_devices.h
   std::string ucx_port_range;
+
+  std::string record_steps;  // a file for what each step had to do and took; empty: none
 };
 
 // A worker: one model, one engine, one KV cache, the prefill and the decode side over them, and the

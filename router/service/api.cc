@@ -59,13 +59,14 @@ const Api::Route* Api::find_route(std::string_view path) {
 }
 
 Api::Api(boost::asio::io_context& io, const RouterConfig& config, const ModelMap& models,
-         Cluster& cluster, RouterMetrics& metrics)
+         Cluster& cluster, RouterMetrics& metrics, RequestRecord* record)
     : limits_(config.limits),
       slo_classes_(config.slo_classes),
       request_deadline_(config.request_deadline),
       models_(models),
       cluster_(cluster),
       metrics_(metrics),
+      record_(record),
       keys_(config.api_keys),
       bodies_(io, config.max_waiting_body_bytes) {
   limits_.max_body_bytes = config.http.max_body_bytes;
@@ -191,9 +192,10 @@ void Api::start(api_result<Prepared> prepared, ExchangePtr exchange) {
     return refuse(exchange, admitted.error());
   }
   const TimePoint deadline = head.received + request_deadline_;
-  const api_status begun = Generation::start({cluster_, metrics_, model, capacity->numerics,
-                                              deadline, *slo, slo_classes_[slo->class_index].name},
-                                             std::move(prepared->job), exchange);
+  const api_status begun =
+      Generation::start({cluster_, metrics_, model, capacity->numerics, deadline, *slo,
+                         slo_classes_[slo->class_index].name, record_},
+                        std::move(prepared->job), exchange);
   if (!begun) turn_away(begun.error());
 }
 

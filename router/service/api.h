@@ -23,9 +23,9 @@ using ModelMap = std::map<std::string, ServedModel, std::less<>>;
 // which are parsed and tokenized on a thread of their own.
 class Api {
  public:
-  // All references outlive it.
+  // All references outlive it. `record`: of each request; null: none is kept.
   Api(boost::asio::io_context& io, const RouterConfig& config, const ModelMap& models,
-      Cluster& cluster, RouterMetrics& metrics);
+      Cluster& cluster, RouterMetrics& metrics, RequestRecord* record = nullptr);
 
   HttpHandlers handlers();
 
@@ -79,6 +79,7 @@ class Api {
   const ModelMap& models_;
   Cluster& cluster_;
   RouterMetrics& metrics_;
+  RequestRecord* const record_;
   ApiKeys keys_;
   BodyReader bodies_;  // last: its thread uses the above
 };

@@ -34,6 +34,7 @@ struct RouterConfig {
   Duration request_deadline = std::chrono::minutes(10);
   Duration drain_timeout = seconds(30);
   net::RpcOptions rpc;
+  std::string record_requests;  // a file for how each request went; empty: none
 };
 
 }  // namespace baton::router

@@ -337,6 +337,17 @@ std::optional<Timings> Generation::timings() const {
 void Generation::account(std::string_view finish, SloResult result) {
   context_.metrics.ended(context_.slo.class_index, result);
   note(finish, result);
+  record(finish);
+}
+
+void Generation::record(std::string_view finish) {
+  if (context_.record == nullptr) return;
+  context_.record->add({.received = exchange_->head().received,
+                        .prompt_tokens = static_cast<uint32_t>(job_.prompt_tokens()),
+                        .output_tokens = completion_tokens_,
+                        .trail = trail_,
+                        .measured = measured(),
+                        .outcome = finish});
 }
 
 // For the access log: figures and names, nothing of what was said.

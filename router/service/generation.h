@@ -10,6 +10,7 @@
 #include "router/openai/answer_format.h"
 #include "router/placement/attainment.h"
 #include "router/service/cluster.h"
+#include "router/service/request_record.h"
 #include "router/service/router_metrics.h"
 #include "router/text/choice_text.h"
 #include "router/text/job.h"
@@ -27,7 +28,8 @@ class Generation final : public RequestListener, public std::enable_shared_from_
     std::string fingerprint;  // of the workers' arithmetic
     TimePoint deadline;
     RequestSlo slo;
-    std::string slo_class;  // its name
+    std::string slo_class;            // its name
+    RequestRecord* record = nullptr;  // null: none is kept
   };
 
   // Submits the (admitted) job's prompts; answers through the exchange, later errors too. An error:
@@ -67,6 +69,7 @@ class Generation final : public RequestListener, public std::enable_shared_from_
   void keep_trail(const RequestTrail& trail);
   void account(std::string_view finish, SloResult result);
   void note(std::string_view finish, SloResult result);
+  void record(std::string_view finish);
   bool is_silent(TokenId token) const;
   Measured measured() const;
   SloResult attained_now() const { return attained(context_.slo.target, measured()); }

@@ -129,6 +129,14 @@ TEST_F(UpConfigTest, TheRouterHasTheClassesThatUpWasGiven) {
   EXPECT_NE(pools({"--default-slo-class", "a"}).find("no class 'a'"), std::string::npos);
 }
 
+TEST_F(UpConfigTest, WhatIsRecordedIsAFileForEachChild) {
+  UpConfig c;
+  ASSERT_TRUE(parse_up({"--model", "m", "--record", "r"}, c));
+  EXPECT_EQ(value_of(router_args(c, 8000, {}), "--record-requests"), "r/requests.csv");
+  EXPECT_EQ(value_of(worker_args(c, {"mixed", "mixed-0", "", ""}), "--record-steps"),
+            "r/steps-mixed-0.csv");
+}
+
 TEST_F(UpConfigTest, TheRouterListensOnIpv6InBrackets) {
   for (const char* host : {"::1", "[::1]"}) {
     UpConfig c;

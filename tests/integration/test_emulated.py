@@ -1,9 +1,11 @@
 """Emulated workers: real processes without a model, whose every token can be checked."""
 
 import concurrent.futures
+import csv
 import random
 import shutil
 import signal
+import subprocess
 import time
 
 import api
@@ -237,3 +239,40 @@ def test_workers_say_how_well_they_know_their_steps(cluster):
             told.add((sample.labels["what"], sample.labels["quantile"]))
     assert {("prefill_step", q) for q in ("0.05", "0.5", "0.95")} <= told
     assert ("decode_step", "0.5") in told
+
+
+def test_what_is_recorded_can_be_simulated(start_cluster, no_weights, tmp_path):
+    requests_file = tmp_path / "requests.csv"
+    steps = {role: tmp_path / f"{role}.csv" for role in ("prefill", "decode")}
+    cluster = start_cluster(
+        no_weights,
+        router_options={"record_requests": requests_file},
+        record_steps=steps,
+        **OPTIONS | SETUPS["split"],
+    )
+    sent = [some_request(number) | {"n": 1, "max_tokens": 9} for number in range(6)]
+    for fields in sent:
+        api.complete(cluster, **fields)
+    cluster.stop()
+
+    rows = list(csv.DictReader(requests_file.open()))
+    assert [int(row["prompt_tokens"]) for row in rows] == [len(f["prompt"]) for f in sent]
+    assert all(row["output_tokens"] == "9" and row["outcome"] == "ok" for row in rows)
+    assert all(row["decode"] == "decode-0" for row in rows)
+    assert all(float(row["ttft_s"]) > 0.004 and float(row["tpot_s"]) > 0.004 for row in rows)
+    arrivals = [float(row["arrival_s"]) for row in rows]
+    assert arrivals == sorted(arrivals)
+    assert all(float(row["placed_s"]) >= at for row, at in zip(rows, arrivals))
+
+    decoded = [int(row["outputs"]) for row in csv.DictReader(steps["decode"].open())]
+    assert sum(decoded) >= 6 * 8
+    profile = OPTIONS["profile"]
+    (tmp_path / "cluster.yaml").write_text(
+        f"workers: [{{role: mixed, kv_tokens: 4096, profile: {profile}}}]"
+    )
+    simulated = subprocess.run(
+        [harness.BIN, "sim", "--cluster", tmp_path / "cluster.yaml", "--trace", "fixed:100,10",
+         "--rates", "5", "--requests", "20", "--step-times", steps["decode"]],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert simulated.returncode == 0, simulated.stderr
