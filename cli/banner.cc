@@ -12,6 +12,7 @@ std::string shape_text(const UpConfig& config) {
   part(config.prefill, "prefill");
   part(config.decode, "decode");
   part(config.mixed, "mixed");
+  part(config.auto_workers, "auto");
   return text;
 }
 

@@ -20,7 +20,7 @@ constexpr const char* kHelp =
     "\n"
     "  up        a whole cluster on this machine: a router and its workers\n"
     "  router    the HTTP front that places requests on workers\n"
-    "  worker    one worker: prefill, decode or mixed\n"
+    "  worker    one worker: prefill, decode, mixed or auto\n"
     "  sim       the cluster on a virtual clock: finds faults in seconds\n"
     "  version   print the version\n";
 

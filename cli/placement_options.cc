@@ -18,6 +18,11 @@ void add_placement_options(Options& options, PlacementSettings& s) {
   options.add("local-prefill-tokens", &s.local_prefill_tokens,
               "By goodput: a prompt with no more tokens to compute may be computed on its decode "
               "worker; 0: never");
+  options.add("move-roles", &s.move_roles,
+              "Change the roles of workers that are auto as the traffic shifts");
+  options.add("min-prefill", &s.min_prefill, "Prefill workers that are never given another role");
+  options.add("min-decode", &s.min_decode, "Decode workers that are never given another role");
+  options.add("min-mixed", &s.min_mixed, "Mixed workers that are never given another role");
 }
 
 result<PlacementConfig> make_placement(const PlacementSettings& s) {
@@ -30,6 +35,11 @@ result<PlacementConfig> make_placement(const PlacementSettings& s) {
   out.placement.most_local_tokens = s.local_prefill_tokens;
   out.placement.classes = out.classes.all;
   out.placement.seed = std::random_device{}();
+  if (!s.move_roles) return out;
+  out.roles.emplace();
+  out.roles->min_prefill = s.min_prefill;
+  out.roles->min_decode = s.min_decode;
+  out.roles->min_mixed = s.min_mixed;
   return out;
 }
 
@@ -39,7 +49,14 @@ std::vector<std::string> placement_args(const PlacementSettings& s) {
                                    "--default-slo-class",
                                    s.default_slo_class,
                                    "--local-prefill-tokens",
-                                   std::to_string(s.local_prefill_tokens)};
+                                   std::to_string(s.local_prefill_tokens),
+                                   "--min-prefill",
+                                   std::to_string(s.min_prefill),
+                                   "--min-decode",
+                                   std::to_string(s.min_decode),
+                                   "--min-mixed",
+                                   std::to_string(s.min_mixed)};
+  args.push_back(s.move_roles ? "--move-roles=true" : "--move-roles=false");
   args.push_back(s.admission ? "--admission=true" : "--admission=false");
   if (!s.slo_class.empty()) args.push_back("--slo-class");
   args.insert(args.end(), s.slo_class.begin(), s.slo_class.end());

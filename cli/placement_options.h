@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "common/base/config.h"
 #include "router/placement/placement.h"
+#include "router/roles/role_controller.h"
 
 namespace baton::cli {
 
@@ -16,6 +18,8 @@ struct PlacementSettings {
   std::string policy = "goodput";
   bool admission = true;
   uint32_t local_prefill_tokens = 512;
+  bool move_roles = true;
+  uint32_t min_prefill = 1, min_decode = 1, min_mixed = 0;
 };
 
 void add_placement_options(Options& options, PlacementSettings& s);
@@ -23,6 +27,7 @@ void add_placement_options(Options& options, PlacementSettings& s);
 struct PlacementConfig {
   router::PlacementOptions placement;  // with the classes
   router::SloClasses classes;
+  std::optional<router::RoleOptions> roles;
 };
 // Errors name the flag.
 result<PlacementConfig> make_placement(const PlacementSettings& s);

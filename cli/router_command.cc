@@ -83,6 +83,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   BATON_TRY(PlacementConfig placement, make_placement(s.placement));
   config.slo_classes = std::move(placement.classes);
   config.placement = std::move(placement.placement);
+  config.roles = placement.roles;
   config.dispatch.max_queued = s.max_waiting;
   config.request_deadline = seconds(s.deadline_seconds);
   config.drain_timeout = seconds(s.drain_seconds);

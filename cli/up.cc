@@ -44,6 +44,7 @@ class Cluster {
     for (uint32_t i = 0; i < config_.prefill; ++i) add_worker("prefill", i);
     for (uint32_t i = 0; i < config_.decode; ++i) add_worker("decode", i);
     for (uint32_t i = 0; i < config_.mixed; ++i) add_worker("mixed", i);
+    for (uint32_t i = 0; i < config_.auto_workers; ++i) add_worker("auto", i);
     io_.run();
     if (asker_.joinable()) asker_.join();
     return exit_status_;

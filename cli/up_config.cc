@@ -20,6 +20,8 @@ void add_options(Options& options, UpConfig& c) {
   options.add("prefill", &c.prefill, "Prefill workers");
   options.add("decode", &c.decode, "Decode workers");
   options.add("mixed", &c.mixed, "Mixed workers; with any, --prefill and --decode default to 0");
+  options.add("auto", &c.auto_workers,
+              "Workers whose role follows the traffic; with any, the others default to 0");
   options.add("host", &c.host, "Address that HTTP listens on");
   options.add("port", &c.port, "Port that HTTP listens on; 0 picks a free one");
   options.add("threads-per-worker", &c.threads_per_worker,
@@ -60,10 +62,11 @@ void add_options(Options& options, UpConfig& c) {
   options.add("quiet", &c.quiet, "Print the answer alone, no banner");
 }
 
-// Asking for mixed workers means just them, unless the others are asked for too.
+// Asking for mixed or auto workers means just them, unless the others are asked for too.
 void settle(const Options& options, UpConfig& c) {
-  if (c.mixed > 0 && !options.was_set("prefill")) c.prefill = 0;
-  if (c.mixed > 0 && !options.was_set("decode")) c.decode = 0;
+  const bool others = c.mixed > 0 || c.auto_workers > 0;
+  if (others && !options.was_set("prefill")) c.prefill = 0;
+  if (others && !options.was_set("decode")) c.decode = 0;
   settle_for_device(options, c.device, &c.block_tokens, &c.chunk_tokens);
 }
 
@@ -71,10 +74,10 @@ status check(const UpConfig& c) {
   const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
   if (c.model.empty()) return bad("--model is needed");
   BATON_CHECK_OK(check_log_level(c.log_level));
-  if (c.mixed == 0 && (c.prefill == 0 || c.decode == 0)) {
-    return bad("nothing can answer: give --mixed N, or --prefill N and --decode N");
+  if (c.mixed == 0 && c.auto_workers == 0 && (c.prefill == 0 || c.decode == 0)) {
+    return bad("nothing can answer: give --mixed N, --auto N, or --prefill N and --decode N");
   }
-  if (uint64_t{c.prefill} + c.decode + c.mixed > 64) {
+  if (uint64_t{c.prefill} + c.decode + c.mixed + c.auto_workers > 64) {
     return bad("more than 64 workers on one machine");
   }
   for (const char* role : {"prefill", "decode", "mixed"}) {

@@ -22,7 +22,7 @@ inline constexpr seconds kWorkerDrain{3}, kWorkerGrace{5};
 struct UpConfig {
   std::string model;
   std::string model_name;
-  uint32_t prefill = 1, decode = 1, mixed = 0;
+  uint32_t prefill = 1, decode = 1, mixed = 0, auto_workers = 0;
   std::string host = "127.0.0.1";
   uint32_t port = 8000;
   uint32_t threads_per_worker = 0;  // of each rank; 0: the cores, divided
@@ -51,7 +51,7 @@ struct UpConfig {
   uint32_t ask_tokens = 200;
   bool quiet = false;
 
-  uint32_t workers() const { return prefill + decode + mixed; }
+  uint32_t workers() const { return prefill + decode + mixed + auto_workers; }
   uint32_t ranks_of(std::string_view role) const {
     const uint32_t own = role == "prefill"  ? prefill_tensor_parallel
                          : role == "decode" ? decode_tensor_parallel
@@ -59,7 +59,8 @@ struct UpConfig {
     return own == 0 ? tensor_parallel : own;
   }
   uint32_t ranks() const {
-    return prefill * ranks_of("prefill") + decode * ranks_of("decode") + mixed * ranks_of("mixed");
+    return prefill * ranks_of("prefill") + decode * ranks_of("decode") +
+           (mixed + auto_workers) * ranks_of("mixed");
   }
 };
 

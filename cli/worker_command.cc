@@ -1,5 +1,6 @@
 #include <boost/asio/io_context.hpp>
 #include <cstdio>
+#include <optional>
 
 #include "cli/commands.h"
 #include "cli/device_defaults.h"
@@ -18,7 +19,7 @@ namespace {
 
 struct WorkerSettings {
   worker::WorkerConfig worker;
-  std::string role = "mixed";
+  std::string role = "mixed", start_role = "mixed";
   std::string secret_file;
   TlsPaths tls;
   double kv_gib = 0.5;
@@ -30,7 +31,8 @@ struct WorkerSettings {
 
 void add_options(Options& options, WorkerSettings& s) {
   worker::WorkerConfig& w = s.worker;
-  options.add("role", &s.role, "prefill, decode or mixed");
+  options.add("role", &s.role, "prefill, decode, mixed, or auto: as routers say");
+  options.add("start-role", &s.start_role, "With --role auto, until a router says another");
   options.add("name", &w.name, "Name in logs and metrics");
   options.add("model", &w.model, "GGUF file or Hugging Face directory");
   options.add("model-name", &w.model_name, "Name that requests use; empty: from the path");
@@ -81,6 +83,13 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add("ready-fd", &s.ready_fd, "Descriptor to report the ports on, once");
 }
 
+std::optional<proto::Role> parse_role(const std::string& name) {
+  if (name == "prefill") return proto::ROLE_PREFILL;
+  if (name == "decode") return proto::ROLE_DECODE;
+  if (name == "mixed") return proto::ROLE_MIXED;
+  return std::nullopt;
+}
+
 status check(WorkerSettings& s) {
   worker::WorkerConfig& w = s.worker;
   const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
@@ -90,15 +99,13 @@ status check(WorkerSettings& s) {
   }
   BATON_CHECK_OK(check_log_level(s.log_level));
   w.log_level = s.log_level;
-  if (s.role == "prefill") {
-    w.role = proto::ROLE_PREFILL;
-  } else if (s.role == "decode") {
-    w.role = proto::ROLE_DECODE;
-  } else if (s.role == "mixed") {
-    w.role = proto::ROLE_MIXED;
-  } else {
-    return bad("--role '" + s.role + "' is none of prefill, decode, mixed");
+  w.auto_role = s.role == "auto";
+  const auto role = parse_role(w.auto_role ? s.start_role : s.role);
+  if (!role && w.auto_role) {
+    return bad("--start-role '" + s.start_role + "' is none of prefill, decode, mixed");
   }
+  if (!role) return bad("--role '" + s.role + "' is none of prefill, decode, mixed, auto");
+  w.role = *role;
   if (w.tensor_parallel == 0 || w.tensor_parallel > 64) {
     return bad("--tensor-parallel is not in [1, 64]");
   }

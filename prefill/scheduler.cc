@@ -134,6 +134,8 @@ void Scheduler::match_prefix(Entry& entry) {
     return !shared_.digests.complete(b, shared_.pool.generation(b));
   };
   const auto usable = std::find_if(table.begin(), table.end(), lacks_digest);
+  // Read or decoded here in another role: what is computed now is to be found in its place.
+  for (auto b = usable; b != table.end(); ++b) shared_.pool.forget(*b);
   shared_.pool.release({usable, table.end()});
   table.erase(usable, table.end());
 }

@@ -34,7 +34,8 @@ class Service final : public RouterService {
         models_(std::move(models)),
         record_(std::move(record)),
         metrics_(config_.slo_classes),
-        cluster_(io, config_.workers, config_.dispatch, config_.placement, config_.rpc),
+        cluster_(io, config_.workers, config_.dispatch, config_.placement, config_.roles,
+                 config_.rpc),
         api_(io, config_, models_, cluster_, metrics_, record_ ? &*record_ : nullptr) {
     cluster_.set_hello_check([this](const proto::WorkerHello& hello) { return check(hello); });
     for (const auto& [name, model] : models_) metrics_.of(name);

@@ -121,7 +121,8 @@ proto::WorkerHello Node::hello() const {
   h.set_protocol_max(net::kProtocolMax);
   h.set_worker(id_.value);
   h.set_name(config_.name);
-  h.set_role(config_.role);
+  h.set_role(core_->role());
+  h.set_auto_role(config_.auto_role);
   h.set_model(config_.model_name);
   h.set_model_key(served_.key.to_string());
   h.set_numerics(served_.numerics);
@@ -158,7 +159,12 @@ void Node::router_lost(RouterId router) {
 }
 
 proto::Load Node::load() const {
-  return core_->load(step_times_ ? &step_times_->model().costs() : nullptr);
+  proto::Load load = core_->load(step_times_ ? &step_times_->model().costs() : nullptr);
+  if (!config_.auto_role) return load;
+  for (const RouterId router : sessions_.routers(net::kMostNamedRouters)) {
+    load.add_routers(router.value);
+  }
+  return load;
 }
 
 void Node::send_load() {

@@ -59,6 +59,8 @@ class Node final : public Worker, private CoreHost {
   uint32_t blocks_that_fit() const;
   status make_core();
   RequestLimits request_limits() const;
+  bool decodes() const { return config_.auto_role || config_.role != proto::ROLE_PREFILL; }
+  bool hands_over() const { return config_.auto_role || config_.role != proto::ROLE_MIXED; }
   bool needs_host_cache() const;
   status use_device_cache(const kvcache::KvLayout& layout);
   result<std::unique_ptr<kvtransfer::Transport>> make_transport();
@@ -105,7 +107,7 @@ class Node final : public Worker, private CoreHost {
   engine::StepLimits limits_;
   uint32_t num_blocks_ = 0;
 
-  std::unique_ptr<kvtransfer::LoopbackHub> hub_;  // of a mixed worker, alone on it
+  std::unique_ptr<kvtransfer::LoopbackHub> hub_;  // of one that stays mixed, alone on it
   std::unique_ptr<WorkerCore> core_;
   std::optional<HandoffLoop> handoff_loop_;
   device::Buffer device_cache_;  // empty where the host's side is all there is

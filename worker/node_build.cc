@@ -200,6 +200,7 @@ uint32_t Node::blocks_that_fit() const {
 status Node::make_core() {
   CoreConfig core;
   core.role = config_.role;
+  core.auto_role = config_.auto_role;
   core.handoff.layout = served_.layout;
   const kvcache::KvLayout& layout = served_.layout;
   BATON_CHECK_OK(layout.validate());
@@ -252,15 +253,13 @@ RequestLimits Node::request_limits() const {
   limits.eos = served_.eos;
   limits.max_context = limits_.max_context;
   // Prefill decodes none of them: its scheduler has the bound.
-  if (config_.role != proto::ROLE_PREFILL) limits.max_choices = config_.max_sequences;
+  if (decodes()) limits.max_choices = config_.max_sequences;
   return limits;
 }
 
 // Where the host cannot address the device's memory, the cache is there, and what peers read is a
-// mirror of it. A mixed worker is read by nobody.
-bool Node::needs_host_cache() const {
-  return device_->info().host_addressable || config_.role != proto::ROLE_MIXED;
-}
+// mirror of it. A worker that stays mixed is read by nobody.
+bool Node::needs_host_cache() const { return device_->info().host_addressable || hands_over(); }
 
 status Node::use_device_cache(const kvcache::KvLayout& layout) {
   kv_.device = kv_.host;
@@ -274,8 +273,8 @@ status Node::use_device_cache(const kvcache::KvLayout& layout) {
 }
 
 result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
-  // A mixed worker reads nobody and is read by nobody: it opens no port for it.
-  if (config_.role == proto::ROLE_MIXED) return hub_->make_transport(config_.name);
+  // A worker that stays mixed reads nobody and is read by nobody: it opens no port for it.
+  if (!hands_over()) return hub_->make_transport(config_.name);
   kvtransfer::UcxOptions ucx;
   if (config_.transport == "tcp") {
     ucx.tls = "tcp";
@@ -288,7 +287,7 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
   BATON_TRY(ucx.net_devices, kv_devices(config_));
   ucx.tcp_port_range = config_.ucx_port_range;
   ucx.name = config_.name;
-  ucx.is_read = config_.role == proto::ROLE_PREFILL;
+  ucx.is_read = config_.auto_role || config_.role == proto::ROLE_PREFILL;
   BATON_TRY(auto transport, kvtransfer::make_ucx_transport(ucx));
   if (!is_emulated()) return transport;
   // What crosses is small: each byte stands for those of the model's cache.
@@ -317,9 +316,8 @@ status Node::make_engine() {
                                                       {served_.vocab_size, served_.eos},
                                                       config_.step_depth));
   } else {
-    const bool decodes = config_.role != proto::ROLE_PREFILL;
     const engine::WarmUp warm_up = {.max_rows = config_.max_sequences,
-                                    .most = decodes ? config_.warm_up : Duration::zero()};
+                                    .most = decodes() ? config_.warm_up : Duration::zero()};
     BATON_TRY(engine_, engine::Engine::create(*model_, kv_, *device_, ops_, limits_,
                                               config_.step_depth, ranks_.get(), warm_up));
   }

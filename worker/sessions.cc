@@ -168,6 +168,15 @@ uint32_t Sessions::protocol(RouterId router) const {
   return found == routers_.end() ? 0 : guests_.at(found->second.get())->protocol;
 }
 
+std::vector<RouterId> Sessions::routers(size_t most) const {
+  std::vector<RouterId> ids;
+  for (const auto& [router, connection] : routers_) {
+    if (ids.size() == most) break;
+    ids.push_back(router);
+  }
+  return ids;
+}
+
 void Sessions::broadcast(const proto::Frame& frame) {
   for (const auto& [router, connection] : routers_) send(router, *connection, frame);
 }

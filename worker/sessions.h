@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "common/base/ids.h"
 #include "common/net/rpc.h"
@@ -45,6 +46,8 @@ class Sessions {
   // on_peer_lost is not called.
   void drop_peer(WorkerId peer);
   size_t num_routers() const { return routers_.size(); }
+  // The smallest ids of those connected, ascending, at most so many.
+  std::vector<RouterId> routers(size_t most) const;
   size_t num_guests() const { return guests_.size(); }  // connections, of whomever
   // Sends what is queued and closes everything.
   void close();

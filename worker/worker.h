@@ -18,10 +18,11 @@ namespace baton::worker {
 
 struct WorkerConfig {
   std::string name = "worker";
-  std::string log_level = "info";  // of its other ranks
-  proto::Role role = proto::ROLE_MIXED;
-  std::string model;       // path
-  std::string model_name;  // that requests use; empty: from the path
+  std::string log_level = "info";        // of its other ranks
+  proto::Role role = proto::ROLE_MIXED;  // at the start, if it is auto
+  bool auto_role = false;                // routers may change it
+  std::string model;                     // path
+  std::string model_name;                // that requests use; empty: from the path
   std::string listen = "127.0.0.1:0";
   // host:port where others reach it. Empty: `listen` with the real port, or, where that is any
   // address, the one by which the router reaches it.

@@ -11,6 +11,10 @@ namespace {
 
 constexpr const char* kIsHere = "the request is here already";
 
+std::string_view role_name(proto::Role role) {
+  return role == proto::ROLE_PREFILL ? "prefill" : role == proto::ROLE_DECODE ? "decode" : "mixed";
+}
+
 void set_costs(const latency::StepCosts& from, proto::StepCosts& to) {
   to.set_fixed(from.fixed);
   to.set_row(from.row);
@@ -30,7 +34,8 @@ WorkerCore::WorkerCore(const CoreConfig& config, CoreHost& host, Metrics& metric
       pool_(config.num_blocks),
       hasher_(config.model_key, config.handoff.layout.block_tokens),
       digests_(config.num_blocks, config.handoff.layout.num_layers()),
-      slots_(config.limits.max_slots) {}
+      slots_(config.limits.max_slots),
+      role_(config.role) {}
 
 result<std::unique_ptr<WorkerCore>> WorkerCore::create(
     const CoreConfig& config, std::unique_ptr<kvtransfer::Transport> transport, CoreHost& host,
@@ -46,8 +51,9 @@ void WorkerCore::make_services() {
   prefill::SchedulerConfig prefill;
   prefill.limits = config_.limits;
   prefill.chunk_tokens = config_.chunk_tokens;
-  // What one request leaves in the cache, another is to hand off; a mixed worker hands nothing off.
-  prefill.always_digest = config_.role == proto::ROLE_PREFILL;
+  // What one request leaves in the cache, another is to hand off; a mixed worker hands nothing off,
+  // unless it may become one that does.
+  prefill.always_digest = config_.auto_role || config_.role == proto::ROLE_PREFILL;
   prefill_.emplace(
       prefill, prefill::Resources{pool_, hasher_, digests_, slots_}, *driver_, host_,
       [this](engine::HandOver&& prompt, TimePoint now) { decode_->adopt(std::move(prompt), now); },
@@ -71,6 +77,8 @@ void WorkerCore::on_frame(RouterId router, const proto::Frame& frame, TimePoint 
       return cancel(router, frame.cancel(), now);
     case proto::Frame::kRetarget:
       return retarget(router, frame.retarget(), now);
+    case proto::Frame::kSetRole:
+      return set_role(router, frame.set_role().role());
     default:
       LOG_WARN("router {} sent a message that is not for workers", router.value);
   }
@@ -118,6 +126,9 @@ void WorkerCore::reserve(RouterId router, const proto::Reserve& reserve, TimePoi
   }
   // Not a failure: that would end the one that is here.
   if (request && is_here(request->key)) request = error(Errc::kUnavailable, kIsHere);
+  if (request && config_.auto_role && role_ == proto::ROLE_PREFILL) {  // the router will hear of it
+    request = error(Errc::kUnavailable, "this worker has become a prefill worker");
+  }
   if (!request) {
     proto::Frame frame;
     auto* reply = frame.mutable_reserve_reply();
@@ -142,6 +153,21 @@ void WorkerCore::retarget(RouterId router, const proto::Retarget& retarget, Time
                      Generation(retarget.next_generation()), WorkerId(retarget.sink()), now);
 }
 
+// What is here ends as it began: both services and the hand-off always run, whatever the role. A
+// role is what new work comes here for; only what would stay for long, a reservation, is refused by
+// it: prompts that crossed the change on their way are computed.
+void WorkerCore::set_role(RouterId router, proto::Role role) {
+  const bool known =
+      role == proto::ROLE_PREFILL || role == proto::ROLE_DECODE || role == proto::ROLE_MIXED;
+  if (!config_.auto_role || !known) {
+    LOG_WARN("router {} gives this worker a role that it cannot take", router.value);
+    return;
+  }
+  if (std::exchange(role_, role) == role) return;
+  LOG_INFO("this worker's role is {} from now on, by router {}", role_name(role), router.value);
+  host_.load_changed();
+}
+
 void WorkerCore::router_lost(RouterId router, TimePoint now) {
   prefill_->cancel_router(router, now);
   decode_->cancel_router(router, now);
@@ -163,7 +189,7 @@ proto::Load WorkerCore::load(const latency::StepCosts* costs) const {
   load.set_queued_tokens(prefill.queued_tokens);
   load.set_sequences(decode.running);
   load.set_context_tokens(decode.context);
-  load.set_role(config_.role);
+  load.set_role(role_);
   load.set_draining(draining_);
   load.set_waiting_blocks(driver_->source().waiting_blocks());
   load.set_most_waiting_blocks(driver_->source().most_waiting_blocks());

@@ -20,7 +20,8 @@
 namespace baton::worker {
 
 struct CoreConfig {
-  proto::Role role = proto::ROLE_MIXED;
+  proto::Role role = proto::ROLE_MIXED;  // at the start, if it is auto
+  bool auto_role = false;                // routers may change it
   kvtransfer::HandoffConfig handoff;
   kvcache::ModelKey model_key;
   engine::StepLimits limits;
@@ -50,7 +51,7 @@ class WorkerCore final : private kvtransfer::HandoffListener {
       Metrics& metrics);
 
   // --- routers ---
-  // A Submit, Reserve, Retarget or Cancel.
+  // A Submit, Reserve, Retarget, Cancel or SetRole.
   void on_frame(RouterId router, const proto::Frame& frame, TimePoint now);
   void router_lost(RouterId router, TimePoint now);
 
@@ -64,6 +65,7 @@ class WorkerCore final : private kvtransfer::HandoffListener {
   void expire(TimePoint now);  // deadlines; call every 50 ms or so
   void drain() { draining_ = true; }
   bool draining() const { return draining_; }
+  proto::Role role() const { return role_; }
   bool idle() const { return prefill_->idle() && decode_->idle(); }
 
   // --- what drives it ---
@@ -90,6 +92,7 @@ class WorkerCore final : private kvtransfer::HandoffListener {
   void reserve(RouterId router, const proto::Reserve& reserve, TimePoint now);
   void cancel(RouterId router, const proto::Cancel& cancel, TimePoint now);
   void retarget(RouterId router, const proto::Retarget& retarget, TimePoint now);
+  void set_role(RouterId router, proto::Role role);
 
   void joined(const kvtransfer::Joined& joined, TimePoint now) override;
   void sink_failed(const RequestKey& key, const Error& why) override;
@@ -111,6 +114,7 @@ class WorkerCore final : private kvtransfer::HandoffListener {
   engine::SlotAllocator slots_;
   std::optional<prefill::Service> prefill_;  // both are there once create() is done
   std::optional<decode::Service> decode_;
+  proto::Role role_;
   bool draining_ = false;
   uint64_t unshared_ = 0;  // salts of requests without prefix cache
 };

@@ -16,6 +16,10 @@ Dispatcher::Dispatcher(RequestId first_id, DispatchLimits limits, PlacementOptio
       lengths_(static_cast<uint32_t>(placer_.options().classes.size())),
       prefixes_(size_t{1} << 17, placer_.options().seed) {}
 
+void Dispatcher::keep_roles(RouterId self, const RoleOptions& options) {
+  roles_.emplace(self, options);
+}
+
 // --- workers ------------------------------------------------------------------------------------
 
 status Dispatcher::worker_joined(const proto::WorkerHello& hello, std::string address,
@@ -56,12 +60,11 @@ void Dispatcher::worker_lost(WorkerId worker, TimePoint now, Actions& actions) {
 
 void Dispatcher::send_peers(Actions& actions) {
   for (const auto& [id, decode] : pool_.workers()) {
-    if (decode.role != proto::ROLE_DECODE) continue;
+    if (decode.role != proto::ROLE_DECODE && !decode.auto_role()) continue;
     std::vector<WorkerId> sources;
     proto::Frame frame;
     for (const auto& [other_id, other] : pool_.workers()) {
-      if (other.role != proto::ROLE_PREFILL) continue;
-      if (other.hello.model() != decode.hello.model()) continue;
+      if (!should_dial(decode, other)) continue;
       sources.push_back(other_id);
       proto::Peers::Peer& peer = *frame.mutable_peers()->add_prefill();
       peer.set_worker(other_id.value);
@@ -205,6 +208,17 @@ void Dispatcher::tick(TimePoint now, Actions& actions) {
   }
   move_from_draining(now, actions);
   pump(now, actions);
+  if (roles_) order_roles(now, actions);
+}
+
+void Dispatcher::order_roles(TimePoint now, Actions& actions) {
+  std::vector<RoleFlip> flips;
+  roles_->tick(pool_, now, flips);
+  for (const RoleFlip& flip : flips) {
+    proto::Frame frame;
+    frame.mutable_set_role()->set_role(flip.to);
+    actions.sends.push_back({flip.worker, std::move(frame)});
+  }
 }
 
 void Dispatcher::time_out(Leg& leg, TimePoint now, Actions& actions) {

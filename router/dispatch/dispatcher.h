@@ -17,6 +17,7 @@
 #include "router/placement/length_model.h"
 #include "router/placement/placement.h"
 #include "router/placement/worker_pool.h"
+#include "router/roles/role_keeper.h"
 
 namespace baton::router {
 
@@ -46,6 +47,10 @@ class Dispatcher {
  public:
   // `first_id`: ids on the wire count up from it; two routers' ids must not meet.
   Dispatcher(RequestId first_id, DispatchLimits limits, PlacementOptions placement = {});
+
+  // From now on moves the roles of workers that are auto, while it leads. `self` is the router's
+  // id, as workers know it. tick() is then called while idle(), too.
+  void keep_roles(RouterId self, const RoleOptions& options);
 
   // --- workers ---
   // kInvalidArgument: refused, and why. `address`: where other workers pair with it.
@@ -77,6 +82,7 @@ class Dispatcher {
   uint64_t refusals() const { return refusals_; }          // by workers, for want of room
   uint64_t stale_events() const { return stale_events_; }  // dropped
   const PlacementOptions& placement() const { return placer_.options(); }
+  const RoleKeeper* roles() const { return roles_ ? &*roles_ : nullptr; }
 
  private:
   RequestState& request_of(const Leg& leg) { return requests_.at(leg.request); }
@@ -90,6 +96,7 @@ class Dispatcher {
   void drop_leg(Leg& leg, bool cancel, Actions& actions);
   void drop_legs(RequestState& request, Actions& actions);
   void time_out(Leg& leg, TimePoint now, Actions& actions);
+  void order_roles(TimePoint now, Actions& actions);
 
   // dispatcher_place.cc
   void enqueue(const Leg& leg);
@@ -105,6 +112,7 @@ class Dispatcher {
   void forget_stream(const Leg& leg);
   void note_first_token(RequestState& request, TimePoint now);
   void learn_from(const RequestState& request);
+  void note_arrival(const Leg& leg, TimePoint now);
 
   // dispatcher_legs.cc
   bool ends_at_first(const Leg& leg) const;
@@ -159,6 +167,7 @@ class Dispatcher {
   Placer placer_;
   LengthModel lengths_;
   PrefixMap prefixes_;
+  std::optional<RoleKeeper> roles_;
   std::vector<PrefixMap::Match> matches_;                 // scratch
   std::map<WorkerId, std::vector<WorkerId>> peers_sent_;  // to decode workers
   std::unordered_map<RequestId, RequestState> requests_;

@@ -121,6 +121,7 @@ void Dispatcher::on_token(WorkerId from, proto::TokenEvent&& event, TimePoint no
     if (!request.trail.first_token) note_first_token(request, now);
   }
   for (proto::TokenEvent& token : ready_) {
+    if (roles_) roles_->delivered(request.input.model, now);
     actions.outputs.push_back(TokenOut{leg->request, c, std::move(token)});
   }
   if (stream.ended()) choice_ended(*leg, c, actions);

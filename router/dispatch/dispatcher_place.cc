@@ -109,6 +109,7 @@ bool Dispatcher::try_to_place(Leg& leg, TimePoint now, Actions& actions) {
 // A new request: placed, or into the queue, or refused.
 void Dispatcher::admit(Leg& leg, TimePoint now, Actions& actions) {
   PlacementQuery query = make_query(leg, now);
+  if (roles_) note_arrival(leg, now);
   const bool waits = queues_.contains(request_of(leg).input.model);
   auto decision = waits ? std::nullopt : choose(leg, now);
   query.ignore_room = !decision;
@@ -116,6 +117,7 @@ void Dispatcher::admit(Leg& leg, TimePoint now, Actions& actions) {
   if (expected) {
     if (auto refusal = placer_.judge(pool_, query, *expected)) {
       const RequestId id = leg.request;
+      if (roles_) roles_->refused(request_of(leg).input.model, now);
       end_request(id, error(Errc::kResourceExhausted, refusal->message), actions);
       std::get<RequestEnded>(actions.outputs.back()).refusal = std::move(refusal);
       return;
@@ -167,6 +169,16 @@ void Dispatcher::forget_stream(const Leg& leg) {
   decode->view.streams[request_of(leg).input.slo.class_index] -= leg.num_choices;
   if (leg.state == Leg::State::kReserving) --decode->reserving;
   WorkerPool::refresh_view(*decode);
+}
+
+// matches_ are those of this leg.
+void Dispatcher::note_arrival(const Leg& leg, TimePoint now) {
+  const RequestInput& input = request_of(leg).input;
+  uint64_t cached = 0;
+  for (const PrefixMap::Match& match : matches_) cached = std::max<uint64_t>(cached, match.tokens);
+  const double tpot = input.slo.target.tpot ? to_seconds(*input.slo.target.tpot) : 0.0;
+  const uint64_t prompt = input.prompt.size();
+  roles_->arrived(pool_, input.model, prompt - std::min(cached, prompt), prompt, tpot, now);
 }
 
 void Dispatcher::note_first_token(RequestState& request, TimePoint now) {

@@ -58,8 +58,7 @@ void Dispatcher::move_from_draining(TimePoint now, Actions& actions) {
   for (const auto& [id, leg] : legs_) {
     const Worker* decode = pool_.find(leg.placement.decode);
     const bool runs = leg.state == Leg::State::kRunning && decode != nullptr;
-    // What a prefill worker ends by itself, it does so soon.
-    const bool stays = runs && decode->role == proto::ROLE_PREFILL;
+    const bool stays = runs && ends_at_first(leg);  // soon
     if (runs && !stays && decode->load.draining()) leaving.push_back(id);
   }
   std::ranges::sort(leaving);

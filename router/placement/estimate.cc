@@ -60,16 +60,19 @@ PromptEstimate estimate_prompt(const Worker& worker, const RequestShape& shape, 
   const WorkerView& view = worker.view;
   PromptEstimate out{.wait = worker.prompts.ahead_of(shape.due, now),
                      .compute = prompt_seconds(view, shape.tokens, cached)};
-  if (worker.role == proto::ROLE_PREFILL) return out;
-  const double riding = riding_seconds(view, view.sequences, view.context);
+  // Those of a prefill worker are left of its time as another.
+  const bool prefill = worker.role == proto::ROLE_PREFILL;
+  const uint32_t sequences = prefill ? worker.load.sequences() : view.sequences;
+  if (prefill && sequences == 0) return out;
+  const double riding = riding_seconds(view, sequences, view.context);
   const double chunk = view.chunk_tokens > 0 ? view.chunk_tokens : 1e9;
   const double left = static_cast<double>(shape.tokens - std::min(cached, shape.tokens - 1));
   const double stretch = out.compute > 0 ? 1 + std::ceil(left / chunk) * riding / out.compute : 1.0;
   out.wait *= stretch;
   out.compute *= stretch;
   // The step that is under way.
-  if (view.known() && view.sequences > 0) {
-    out.wait += step_seconds(view, view.sequences, view.context) / 2;
+  if (view.known() && sequences > 0) {
+    out.wait += step_seconds(view, sequences, view.context) / 2;
   }
   return out;
 }

@@ -218,7 +218,7 @@ void WorkerPool::refresh_capacity(const std::string& model) {
     if (!least) least = {kNoLimit, kNoLimit, kNoLimit, hello.model_key(), hello.numerics()};
     least->max_context = std::min(least->max_context, context_of(hello));
     // A prefill worker holds a sequence for a step; its limit is not one of a request's choices.
-    if (worker.role != proto::ROLE_PREFILL) {
+    if (worker.role != proto::ROLE_PREFILL || worker.auto_role()) {
       least->max_sequences = std::min(least->max_sequences, hello.max_sequences());
     }
     least->vocab_size = std::min(least->vocab_size, hello.vocab_size());
@@ -233,6 +233,13 @@ void WorkerPool::refresh_capacity(const std::string& model) {
 
 bool is_paired(const Worker& decode, const Worker& prefill) {
   return std::ranges::binary_search(decode.paired, prefill.id.value);
+}
+
+bool should_dial(const Worker& reader, const Worker& other) {
+  if (reader.id == other.id || reader.hello.model() != other.hello.model()) return false;
+  if (reader.auto_role() && other.auto_role()) return reader.id < other.id;
+  return (reader.auto_role() || reader.role == proto::ROLE_DECODE) &&
+         (other.auto_role() || other.role == proto::ROLE_PREFILL);
 }
 
 }  // namespace baton::router

@@ -59,6 +59,8 @@ struct Worker {
   TimePoint full_until;               // it refused: not asked before, unless its load changes
   // Nor for a place in its line, or to park more KV.
   TimePoint line_full_until;
+
+  bool auto_role() const { return hello.auto_role(); }  // SetRole may be sent to it
 };
 
 // What the workers of one model can serve, as last known.
@@ -108,5 +110,8 @@ class WorkerPool {
 
 // True if `decode` can read from `prefill`.
 bool is_paired(const Worker& decode, const Worker& prefill);
+// Whether `reader` is to connect to `other`, so that KV can go between them. Of two whose roles may
+// change, the one with the smaller id does: either may then read from the other.
+bool should_dial(const Worker& reader, const Worker& other);
 
 }  // namespace baton::router

@@ -24,10 +24,12 @@ struct Overloaded : F... {
 }  // namespace
 
 Cluster::Cluster(boost::asio::io_context& io, const std::vector<std::string>& addresses,
-                 DispatchLimits limits, PlacementOptions placement, const net::RpcOptions& rpc)
+                 DispatchLimits limits, PlacementOptions placement,
+                 const std::optional<RoleOptions>& roles, const net::RpcOptions& rpc)
     // Two routers draw from ranges that hardly meet, and no id is 0.
     : dispatcher_(RequestId((random_u64() << 32) | 1), limits, std::move(placement)), timer_(io) {
   const RouterId router(random_u64() | 1);
+  if (roles) dispatcher_.keep_roles(router, *roles);
   for (const std::string& address : addresses) {
     links_.push_back(std::make_unique<WorkerLink>(io, address, rpc, router, link_handlers()));
   }
@@ -65,7 +67,7 @@ void Cluster::tick() {
   timer_.async_wait(
       [this, alive = std::weak_ptr<void>(alive_)](boost::system::error_code cancelled) {
         if (cancelled || alive.expired()) return;
-        if (!dispatcher_.idle()) {
+        if (!dispatcher_.idle() || dispatcher_.roles() != nullptr) {
           dispatcher_.tick(Clock::now(), actions_);
           carry_out();
         }

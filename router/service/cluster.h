@@ -31,7 +31,8 @@ class RequestListener {
 class Cluster {
  public:
   Cluster(boost::asio::io_context& io, const std::vector<std::string>& addresses,
-          DispatchLimits limits, PlacementOptions placement, const net::RpcOptions& rpc);
+          DispatchLimits limits, PlacementOptions placement,
+          const std::optional<RoleOptions>& roles, const net::RpcOptions& rpc);
   ~Cluster();
 
   // A worker's hello is put to `check` after the dispatcher's own checks.

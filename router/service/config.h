@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,7 @@ struct RouterConfig {
   DispatchLimits dispatch;
   PlacementOptions placement;  // of its classes nothing is read: they are slo_classes'
   SloClasses slo_classes;
+  std::optional<RoleOptions> roles = RoleOptions{};  // of workers that are auto; none: left alone
   Duration request_deadline = std::chrono::minutes(10);
   Duration drain_timeout = seconds(30);
   net::RpcOptions rpc;

@@ -166,6 +166,7 @@ void RouterMetrics::refresh(const Cluster& cluster) {
   }
   refresh_cache_usage(dispatcher.pool());
   refresh_predictions();
+  if (dispatcher.roles() != nullptr) refresh_roles(*dispatcher.roles());
   const auto count = [&](const char* name, const char* help, uint64_t now, uint64_t& told) {
     metrics_.counter(name, help).Increment(static_cast<double>(now - std::exchange(told, now)));
   };
@@ -174,6 +175,33 @@ void RouterMetrics::refresh(const Cluster& cluster) {
         refusals_told_);
   count("baton_router_stale_events_total", "Messages of workers that were dropped as out of date.",
         dispatcher.stale_events(), stale_events_told_);
+}
+
+// Of models that have a worker whose role may change.
+void RouterMetrics::refresh_roles(const RoleKeeper& roles) {
+  for (const auto& [name, model] : roles.models()) {
+    if (!model.managed) continue;
+    const auto want = [&](proto::Role role, uint32_t n) {
+      metrics_
+          .gauge("baton_desired_workers", "Workers that the traffic asks for, by role.",
+                 {{"model_name", name}, {"role", role_label(role)}})
+          .Set(n);
+    };
+    want(proto::ROLE_PREFILL, model.desired.prefill);
+    want(proto::ROLE_DECODE, model.desired.decode);
+    want(proto::ROLE_MIXED, model.desired.mixed);
+    metrics_
+        .gauge("baton_role_leader", "1 on the router that moves roles, 0 on others.",
+               {{"model_name", name}})
+        .Set(model.leads ? 1 : 0);
+  }
+  for (const auto& [roles_of, n] : roles.flips()) {
+    const uint64_t told = std::exchange(flips_told_[roles_of], n);
+    metrics_
+        .counter("baton_role_flips_total", "Workers that this router gave another role.",
+                 {{"from", role_label(roles_of.first)}, {"to", role_label(roles_of.second)}})
+        .Increment(static_cast<double>(n - told));
+  }
 }
 
 void RouterMetrics::refresh_predictions() {

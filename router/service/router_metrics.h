@@ -72,12 +72,14 @@ class RouterMetrics {
   using ModelAndRole = std::pair<std::string, std::string>;
 
   void refresh_predictions();
+  void refresh_roles(const RoleKeeper& roles);
 
   Metrics metrics_;
   std::map<std::string, ModelMetrics> models_;
   std::vector<std::array<prometheus::Counter*, kNumSloResults>> slo_requests_;  // by class, result
   latency::ErrorWindow ttft_error_, tpot_error_;
   std::map<ModelAndRole, Blocks> blocks_;  // also of roles that have no worker any more
+  RoleKeeper::Flips flips_told_;
   uint64_t refusals_told_ = 0, stale_events_told_ = 0;
 };
 

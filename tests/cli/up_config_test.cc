@@ -42,6 +42,8 @@ TEST_F(UpConfigTest, MixedWorkersReplaceTheOthersUnlessThoseAreAskedFor) {
   EXPECT_EQ(pools({"--mixed", "2"}), "0 0 2");
   EXPECT_EQ(pools({"--mixed=2", "--prefill", "1"}), "1 0 2");
   EXPECT_EQ(pools({"--mixed", "2", "--decode", "3"}), "0 3 2");
+  EXPECT_EQ(pools({"--auto", "3"}), "0 0 0");
+  EXPECT_EQ(pools({"--auto", "3", "--prefill", "1"}), "1 0 0");
 }
 
 TEST_F(UpConfigTest, NoMixedWorkersIsTheDefault) { EXPECT_EQ(pools({"--mixed", "0"}), "1 1 0"); }

@@ -180,9 +180,10 @@ class Cluster:
         self.router: Process | None = None
         self._shm: set[str] = set()
 
-    def start(self, prefill=0, decode=0, mixed=0, **options):
+    def start(self, prefill=0, decode=0, mixed=0, auto=0, **options):
         """Options are the workers'; one that is a dict has a value for each role."""
-        for role, count in [("prefill", prefill), ("decode", decode), ("mixed", mixed)]:
+        counts = {"prefill": prefill, "decode": decode, "mixed": mixed, "auto": auto}
+        for role, count in counts.items():
             for i in range(count):
                 self._add_worker(role, f"{role}-{i}", options)
         for worker in self.workers.values():

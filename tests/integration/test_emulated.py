@@ -30,6 +30,7 @@ SETUPS = {
     "split": {"prefill": 1, "decode": 1},
     "split over TCP": {"prefill": 1, "decode": 1, "transport": "tcp"},
     "two of each": {"prefill": 2, "decode": 2},
+    "roles that move": {"auto": 3},
     "preempted": {"prefill": 1, "decode": 1, "preempt_every": 7},
 }
 

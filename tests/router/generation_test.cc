@@ -67,7 +67,7 @@ class GenerationTest : public testing::Test {
   fakes::TempDir dir_;
   boost::asio::io_context io_;
   SloClasses classes_ = *parse_slo_classes({"interactive: ttft=1s", "batch: best-effort"}, "");
-  Cluster cluster_{io_, {}, {}, PlacementOptions{}, {}};
+  Cluster cluster_{io_, {}, {}, PlacementOptions{}, {}, {}};
   RouterMetrics metrics_{classes_};
   std::optional<ServedModel> model_;
   Job job_;
