@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "sim/cluster/cluster_spec.h"
+#include "sim/cluster/phases.h"
 #include "sim/cluster/report.h"
 #include "sim/cluster/sweep.h"
 
@@ -149,7 +150,7 @@ status write(const std::string& path, const std::string& text) {
 }
 
 void tell_work(const std::vector<sim::SweepPoint>& points) {
-  uint64_t events = 0, tokens = 0, failures = 0, retries = 0, preemptions = 0;
+  uint64_t events = 0, tokens = 0, failures = 0, retries = 0, preemptions = 0, flips = 0;
   double simulated = 0, core = 0;
   for (const sim::SweepPoint& p : points) {
     events += p.events;
@@ -157,6 +158,7 @@ void tell_work(const std::vector<sim::SweepPoint>& points) {
     failures += p.failures;
     retries += p.retries;
     preemptions += p.preemptions;
+    flips += p.flips;
     simulated += p.simulated_seconds;
     core += p.core_seconds;
   }
@@ -164,7 +166,8 @@ void tell_work(const std::vector<sim::SweepPoint>& points) {
       "simulated {:.0f} s in {:.1f} s of a core: {} events ({:.2f} M/s), {} tokens ({:.2f} M/s)",
       simulated, core, events, static_cast<double>(events) / core / 1e6, tokens,
       static_cast<double>(tokens) / core / 1e6);
-  fmt::print("; {} workers failed, {} retries, {} preemptions\n", failures, retries, preemptions);
+  fmt::print("; {} workers failed, {} retries, {} preemptions", failures, retries, preemptions);
+  fmt::print("{}\n", flips == 0 ? "" : fmt::format(", {} roles changed", flips));
 }
 
 status run(const SimClusterSettings& s, Plan& p) {
@@ -189,6 +192,9 @@ status run(const SimClusterSettings& s, Plan& p) {
                              .slo = p.sweep.slo,
                              .share = s.find_goodput};
   fmt::print("{}", sim::table(head, points));
+  for (const sim::SweepPoint& point : points) {
+    if (!p.trace.phases.empty()) fmt::print("{}", sim::phase_table(p.trace, point.phases));
+  }
   if (s.find_goodput > 0 && best < 0) fmt::print("no rate was met by {:g}\n", s.find_goodput);
   if (best >= 0) {
     fmt::print("{:.4g} requests/s are met by {:g}: {:.4g} per GPU\n", points[best].rate,
@@ -204,7 +210,8 @@ status run(const SimClusterSettings& s, Plan& p) {
 void add_sim_cluster_options(Options& options, SimClusterSettings& s) {
   options.add("cluster", &s.cluster, "Simulate how fast this cluster is (a YAML file)");
   options.add("trace", &s.trace,
-              "With --cluster: a file of requests (Azure, Mooncake, lengths), or lengths:IN,OUT");
+              "With --cluster: a file of requests (Azure, Mooncake, lengths), lengths:IN,OUT, or "
+              "phases:SECONDSxRATE:IN,OUT/…");
   options.add("policy", &s.policy,
               "With --cluster: how the router places requests: goodput, least_loaded, "
               "power_of_two, prefix, kv_cost or round_robin");

@@ -81,10 +81,11 @@ void tell_counts(const sim::SeedsResult& all) {
   fmt::print(
       "{} seeds, {} failed, {} events, {} requests ({} answered, {} cancelled, {} errors, {} lost "
       "with their router), {} retries ({} by another reader), {} resumes, {} preemptions, {} "
-      "digests that did not match; "
+      "digests that did not match, {} roles changed; "
       "faults:",
       all.seeds, all.failed, all.events, t.requests, t.answered, t.cancelled, t.errors,
-      t.lost_with_router, t.retries, t.retargets, t.resumes, t.preemptions, all.mismatches);
+      t.lost_with_router, t.retries, t.retargets, t.resumes, t.preemptions, all.mismatches,
+      all.flips);
   for (size_t f = 0; f < sim::kNumFaults; ++f) {
     fmt::print("{} {} {}", f == 0 ? "" : ",", name(static_cast<sim::Fault>(f)), all.faults[f]);
   }

@@ -48,6 +48,7 @@ WorkerSetup fault_worker(const WorkerShape& shape, WorkerId id) {
   WorkerSetup setup;
   worker::CoreConfig& core = setup.core;
   core.role = shape.role;
+  core.auto_role = shape.auto_role;
   core.handoff = handoff_config(shape, id);
   core.model_key = {"w", "", "t"};
   core.limits = step_limits(shape);

@@ -10,6 +10,7 @@ namespace baton::sim {
 // A worker of the fault tests: small, so that it is full at times, with an engine that computes.
 struct WorkerShape {
   proto::Role role = proto::ROLE_MIXED;
+  bool auto_role = false;
   uint32_t num_blocks = 32;
   uint32_t block_tokens = 8;
   std::vector<uint32_t> shard_heads;  // as KvLayout::shard_heads: a worker of several ranks

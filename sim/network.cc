@@ -149,6 +149,18 @@ void Network::to_all_routers(Worker& from, const proto::Frame& frame) {
   }
 }
 
+std::vector<RouterId> Network::routers_of(const Worker& worker) const {
+  std::vector<RouterId> ids;
+  for (const auto& link : links_) {
+    const auto router = link->router.lock();
+    if (link->site->worker.get() == &worker && link->worker_end != 0 && router) {
+      ids.push_back(router->id());
+    }
+  }
+  std::ranges::sort(ids);
+  return ids;
+}
+
 void Network::send_to_router(Link& link, const proto::Frame& frame) {
   if (link.epoch == 0 || link.epoch != link.worker_end) return;
   timeline_.at(arrival(link.last_to_router), [this, &link, epoch = link.epoch, frame] {

@@ -29,6 +29,7 @@ class Network {
       : timeline_(timeline), random_(random), delay_(delay) {}
 
   // --- routers ---
+  std::vector<RouterId> routers_of(const Worker& worker) const;
   void add_router(const std::shared_ptr<Router>& router);
   void remove_router(Router& router);  // it is dead
   // --- workers ---

@@ -19,6 +19,7 @@ class RouterProcess : public Process {
                 const router::PlacementOptions& placement, Outside& outside, Timeline& timeline,
                 ProcessClock clock);
   void start();  // its ticks; once it is owned by a shared_ptr
+  void keep_roles(const router::RoleOptions& options) { dispatcher_.keep_roles(id_, options); }
 
   RouterId id() const { return id_; }
   const router::Dispatcher& dispatcher() const { return dispatcher_; }

@@ -19,6 +19,7 @@ SeedsResult run_seeds(SeedRange range, uint32_t requests, unsigned threads,
       ++all.seeds;
       all.events += one.events;
       all.mismatches += one.mismatches;
+      all.flips += one.flips;
       all.tally.add(one.tally);
       for (size_t f = 0; f < kNumFaults; ++f) all.faults[f] += one.faults[f];
       if (one.violation.empty()) continue;

@@ -13,7 +13,7 @@ struct SeedRange {
 };
 
 struct SeedsResult {
-  uint64_t seeds = 0, failed = 0, events = 0, mismatches = 0;
+  uint64_t seeds = 0, failed = 0, events = 0, mismatches = 0, flips = 0;
   Tally tally;
   FaultCounts faults{};
 };

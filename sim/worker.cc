@@ -41,7 +41,8 @@ proto::WorkerHello Worker::hello(const std::string& address) const {
   h.set_protocol_max(setup_.protocol);
   h.set_worker(id().value);
   h.set_name(name());
-  h.set_role(core.role);
+  h.set_role(core_->role());
+  h.set_auto_role(core.auto_role);
   h.set_model(setup_.model);
   h.set_model_key(core.handoff.model_key);
   h.set_numerics(core.handoff.numerics);
@@ -114,8 +115,11 @@ void Worker::tick() {
   later(setup_.tick, [this] { tick(); });
 }
 
-proto::Load Worker::load() const {
-  return core_->load(setup_.profile ? &setup_.profile->step : nullptr);
+proto::Load Worker::load() {
+  proto::Load load = core_->load(setup_.profile ? &setup_.profile->step : nullptr);
+  if (!setup_.core.auto_role) return load;
+  for (const RouterId router : outside_.routers_of(*this)) load.add_routers(router.value);
+  return load;
 }
 
 void Worker::send_load() {

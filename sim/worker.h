@@ -43,6 +43,8 @@ class Worker final : public Process, private worker::CoreHost {
     virtual void to_all_routers(Worker& from, const proto::Frame& frame) = 0;
     virtual void gave_up(Worker& by, WorkerId peer) = 0;
     virtual void woken(Worker&) {}  // progress() may have something to do
+    // Connected to it, ascending; asked for where its role is auto.
+    virtual std::vector<RouterId> routers_of(const Worker&) { return {}; }
   };
 
   // A setup that cannot be aborts.
@@ -58,7 +60,7 @@ class Worker final : public Process, private worker::CoreHost {
   std::span<std::byte> block(BlockId block) const { return cache_.block(block); }
   const kvtransfer::Endpoint& endpoint() const;
   proto::WorkerHello hello(const std::string& address) const;
-  proto::Load load() const;
+  proto::Load load();
 
   // Whatever can be done now; true if something was.
   bool progress();

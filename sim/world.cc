@@ -21,6 +21,13 @@ constexpr uint32_t kCalmRequests = 4;
 constexpr Duration kCalmRequestsWithin = seconds(1);
 constexpr Duration kSilence = milliseconds(600);
 
+router::RoleOptions fast_roles() {
+  return {.window = seconds(4),
+          .dwell = milliseconds(500),
+          .between = milliseconds(200),
+          .unserved_after = milliseconds(200)};
+}
+
 }  // namespace
 
 World::World(const RunOptions& options)
@@ -28,6 +35,7 @@ World::World(const RunOptions& options)
       random_(options.seed),
       fault_random_(random_.fork()),
       client_random_(random_.fork()),
+      role_random_(~options.seed),
       plan_(FaultPlan::draw(random_.fork())),
       calm_from_(begun_ + kActive),
       hub_(kvtransfer::make_loopback_hub(random_.next())),
@@ -39,6 +47,7 @@ World::World(const RunOptions& options)
 }
 
 RunResult World::run() {
+  choose_roles();
   make_cluster();
   schedule_requests();
   schedule_misfortune();
@@ -47,6 +56,7 @@ RunResult World::run() {
   calm_ = true;
   hub_->set_faults({});
   network_.calm();
+  calm_roles();
   run_until(begun_ + kActive + kRecovery + kCalmRequestsWithin);
   // Whatever is left has to go by itself.
   const TimePoint end = timeline_.now() + kDeadline + kQuiet;
@@ -164,7 +174,9 @@ void World::make_cluster() {
     const proto::Role role = i < prefill            ? proto::ROLE_PREFILL
                              : i < prefill + decode ? proto::ROLE_DECODE
                                                     : proto::ROLE_MIXED;
-    start_worker(network_.add_site(), draw_shape(role));
+    WorkerShape shape = draw_shape(role);
+    if (roles_move_) draw_auto(shape);
+    start_worker(network_.add_site(), shape);
   }
   for (uint32_t i = random_.chance(0.3) ? 2 : 1; i > 0; --i) start_router();
 }
@@ -180,6 +192,7 @@ void World::start_router() {
   const uint64_t n = next_router_++;
   const auto& router = routers_.emplace_back(
       std::make_shared<Router>(RouterId(1000 + n), n * 1'000'000, *this, timeline_, draw_clock()));
+  if (routers_move_them_) router->keep_roles(fast_roles());
   router->start();
   network_.add_router(router);
 }
@@ -265,6 +278,7 @@ void World::schedule_checks() {
 }
 
 void World::misfortune() {
+  if (roles_move_ && !routers_move_them_) flip_some_role();
   if (fault_random_.chance(plan_.kill)) kill_worker();
   if (fault_random_.chance(plan_.pause)) pause_process();
   if (fault_random_.chance(plan_.cut)) cut_two();
@@ -371,6 +385,7 @@ void World::to_all_routers(Worker& from, const proto::Frame& frame) {
 void World::to_worker(RouterProcess& from, WorkerId to, proto::Frame&& frame) {
   if (trace_.on())
     note(fmt::format("{} -> worker {}: {}", from.name(), to.value, frame.ShortDebugString()));
+  result_.flips += frame.has_set_role();
   network_.to_worker(from, to, std::move(frame));
 }
 

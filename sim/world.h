@@ -30,7 +30,8 @@ struct RunResult {
   Tally tally;
   FaultCounts faults{};
   uint64_t mismatches = 0, rereads = 0;
-  uint64_t hash = 0;  // of all that happened: two runs of one seed have the same
+  uint64_t flips = 0;  // of roles, ordered
+  uint64_t hash = 0;   // of all that happened: two runs of one seed have the same
 };
 
 // A whole cluster on a virtual clock, in which a seed says who asks for what and what goes wrong:
@@ -62,6 +63,13 @@ class World final : public Worker::Outside, public Router::Outside {
   void cut_two();
   void damage_cache();
   void kill_router();
+  // roles, in world_roles.cc: at random, or by the routers' own controller
+  void choose_roles();
+  void draw_auto(WorkerShape& shape);
+  void flip_some_role();
+  bool serves_with(const Worker& worker, proto::Role role);
+  void order_role(const Worker& worker, proto::Role role);
+  void calm_roles();
   void restart(Site& site, WorkerSetup setup, const kvtransfer::Endpoint& former);
 
   // --- time ---
@@ -86,6 +94,9 @@ class World final : public Worker::Outside, public Router::Outside {
   void to_router(Worker& from, RouterId router, const proto::Frame& frame) override;
   void to_all_routers(Worker& from, const proto::Frame& frame) override;
   void gave_up(Worker& by, WorkerId peer) override { network_.gave_up(by, peer); }
+  std::vector<RouterId> routers_of(const Worker& worker) override {
+    return network_.routers_of(worker);
+  }
   void to_worker(RouterProcess& from, WorkerId to, proto::Frame&& frame) override;
 
   std::vector<Site*> living();
@@ -101,6 +112,7 @@ class World final : public Worker::Outside, public Router::Outside {
 
   const RunOptions options_;
   Random random_, fault_random_, client_random_;
+  Random role_random_;  // of its own: worlds without roles that move are what they were
   const FaultPlan plan_;
   Timeline timeline_;
   const TimePoint begun_{seconds(100'000)};
@@ -114,6 +126,7 @@ class World final : public Worker::Outside, public Router::Outside {
   std::map<WorkerId, uint64_t> mismatches_;     // digests that differed, of each worker
   uint64_t dead_mismatches_ = 0;                // of workers that are gone
   bool calm_ = false;
+  bool roles_move_ = false, routers_move_them_ = false;
   RunResult result_;
   Trace trace_;
 };

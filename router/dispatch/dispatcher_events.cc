@@ -118,10 +118,10 @@ void Dispatcher::on_token(WorkerId from, proto::TokenEvent&& event, TimePoint no
   if (!stream.accept(std::move(event), ready_)) ++stale_events_;
   if (!ready_.empty()) {
     request.trail.last_token = now;
+    if (roles_) roles_->delivered(request.input.model, static_cast<uint32_t>(ready_.size()), now);
     if (!request.trail.first_token) note_first_token(request, now);
   }
   for (proto::TokenEvent& token : ready_) {
-    if (roles_) roles_->delivered(request.input.model, now);
     actions.outputs.push_back(TokenOut{leg->request, c, std::move(token)});
   }
   if (stream.ended()) choice_ended(*leg, c, actions);

@@ -112,8 +112,8 @@ void RoleKeeper::arrived(const WorkerPool& pool, std::string_view model, uint64_
 
 void RoleKeeper::refused(std::string_view model, TimePoint now) { of(model).window.refused(now); }
 
-void RoleKeeper::delivered(std::string_view model, TimePoint now) {
-  of(model).window.delivered(1, now);
+void RoleKeeper::delivered(std::string_view model, uint32_t tokens, TimePoint now) {
+  of(model).window.delivered(tokens, now);
 }
 
 void RoleKeeper::tick(const WorkerPool& pool, TimePoint now, std::vector<RoleFlip>& flips) {

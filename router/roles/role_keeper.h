@@ -54,7 +54,7 @@ class RoleKeeper {
   void arrived(const WorkerPool& pool, std::string_view model, uint64_t tokens, uint64_t prompt,
                double tpot, TimePoint now);
   void refused(std::string_view model, TimePoint now);
-  void delivered(std::string_view model, TimePoint now);  // a token
+  void delivered(std::string_view model, uint32_t tokens, TimePoint now);
 
   // To be called often; looks four times a second. Appends the flips to be ordered.
   void tick(const WorkerPool& pool, TimePoint now, std::vector<RoleFlip>& flips);

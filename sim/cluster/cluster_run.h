@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "sim/cluster/cluster_spec.h"
@@ -26,6 +27,13 @@ struct ClusterRunOptions {
   std::atomic<uint64_t>* ended = nullptr;  // counts requests that ended, for whoever watches
 };
 
+// A worker was told to take another role.
+struct FlipAt {
+  Duration at{};  // from the first possible arrival
+  std::string worker;
+  proto::Role to = proto::ROLE_UNSPECIFIED;
+};
+
 struct ClusterResult {
   std::vector<Outcome> outcomes;  // [requests of the traffic]
   Duration simulated{};           // from the first possible arrival to the last end
@@ -35,6 +43,7 @@ struct ClusterResult {
   double read_bytes = 0;  // of KV
   uint64_t failures = 0;  // of workers
   uint64_t retries = 0, preemptions = 0;
+  std::vector<FlipAt> flips;
 };
 
 // Plays a traffic on a cluster in virtual time: the servers' dispatcher, schedulers, accounting and

@@ -99,6 +99,7 @@ class Reader {
     spec.routers = static_cast<uint32_t>(routers);
     BATON_CHECK_OK(network(keys.node("network"), spec));
     BATON_CHECK_OK(failures(keys.node("failures"), spec));
+    BATON_CHECK_OK(roles(keys.node("roles"), spec));
     const YAML::Node workers = keys.node("workers");
     if (!workers || !workers.IsSequence() || workers.size() == 0) {
       return keys.bad("workers", "is missing or no list");
@@ -141,17 +142,37 @@ class Reader {
     return keys.done();
   }
 
+  status roles(const YAML::Node& node, ClusterSpec& spec) const {
+    if (!node) return {};
+    if (!node.IsMap()) return bad("'roles' is no map of keys");
+    Keys keys(node, "roles.", from_);
+    const auto least = [&](const char* key, uint32_t& to) -> status {
+      BATON_TRY(const uint64_t n, keys.whole(key, to, 0, kMostWorkers));
+      to = static_cast<uint32_t>(n);
+      return {};
+    };
+    BATON_CHECK_OK(least("min_prefill", spec.roles.min_prefill));
+    BATON_CHECK_OK(least("min_decode", spec.roles.min_decode));
+    BATON_CHECK_OK(least("min_mixed", spec.roles.min_mixed));
+    return keys.done();
+  }
+
   result<WorkerGroup> group(const YAML::Node& node, const std::string& where) const {
     if (!node.IsMap()) return bad(fmt::format("'{}' is no map of keys", where));
     Keys keys(node, where, from_);
     WorkerGroup g;
-    BATON_TRY(const std::string role, keys.text("role", {}));
+    BATON_TRY(std::string role, keys.text("role", {}));
+    g.auto_role = role == "auto";
+    if (g.auto_role) {
+      BATON_TRY(role, keys.text("start_role", "mixed"));
+    }
     if (role == "prefill") {
       g.role = proto::ROLE_PREFILL;
     } else if (role == "decode") {
       g.role = proto::ROLE_DECODE;
     } else if (role != "mixed") {
-      return keys.bad("role", "is none of prefill, decode and mixed");
+      return g.auto_role ? keys.bad("start_role", "is none of prefill, decode and mixed")
+                         : keys.bad("role", "is none of prefill, decode, mixed and auto");
     }
     BATON_TRY(g.profile_path, keys.text("profile", {}));
     BATON_TRY(g.profile, latency::read_profile(from_.parent_path() / g.profile_path));
@@ -195,7 +216,7 @@ class Reader {
     for (const WorkerGroup& g : spec.groups) {
       prefill |= g.role == proto::ROLE_PREFILL;
       decode |= g.role == proto::ROLE_DECODE;
-      mixed |= g.role == proto::ROLE_MIXED;
+      mixed |= g.auto_role || g.role == proto::ROLE_MIXED;
       if (g.profile.kv_bytes_per_token != first.profile.kv_bytes_per_token ||
           g.block_tokens != first.block_tokens) {
         return bad("has workers of different kv_bytes_per_token or block_tokens: they cannot pair");
@@ -228,6 +249,10 @@ uint32_t ClusterSpec::num_workers() const {
   uint32_t n = 0;
   for (const WorkerGroup& g : groups) n += g.count;
   return n;
+}
+
+bool ClusterSpec::moves_roles() const {
+  return std::ranges::any_of(groups, &WorkerGroup::auto_role);
 }
 
 uint32_t ClusterSpec::num_gpus() const {

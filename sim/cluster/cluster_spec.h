@@ -10,12 +10,14 @@
 #include "common/base/result.h"
 #include "common/latency/profile.h"
 #include "common/proto/worker.pb.h"
+#include "router/roles/role_controller.h"
 
 namespace baton::sim {
 
 // Workers that are alike.
 struct WorkerGroup {
-  proto::Role role = proto::ROLE_MIXED;
+  proto::Role role = proto::ROLE_MIXED;  // at the start, if it is auto
+  bool auto_role = false;                // the routers move it
   uint32_t count = 1;
   std::string profile_path;  // as the file has it
   latency::Profile profile;
@@ -47,9 +49,11 @@ struct ClusterSpec {
   double message_latency = 100e-6;    // seconds, of any message, one way
   double spine_bytes_per_second = 0;  // that all reads between NICs cross; 0: no bound
   std::optional<FailureRates> failures;
+  router::RoleOptions roles;  // of workers that are auto
 
   uint32_t num_workers() const;
   uint32_t num_gpus() const;
+  bool moves_roles() const;  // a worker is auto
 };
 
 // A YAML file; docs/simulator.md has its keys, and deploy/clusters examples. Profiles are read

@@ -53,13 +53,15 @@ WorkerSetup cluster_worker(const WorkerGroup& group, WorkerId id, std::string na
   setup.name = std::move(name);
   worker::CoreConfig& core = setup.core;
   core.role = group.role;
+  core.auto_role = group.auto_role;
   core.handoff = handoff_config(group, id, num_blocks);
   core.model_key = {"w", "", "t"};
   core.limits = step_limits(group);
   core.requests.vocab_size = kClusterVocabulary;
   core.requests.eos = {TimedEngine::kEos};
   core.requests.max_context = core.limits.max_context;
-  if (group.role != proto::ROLE_PREFILL) core.requests.max_choices = group.max_sequences;
+  if (group.auto_role || group.role != proto::ROLE_PREFILL)
+    core.requests.max_choices = group.max_sequences;
   core.num_blocks = num_blocks;
   core.chunk_tokens = group.chunk_tokens;
   core.prefix_cache = group.prefix_cache;

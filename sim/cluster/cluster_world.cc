@@ -48,6 +48,7 @@ ClusterWorld::ClusterWorld(const ClusterSpec& spec, const Traffic& traffic,
                                   .begun = begun_};
     routers_.push_back(
         std::make_shared<Frontend>(config, traffic_, result_.outcomes, *this, timeline_));
+    if (spec_.moves_roles()) routers_.back()->keep_roles(spec_.roles);
     routers_.back()->start();
   }
   for (Seat& seat : seats_) start_worker(seat);
@@ -58,7 +59,7 @@ ClusterWorld::~ClusterWorld() {
 }
 
 void ClusterWorld::make_seats() {
-  uint32_t of_role[proto::Role_ARRAYSIZE] = {};
+  uint32_t of_role[proto::Role_ARRAYSIZE] = {};  // auto ones are of none
   for (const WorkerGroup& group : spec_.groups) {
     NodeLinks links;
     for (uint32_t i = 0; i < group.count; ++i) {
@@ -70,7 +71,9 @@ void ClusterWorld::make_seats() {
       Seat& seat = seats_.emplace_back();
       seat.group = &group;
       seat.links = links;
-      seat.name = fmt::format("{}-{}", sim::name_of(group.role), of_role[group.role]++);
+      const std::string_view role = group.auto_role ? "auto" : sim::name_of(group.role);
+      uint32_t& n = of_role[group.auto_role ? proto::ROLE_UNSPECIFIED : group.role];
+      seat.name = fmt::format("{}-{}", role, n++);
     }
   }
 }
@@ -163,6 +166,12 @@ void ClusterWorld::schedule_arrival(uint64_t request) {
   });
 }
 
+std::vector<RouterId> ClusterWorld::routers_of(const Worker&) {
+  std::vector<RouterId> ids;
+  for (const auto& router : routers_) ids.push_back(router->id());
+  return ids;
+}
+
 void ClusterWorld::mark(Seat& seat) {
   if (std::exchange(seat.dirty, true)) return;
   dirty_.push_back(&seat);
@@ -229,6 +238,9 @@ void ClusterWorld::to_worker(RouterProcess& from, WorkerId to, proto::Frame&& fr
   if (options_.decisions != nullptr) {
     log_decision(frame, name_of(to));
   }
+  if (frame.has_set_role()) {
+    result_.flips.push_back({timeline_.now() - begun_, name_of(to), frame.set_role().role()});
+  }
   auto mail = std::make_shared<proto::Frame>(std::move(frame));
   timeline_.after(latency_, [this, router = from.id(), to, mail] {
     Seat* seat = seat_of(to);
@@ -264,6 +276,9 @@ void ClusterWorld::log_decision(const proto::Frame& frame, const std::string& to
                      name_of(WorkerId(frame.reserve().source())), to));
   } else if (frame.has_submit() && frame.submit().sink() == 0) {
     line(frame.submit().spec(), fmt::format("whole {}", to));
+  } else if (frame.has_set_role()) {
+    fmt::print(options_.decisions, "{:.9f} role {} {}\n", to_seconds(timeline_.now() - begun_), to,
+               sim::name_of(frame.set_role().role()));
   }
 }
 

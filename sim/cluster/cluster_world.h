@@ -49,6 +49,7 @@ class ClusterWorld final : public Worker::Outside, public Frontend::Outside {
   void to_all_routers(Worker& from, const proto::Frame& frame) override;
   void gave_up(Worker& by, WorkerId peer) override;
   void woken(Worker& worker) override;
+  std::vector<RouterId> routers_of(const Worker& worker) override;
   void to_worker(RouterProcess& from, WorkerId to, proto::Frame&& frame) override;
   void request_ended(const Frontend& at, uint64_t request, const Outcome& outcome,
                      const std::string& why) override;

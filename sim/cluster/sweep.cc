@@ -6,6 +6,9 @@
 #include <condition_variable>
 #include <mutex>
 #include <thread>
+#include <utility>
+
+#include "sim/cluster/phases.h"
 
 namespace baton::sim {
 namespace {
@@ -29,9 +32,9 @@ struct Job {
 
 class Pool {
  public:
-  Pool(const ClusterSpec& spec, const std::vector<Job>& jobs, const SweepOptions& options,
-       std::vector<SweepPoint>& points)
-      : spec_(spec), jobs_(jobs), options_(options), points_(points) {
+  Pool(const ClusterSpec& spec, const TraceFile& trace, const std::vector<Job>& jobs,
+       const SweepOptions& options, std::vector<SweepPoint>& points)
+      : spec_(spec), trace_(trace), jobs_(jobs), options_(options), points_(points) {
     for (const Job& job : jobs) requests_ += job.traffic.size();
   }
 
@@ -60,9 +63,12 @@ class Pool {
       const ClusterResult result = run_cluster(spec_, job.traffic, run);
       const double core = core_seconds() - begun;
       const Measures measures = measure(result.outcomes, options_.slo);
+      std::vector<Measures> phases = measure_phases(result.outcomes, trace_, options_.slo);
       const std::lock_guard lock(mutex_);
       SweepPoint& point = points_[job.point];
       point.runs[job.run] = measures;
+      point.phases[job.run] = std::move(phases);
+      point.flips += result.flips.size();
       point.events += result.events;
       point.tokens += result.tokens;
       point.failures += result.failures;
@@ -76,6 +82,7 @@ class Pool {
   }
 
   const ClusterSpec& spec_;
+  const TraceFile& trace_;
   const std::vector<Job>& jobs_;
   const SweepOptions& options_;
   std::vector<SweepPoint>& points_;
@@ -110,6 +117,7 @@ result<std::vector<SweepPoint>> sweep(const ClusterSpec& spec, const TraceFile& 
   for (size_t p = 0; p < rates.size(); ++p) {
     points[p].rate = rates[p];
     points[p].runs.resize(runs);
+    points[p].phases.resize(runs);
     for (size_t r = 0; r < runs; ++r) {
       const uint64_t seed = options.seeds.first + r;
       BATON_TRY(Traffic traffic,
@@ -117,7 +125,7 @@ result<std::vector<SweepPoint>> sweep(const ClusterSpec& spec, const TraceFile& 
       jobs.push_back({p, r, std::move(traffic), seed});
     }
   }
-  Pool(spec, jobs, options, points).run();
+  Pool(spec, trace, jobs, options, points).run();
   return points;
 }
 

@@ -23,9 +23,10 @@ struct SweepOptions {
 
 // All runs of one rate.
 struct SweepPoint {
-  double rate = 0;             // asked for; 0: the trace's
-  std::vector<Measures> runs;  // a seed each
-  uint64_t events = 0, tokens = 0, failures = 0, retries = 0, preemptions = 0;
+  double rate = 0;                            // asked for; 0: the trace's
+  std::vector<Measures> runs;                 // a seed each
+  std::vector<std::vector<Measures>> phases;  // [run][phase of the trace]
+  uint64_t events = 0, tokens = 0, failures = 0, retries = 0, preemptions = 0, flips = 0;
   double simulated_seconds = 0, core_seconds = 0;  // of all runs together
 
   Estimate of(double Measures::*what) const;

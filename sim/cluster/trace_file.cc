@@ -11,6 +11,7 @@
 
 #include "sim/cluster/csv.h"
 #include "sim/cluster/draw.h"
+#include "sim/cluster/phases.h"
 
 namespace baton::sim {
 namespace {
@@ -199,6 +200,7 @@ result<TraceFile> parse_trace(std::string_view text, std::string_view from) {
 }
 
 result<TraceFile> read_trace(const std::string& what) {
+  if (what.starts_with("phases:")) return phases_trace(what);
   const bool fixed = what.starts_with("fixed:");
   if (fixed || what.starts_with("lengths:")) {
     BATON_TRY(TraceFile trace, drawn(what, fixed));

@@ -25,6 +25,11 @@ struct TraceFile {
   std::vector<uint64_t> blocks;
   uint32_t block_tokens = 0;   // 0: prompts share nothing
   std::vector<Entry> entries;  // at least one
+  struct Phase {
+    std::string name;
+    size_t first_entry = 0;
+  };
+  std::vector<Phase> phases;  // of traffic that shifts; none: it is not told
 
   uint32_t longest_output() const;
   double mean_input() const;
@@ -42,7 +47,7 @@ result<TraceFile> parse_trace(std::string_view text, std::string_view from);
 // A file, or "lengths:IN,OUT": lengths that are drawn, independent and log-normal with those means
 // and a standard deviation equal to the mean; at most 16 times it, at least 1. The same ones each
 // time. (Shapes of published traces are near that: chat is a little wider, code narrower.)
-// "fixed:IN,OUT": all of that length.
+// "fixed:IN,OUT": all of that length. "phases:SECONDSxRATE:IN,OUT/…": phases.h.
 result<TraceFile> read_trace(const std::string& what);
 
 }  // namespace baton::sim

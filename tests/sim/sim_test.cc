@@ -31,6 +31,7 @@ TEST_F(Sim, NothingIsWrongInAnySeedAndEveryFaultHappens) {
   EXPECT_GT(all.tally.preemptions, 0u);
   EXPECT_GT(all.tally.handed_off_bytes, 0u);
   EXPECT_GT(all.mismatches, 0u);
+  EXPECT_GT(all.flips, 100u);
 }
 
 TEST_F(Sim, ASeedIsAlwaysTheSameRun) {
