@@ -27,19 +27,6 @@ Placer::Placer(PlacementOptions options)
 
 std::optional<Decision> Placer::place(const WorkerPool& pool, const PlacementQuery& query) {
   collect_all(pool, query);
-  auto decision = best(query);
-  const bool promised = query.target.ttft || query.target.tpot;
-  const bool good = decision && decision->in_time && decision->harmed == 0;
-  if (!decision || good || !promised || !options_.predict || options_.policy != Policy::kGoodput) {
-    return decision;
-  }
-  // As long as its first token may take, it can wait for a batch to have room: behind more prompts.
-  soonest_ = std::numeric_limits<double>::max();
-  const auto later = best(query);
-  return later->in_time && later->harmed == 0 ? later : decision;
-}
-
-std::optional<Decision> Placer::best(const PlacementQuery& query) {
   Best best;
   best.score.promises = std::numeric_limits<int>::min();
   best_pair(query, best);

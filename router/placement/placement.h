@@ -145,7 +145,6 @@ class Placer {
   Score score(const Candidate& prefill, const Candidate& decode, const PlacementQuery& query) const;
   void offer(const Candidate& prefill, const Candidate& decode, const PlacementQuery& query,
              Best& best) const;
-  std::optional<Decision> best(const PlacementQuery& query);
   void best_pair(const PlacementQuery& query, Best& best) const;
   void best_alone(const PlacementQuery& query, Best& best) const;
 
