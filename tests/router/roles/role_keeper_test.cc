@@ -177,6 +177,25 @@ TEST_F(RolesTest, StreamsGoOnWhereTheyAre) {
   for (const Send& send : actions_.sends) EXPECT_FALSE(send.frame.has_cancel());
 }
 
+// Told to stop, its streams move: also those of a role that it has no more.
+TEST_F(RolesTest, StreamsOfAFormerRoleMoveFromAWorkerThatDrains) {
+  join_auto(kDecode, proto::ROLE_MIXED);
+  submit(8);
+  take_spec();
+  token(kDecode, 0, 4);
+  load(kDecode, proto::ROLE_PREFILL);
+  join(kMixed, proto::ROLE_MIXED);
+  actions_.clear();
+  dispatcher_.tick(now_, actions_);
+  EXPECT_THAT(sent(), IsEmpty());
+  proto::Frame frame;
+  frame.mutable_load()->set_role(proto::ROLE_PREFILL);
+  frame.mutable_load()->set_draining(true);
+  say(kDecode, frame);
+  dispatcher_.tick(now_, actions_);
+  EXPECT_THAT(sent(), ElementsAre("cancel@21", "submit@31"));
+}
+
 TEST(DemandWindow, ForgetsWhatIsOld) {
   DemandWindow window(seconds(10));
   TimePoint now{seconds(100)};
