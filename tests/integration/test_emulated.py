@@ -197,7 +197,11 @@ def test_up_starts_emulated_workers(no_weights):
 
 @pytest.mark.parametrize(
     "text, why",
-    [("name: [", "profile"), ("name: x\n", "kv_bytes_per_token"), (None, "cannot read the profile")],
+    [
+        ("name: [", "profile"),
+        ("name: x\n", "kv_bytes_per_token"),
+        (None, "cannot read the profile"),
+    ],
 )
 def test_a_profile_that_cannot_be_is_refused_by_name(no_weights, tmp_path, text, why):
     profile = tmp_path / "p.yaml"
