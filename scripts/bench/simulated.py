@@ -1,178 +1,337 @@
 """Whether the simulator is right: the same requests to real processes and to `baton sim`.
 
-The workers are emulated (docs/emulated.md), so that what a step takes is the same on both sides;
-all else is real on one of them. Their device is the profile's, slowed down so that a few dozen
-requests a second are an overload: clients and processes then take little of the machine.
+The workers are emulated (docs/emulated.md), so that steps and hand-offs take the same time on both
+sides; all else is real on one of them. Their device is the profile's, slowed down so that a few
+dozen requests a second are an overload: clients and processes then take little of the machine.
+
+--replay: the steps and requests of one real run are recorded, and played again by the simulator.
 """
 
 import argparse
 import asyncio
+import csv
+import dataclasses
 import json
 import math
 import pathlib
 import random
-import re
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-from bench import gaps, load, served
+import yaml
+
+from bench import load, served
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "deploy/profiles/h200-llama3-8b.yaml"
 SLOWER = 8.75
 KV_TOKENS, BLOCK, SEQUENCES, CONTEXT = 199_872, 64, 64, 2048
 SLO = {"ttft": 0.4, "tpot": 0.06}
+MOST_SECONDS = 300  # of requests' arrivals, for one rate
+
+
+@dataclasses.dataclass
+class Setup:
+    name: str
+    workers: dict[str, int]
+    chunk_tokens: int
+    rates: tuple[float, ...]  # from idle to overload
+
+
 SETUPS = {
-    "4 prefill + 4 decode": ({"prefill": 4, "decode": 4, "mixed": 0}, 2048),
-    "8 mixed": ({"prefill": 0, "decode": 0, "mixed": 8}, 512),
+    "split": Setup("4 prefill + 4 decode", {"prefill": 4, "decode": 4}, 2048, (10, 20, 35, 45)),
+    "mixed": Setup("8 mixed", {"mixed": 8}, 512, (10, 25, 45, 60)),
 }
-RATES = {"4 prefill + 4 decode": (10, 20, 35, 45), "8 mixed": (10, 25, 45, 60)}
 WITHIN = {"met": 0.02, "ttft_p50": 0.05, "ttft_p90": 0.05, "tpot_p50": 0.05, "tpot_p90": 0.05}
+FIGURES = list(WITHIN)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=pathlib.Path, required=True, help="for its tokenizer")
     parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "build/release/bin")
-    parser.add_argument("--requests", type=int, default=400, help="of each rate")
+    parser.add_argument("--setup", choices=SETUPS, action="append", help="default: all")
+    parser.add_argument("--rates", type=float, nargs="+", help="instead of the setup's own")
+    parser.add_argument("--requests", type=int, default=400, help="of each rate and round")
+    parser.add_argument("--rounds", type=int, default=1, help="of other requests each")
+    parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--policy", default="goodput")
     parser.add_argument("--no-admission", action="store_true")
-    parser.add_argument("--only", choices=SETUPS, help="one of the clusters")
+    parser.add_argument("--message-us", type=float, default=100, help="simulated; of any message")
+    parser.add_argument("--replay", action="store_true")
+    parser.add_argument("--json", type=pathlib.Path, help="also write the figures of each round")
     args = parser.parse_args()
-    print("| cluster | requests/s | figure | real | simulated | |\n|---|---|---|---|---|---|")
+    if not (1 <= args.requests <= 20_000 and 1 <= args.rounds <= 20):
+        parser.error("--requests is not in [1, 20000], or --rounds not in [1, 20]")
+    setups = [SETUPS[name] for name in args.setup or SETUPS]
     with tempfile.TemporaryDirectory() as folder:
-        setups = [args.only] if args.only else SETUPS
-        return max([check(args, setup, pathlib.Path(folder)) for setup in setups])
+        run = replay if args.replay else compare
+        return max([run(args, setup, pathlib.Path(folder)) for setup in setups])
 
 
-def check(args, setup: str, folder: pathlib.Path) -> int:
-    """1 if anything was further off than it may be."""
-    write_inputs(setup, folder)
-    how = ["--policy", args.policy, f"--admission={str(not args.no_admission).lower()}"]
+# --- rates from idle to overload ------------------------------------------------------------------
+
+
+def compare(args, setup: Setup, folder: pathlib.Path) -> int:
+    """1 if the median of any difference was more than it may be."""
+    rounds = {rate: [] for rate in args.rates or setup.rates}
+    write_inputs(args, setup, folder)
+    with start(args, setup, folder) as server:
+        for seed in range(args.first_seed, args.first_seed + args.rounds):
+            for rate in rounds:
+                print(f"{setup.name}: {rate} requests/s, seed {seed}", file=sys.stderr)
+                rounds[rate].append(one_round(args, server, rate, seed, folder))
+    if args.json:
+        with args.json.open("a") as file:
+            for rate, found in rounds.items():
+                for one in found:
+                    json.dump({"setup": setup.name, "rate": rate} | one, file)
+                    file.write("\n")
+    return print_table(setup, rounds)
+
+
+def one_round(args, server, rate: float, seed: int, folder: pathlib.Path) -> dict:
+    requests = draw(rate, args.requests, seed)
+    write_trace(requests, folder / "trace.csv")
+    outcomes, late = asyncio.run(play(server, requests))
+    simulated = simulate(args, folder, "--known-lengths")
+    return {"seed": seed, "real": summary(len(requests), outcomes), "simulated": simulated,
+            "client_late_p90": late}  # fmt: skip
+
+
+def print_table(setup: Setup, rounds: dict[float, list[dict]]) -> int:
+    print(f"\n{setup.name}\n\n| requests/s | | real | simulated | off by | (least .. most) |")
+    print("|---|---|---|---|---|---|")
     failed = 0
-    for rate in RATES[setup]:
-        requests = draw(rate, args.requests)
-        write_trace(requests, folder / "trace.csv")
-        # A new cluster each time: routers and workers learn.
-        with served.Server(args.bin, args.model, [*up_flags(setup, folder), *how]) as server:
-            time.sleep(2)  # they pair
-            real = summary(requests, asyncio.run(play(server, requests)))
-        simulated = simulate(args.bin, how, folder)
-        for figure, allowed in WITHIN.items():
-            failed |= tell(setup, rate, figure, real[figure], simulated[figure], allowed)
+    for rate, found in rounds.items():
+        for figure in FIGURES:
+            real = [one["real"][figure] for one in found]
+            simulated = [one["simulated"][figure] for one in found]
+            off = [difference(figure, r, s) for r, s in zip(real, simulated)]
+            median = statistics.median(off)
+            wrong = abs(median) > WITHIN[figure]
+            failed |= wrong
+            print(
+                f"| {rate:g} | {figure} | {shown(figure, statistics.median(real))} "
+                f"| {shown(figure, statistics.median(simulated))} | {100 * median:+.1f} %"
+                f"{' !' if wrong else ''} | {100 * min(off):+.1f} .. {100 * max(off):+.1f} |"
+            )
+        late = statistics.median(one["client_late_p90"] for one in found)
+        print(f"| {rate:g} | client late, p90 | {1000 * late:.2f} ms | | | |", flush=True)
+    return int(failed)
+
+
+def shown(figure: str, value: float) -> str:
+    return f"{100 * value:.1f} %" if figure == "met" else f"{1000 * value:.1f} ms"
+
+
+def difference(figure: str, real: float, simulated: float) -> float:
+    """In points of a share, or as a part of the real time."""
+    return simulated - real if figure == "met" else simulated / real - 1
+
+
+# --- a recorded run, replayed ---------------------------------------------------------------------
+
+
+def replay(args, setup: Setup, folder: pathlib.Path) -> int:
+    """1 if a decision was another, or a figure further off than it may be."""
+    failed = 0
+    for rate in args.rates or setup.rates[:2]:
+        record = folder / f"record-{rate:g}"
+        record.mkdir(exist_ok=True)
+        write_inputs(args, setup, folder)
+        requests = draw(rate, args.requests, args.first_seed)
+        with start(args, setup, folder, "--record", record) as server:
+            asyncio.run(play(server, requests))
+        rows = sorted(csv.DictReader((record / "requests.csv").open()), key=arrival_of)
+        steps = [path.read_text().splitlines() for path in sorted(record.glob("steps-*.csv"))]
+        lines = steps[0][:1] + [line for one in steps for line in one[1:]]
+        (folder / "steps.csv").write_text("\n".join(lines))
+        begun = arrival_of(rows[0])
+        again = [
+            (arrival_of(row) - begun, int(row["prompt_tokens"]), int(row["output_tokens"]))
+            for row in rows
+        ]
+        write_trace(again, folder / "trace.csv")
+        decisions = folder / "decisions"
+        simulated = simulate(args, folder, "--known-lengths", "--step-times", folder / "steps.csv",
+                             "--log-decisions", decisions)  # fmt: skip
+        real = summary(len(rows), [(float(r["ttft_s"]), float(r["tpot_s"] or 0)) for r in rows])
+        failed |= print_replay(setup, rate, real, simulated, rows, decisions.read_text())
     return failed
 
 
-def tell(setup: str, rate: float, figure: str, real: float, simulated: float, allowed: float):
-    off = simulated - real if figure == "met" else simulated / real - 1
-    unit, shown = (100, "{:.1f} %") if figure == "met" else (1000, "{:.1f} ms")
-    print(
-        f"| {setup} | {rate} | {figure} | {shown.format(unit * real)} "
-        f"| {shown.format(unit * simulated)} | {100 * off:+.1f} % |",
-        flush=True,
-    )
-    return int(abs(off) > allowed)
+def arrival_of(row: dict) -> float:
+    return float(row["arrival_s"])
+
+
+def print_replay(setup, rate: float, real: dict, simulated: dict, rows: list, log: str) -> int:
+    placed = sorted((float(row["placed_s"]), i) for i, row in enumerate(rows))
+    real_order = [i for _, i in placed]
+    sim_order, sim_places = [], {}
+    for line in log.splitlines():
+        _, request, what, *workers = line.split()
+        if what not in ("pair", "park", "whole") or int(request) in sim_places:
+            continue
+        sim_order.append(int(request))
+        sim_places[int(request)] = tuple(workers)
+    real_places = {i: places_of(row) for i, row in enumerate(rows)}
+    same = same_places(real_places, sim_places, real_order)
+    in_order = sum(a == b for a, b in zip(real_order, sim_order))
+    print(f"\n{setup.name}, {rate:g} requests/s, recorded steps replayed: {len(rows)} requests")
+    print(f"order of decisions: {in_order} of {len(rows)} in the same place")
+    print(f"decisions, but for the names of workers: {sum(same)} of {len(rows)} the same, "
+          f"the first {first_false(same)} without a difference\n")  # fmt: skip
+    print("| figure | real | replayed | off by |\n|---|---|---|---|")
+    failed = int(not all(same) or in_order != len(rows))
+    for figure in FIGURES:
+        off = difference(figure, real[figure], simulated[figure])
+        failed |= abs(off) > WITHIN[figure]
+        print(f"| {figure} | {shown(figure, real[figure])} | {shown(figure, simulated[figure])} "
+              f"| {100 * off:+.1f} % |", flush=True)  # fmt: skip
+    return failed
+
+
+def places_of(row: dict) -> tuple[str, ...]:
+    workers = (row["prefill"], row["decode"])
+    return workers[:1] if len(set(workers)) == 1 else tuple(filter(None, workers))
+
+
+def same_places(real: dict, simulated: dict, order: list[int]) -> list[bool]:
+    """In this order. Workers are told apart by ids that are drawn at random, and equals are taken
+    in the order of ids: who is who shows in the first decisions that name them."""
+    names, taken, same = {}, set(), []
+    for request in order:
+        ours, theirs = real[request], simulated.get(request, ())
+        if len(ours) == len(theirs):
+            for a, b in zip(ours, theirs):
+                if a not in names and b not in taken and a.split("-")[0] == b.split("-")[0]:
+                    names[a] = b
+                    taken.add(b)
+        same.append(tuple(names.get(a) for a in ours) == theirs)
+    return same
+
+
+def first_false(values: list[bool]) -> int:
+    return values.index(False) if False in values else len(values)
 
 
 # --- what both are given --------------------------------------------------------------------------
 
 
-def draw(rate: float, count: int) -> list[tuple[float, int, int]]:
+def draw(rate: float, count: int, seed: int) -> list[tuple[float, int, int]]:
     """Arrival, prompt and output tokens of each: Poisson, and lengths that differ a lot."""
-    source = random.Random(f"{rate} {count}")
+    source = random.Random(f"{rate} {count} {seed}")
     at, requests = 0.0, []
     for _ in range(count):
         at += source.expovariate(rate)
+        if at > MOST_SECONDS:
+            break
         prompt = round(500 * math.exp(source.gauss(-0.18, 0.6)))
         output = round(60 * math.exp(source.gauss(-0.18, 0.6)))
         requests.append((at, min(max(prompt, 1), 1500), min(max(output, 2), 300)))
     return requests
 
 
-def write_inputs(setup: str, folder: pathlib.Path):
-    head, step, link = re.fullmatch(
-        r"(.*^step:)(.*)(^link:.*)", PROFILE.read_text(), re.M | re.S
-    ).groups()
-    slower = re.sub(r"(_us: )(\S+)", lambda cost: f"{cost[1]}{float(cost[2]) * SLOWER:.6g}", step)
-    (folder / "profile.yaml").write_text(head + slower + link)
-    roles, chunk = SETUPS[setup]
+def write_inputs(args, setup: Setup, folder: pathlib.Path):
+    profile = yaml.safe_load(PROFILE.read_text())
+    for part in ("step", "link"):
+        for key in profile[part]:
+            if key.endswith("_us"):
+                profile[part][key] *= SLOWER
+    (folder / "profile.yaml").write_text(yaml.safe_dump(profile))
     group = {
         "profile": "profile.yaml", "kv_tokens": KV_TOKENS, "block_tokens": BLOCK,
-        "chunk_tokens": chunk, "max_sequences": SEQUENCES, "max_context": CONTEXT,
-        "nic_gbit": 1e6,  # what emulated workers read is small
+        "chunk_tokens": setup.chunk_tokens, "max_sequences": SEQUENCES, "max_context": CONTEXT,
     }  # fmt: skip
-    workers = [group | {"role": role, "count": n} for role, n in roles.items() if n > 0]
-    (folder / "cluster.yaml").write_text(json.dumps({"workers": workers}))  # which is YAML, too
+    workers = [group | {"role": role, "count": n} for role, n in setup.workers.items()]
+    cluster = {"network": {"message_us": args.message_us}, "workers": workers}
+    (folder / "cluster.yaml").write_text(yaml.safe_dump(cluster))
 
 
-def up_flags(setup: str, folder: pathlib.Path) -> list:
-    roles, chunk = SETUPS[setup]
-    token_bytes = int(re.search(r"^kv_bytes_per_token: (\d+)", PROFILE.read_text(), re.M)[1])
+def start(args, setup: Setup, folder: pathlib.Path, *more) -> served.Server:
+    kv_bytes = yaml.safe_load(PROFILE.read_text())["kv_bytes_per_token"] * (KV_TOKENS + 1)
     flags = ["--device", "emulated", "--profile", folder / "profile.yaml"]
-    flags += [
-        "--kv-gib",
-        token_bytes * (KV_TOKENS + 1) / 2**30,
-        "--block-tokens",
-        BLOCK,
-        "--chunk-tokens",
-        chunk,
-    ]
+    flags += ["--kv-gib", kv_bytes / 2**30, "--block-tokens", BLOCK]
+    flags += ["--chunk-tokens", setup.chunk_tokens]
     flags += ["--max-sequences", SEQUENCES, "--max-context", CONTEXT]
     flags += ["--slo-class", f"default: ttft={SLO['ttft']}s, tpot={SLO['tpot'] * 1000:g}ms"]
-    for role, count in roles.items():
-        flags += [f"--{role}", count]
-    return flags
+    for role in ("prefill", "decode", "mixed"):
+        flags += [f"--{role}", setup.workers.get(role, 0)]
+    return served.Server(args.bin, args.model, [*flags, *placement(args), *more])
+
+
+def placement(args) -> list[str]:
+    return ["--policy", args.policy, f"--admission={str(not args.no_admission).lower()}"]
 
 
 def write_trace(requests: list[tuple[float, int, int]], path: pathlib.Path):
     lines = ["TIMESTAMP,ContextTokens,GeneratedTokens"]
     for at, prompt, output in requests:
-        minutes, seconds = divmod(at, 60)
+        minutes, seconds = divmod(round(at * 1e7) / 1e7, 60)
         lines.append(f"2024-01-01 00:{int(minutes):02d}:{seconds:010.7f},{prompt},{output}")
     path.write_text("\n".join(lines))
 
 
-# --- the two ------------------------------------------------------------------------------------
+# --- the two --------------------------------------------------------------------------------------
 
 
 async def play(server: served.Server, requests: list[tuple[float, int, int]]):
-    """What became of each, by the client's clock; None: it was refused, or failed."""
+    """TTFT from the scheduled arrival and TPOT of each by the client's clock; None: it was refused,
+    or failed. And how late the client was: the 90th percentile."""
+    source = random.Random(time.time_ns())
+    bodies = [
+        load.body_of(server.model, [source.randrange(100, served.VOCAB) for _ in range(n)], output)
+        for _, n, output in requests
+    ]
+    await asyncio.sleep(2)  # workers have paired, and the last rate's requests are over
     begun = time.perf_counter() + 0.5
+    late = []
 
-    async def one(index: int, at: float, prompt: int, output: int):
-        tokens = load.make_prompts(1, prompt, served.VOCAB, hash((begun, index)))[0]
+    async def one(at: float, body: dict):
         await asyncio.sleep(begun + at - time.perf_counter())
+        late.append(time.perf_counter() - begun - at)
         try:
-            answer = await load.stream_one(server.port, load.body_of(server.model, tokens, output))
+            answer = await load.stream_one(server.port, body)
         except (OSError, RuntimeError):
             return None
         return answer.arrivals[0] - begun - at, answer.tpot
 
-    return await asyncio.gather(*(one(i, *request) for i, request in enumerate(requests)))
+    outcomes = await asyncio.gather(*(one(r[0], body) for r, body in zip(requests, bodies)))
+    return outcomes, quantile(late, 0.9)
 
 
-def summary(requests: list, outcomes: list[tuple[float, float] | None]) -> dict[str, float]:
+def summary(requests: int, outcomes: list[tuple[float, float] | None]) -> dict[str, float]:
     answered = [outcome for outcome in outcomes if outcome is not None]
     met = sum(ttft <= SLO["ttft"] and tpot <= SLO["tpot"] for ttft, tpot in answered)
-    ttfts, tpots = zip(*answered)
+    ttfts, tpots = (list(column) for column in zip(*answered))
     return {
-        "met": met / len(requests),
-        "ttft_p50": gaps.percentile(list(ttfts), 0.5),
-        "ttft_p90": gaps.percentile(list(ttfts), 0.9),
-        "tpot_p50": gaps.percentile(list(tpots), 0.5),
-        "tpot_p90": gaps.percentile(list(tpots), 0.9),
+        "met": met / requests,
+        "ttft_p50": quantile(ttfts, 0.5),
+        "ttft_p90": quantile(ttfts, 0.9),
+        "tpot_p50": quantile(tpots, 0.5),
+        "tpot_p90": quantile(tpots, 0.9),
+        "answered": len(answered),
     }
 
 
-def simulate(binaries: pathlib.Path, how: list[str], folder: pathlib.Path) -> dict[str, float]:
+def quantile(values: list[float], share: float) -> float:
+    """As the simulator has it."""
+    return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
+
+
+def simulate(args, folder: pathlib.Path, *more) -> dict[str, float]:
     command = [
-        binaries / "baton", "sim", "--cluster", folder / "cluster.yaml", "--trace",
+        args.bin / "baton", "sim", "--cluster", folder / "cluster.yaml", "--trace",
         folder / "trace.csv", "--slo", f"ttft={SLO['ttft']},tpot={SLO['tpot']}",
-        "--json", folder / "result.json", "--known-lengths", *how,
+        "--json", folder / "result.json", *placement(args), *more,
     ]  # fmt: skip
-    subprocess.run([str(part) for part in command], check=True, stdout=sys.stderr)
+    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
     run = json.loads((folder / "result.json").read_text())["points"][0]["runs"][0]
     return {
         "met": run["joint_met"],
