@@ -68,7 +68,7 @@ status set_placement(const SimClusterSettings& s, sim::SweepOptions& sweep) {
 struct Plan {
   sim::ClusterSpec spec;
   sim::TraceFile trace;
-  std::unique_ptr<sim::RecordedSteps> steps;
+  std::unique_ptr<sim::StepRecordings> steps;
   std::vector<double> rates;
   sim::SweepOptions sweep;
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> decisions{nullptr, std::fclose};
@@ -96,8 +96,8 @@ result<Plan> plan(const SimClusterSettings& s, sim::SeedRange seeds, uint64_t re
   if (!(s.find_goodput >= 0 && s.find_goodput < 1)) return bad("--find-goodput is not in [0, 1)");
   if (!(s.deadline > 0 && s.deadline <= 86'400)) return bad("--deadline is not in (0, 86400]");
   if (!s.step_times.empty()) {
-    BATON_TRY(sim::RecordedSteps steps, sim::RecordedSteps::read(s.step_times));
-    p.steps = std::make_unique<sim::RecordedSteps>(std::move(steps));
+    BATON_TRY(sim::StepRecordings steps, sim::StepRecordings::read(s.step_times));
+    p.steps = std::make_unique<sim::StepRecordings>(std::move(steps));
   }
   p.sweep.run.times = p.steps.get();
   p.sweep.run.deadline = from_seconds(s.deadline);
@@ -238,8 +238,10 @@ void add_sim_cluster_options(Options& options, SimClusterSettings& s) {
       "known-lengths", &s.known_lengths,
       "With --cluster: requests ask for as many tokens as they get, so that the router knows "
       "of how many; else of as many as the longest answer has");
-  options.add("step-times", &s.step_times,
-              "With --cluster: a CSV file of recorded step times, instead of the profiles'");
+  options.add(
+      "step-times", &s.step_times,
+      "With --cluster: recorded step times, instead of the profiles': a CSV file, or a folder with "
+      "steps-WORKER.csv for each worker");
   options.add("json", &s.json, "With --cluster: a file for all figures");
   options.add("svg", &s.svg, "With --cluster: a file for a plot of what is met against the rate");
   options.add("log-decisions", &s.log_decisions,

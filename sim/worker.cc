@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <utility>
 
+#include "common/engine/batch_work.h"
+
 namespace baton::sim {
 
 Worker::Worker(const WorkerSetup& setup, std::unique_ptr<kvtransfer::Transport> transport,
@@ -17,6 +19,7 @@ Worker::Worker(const WorkerSetup& setup, std::unique_ptr<kvtransfer::Transport> 
   cache_ = *kvcache::KvCache::create(core_->driver().cache(), setup_.core.handoff.layout,
                                      setup_.core.num_blocks);
   clients_ = core_->step_clients();
+  if (setup_.learns && setup_.profile) learnt_.emplace(setup_.profile->step);
   for (uint32_t i = 0; i < setup_.step_depth; ++i) {
     free_.push_back(batches_.emplace_back(std::make_unique<engine::StepBatch>()).get());
   }
@@ -28,7 +31,10 @@ Worker::Worker(const WorkerSetup& setup, std::unique_ptr<kvtransfer::Transport> 
        .later = [this](Duration after, Timeline::Event event) { later(after, std::move(event)); }});
 }
 
-void Worker::start() { tick(); }
+void Worker::start(Duration phase) {
+  if (phase == Duration::zero()) return tick();
+  later(phase, [this] { tick(); });
+}
 
 const kvtransfer::Endpoint& Worker::endpoint() const {
   return core_->driver().hello().ranks[0].endpoint;
@@ -99,6 +105,7 @@ void Worker::on_layer(const engine::StepBatch& batch, uint32_t layer) {
 }
 
 void Worker::on_done(engine::StepBatch& batch) {
+  if (learnt_) learnt_->observe(engine::work_of(batch), batch.duration);
   for (auto* client : clients_) client->on_done(batch, local_now());
   batch.clear();
   free_.push_back(&batch);
@@ -116,7 +123,8 @@ void Worker::tick() {
 }
 
 proto::Load Worker::load() {
-  proto::Load load = core_->load(setup_.profile ? &setup_.profile->step : nullptr);
+  const latency::StepCosts* costs = setup_.profile ? &setup_.profile->step : nullptr;
+  proto::Load load = core_->load(learnt_ ? &learnt_->costs() : costs);
   if (!setup_.core.auto_role) return load;
   for (const RouterId router : outside_.routers_of(*this)) load.add_routers(router.value);
   return load;

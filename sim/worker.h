@@ -8,6 +8,7 @@
 
 #include "common/base/metrics.h"
 #include "common/latency/profile.h"
+#include "common/latency/step_model.h"
 #include "common/net/protocol.h"
 #include "sim/process.h"
 #include "sim/virtual_engine.h"
@@ -28,6 +29,7 @@ struct WorkerSetup {
   VirtualEngine::Maker make_engine;
   // What its steps take, and its hand-offs, as it tells routers; nothing: it does not.
   std::optional<latency::Profile> profile;
+  bool learns = false;  // what it tells of its steps, from what they took, as the server does
 
   WorkerId id() const { return core.handoff.worker; }
 };
@@ -50,7 +52,8 @@ class Worker final : public Process, private worker::CoreHost {
   // A setup that cannot be aborts.
   Worker(const WorkerSetup& setup, std::unique_ptr<kvtransfer::Transport> transport,
          Outside& outside, Timeline& timeline, ProcessClock clock);
-  void start();  // its ticks; once it is owned by a shared_ptr
+  // Its ticks, the first one `phase` from now; once it is owned by a shared_ptr.
+  void start(Duration phase = Duration::zero());
 
   WorkerId id() const { return setup_.id(); }
   const WorkerSetup& setup() const { return setup_; }
@@ -93,6 +96,7 @@ class Worker final : public Process, private worker::CoreHost {
   std::unique_ptr<VirtualEngine> engine_;
   uint64_t next_step_ = 1;
   bool work_added_ = false, touched_ = true;
+  std::optional<latency::StepModel> learnt_;
   std::string last_load_;
   TimePoint last_load_at_{};
 };

@@ -30,6 +30,7 @@ PROFILE = ROOT / "deploy/profiles/h200-llama3-8b.yaml"
 SLOWER = 8.75
 KV_TOKENS, BLOCK, SEQUENCES, CONTEXT = 199_872, 64, 64, 2048
 SLO = {"ttft": 0.4, "tpot": 0.06}
+SIMULATED = 8  # runs of the same requests: when workers tell of their load is drawn for each
 MOST_SECONDS = 300  # of requests' arrivals, for one rate
 
 
@@ -81,11 +82,10 @@ def compare(args, setup: Setup, folder: pathlib.Path) -> int:
     """1 if the median of any difference was more than it may be."""
     rounds = {rate: [] for rate in args.rates or setup.rates}
     write_inputs(args, setup, folder)
-    with start(args, setup, folder) as server:
-        for seed in range(args.first_seed, args.first_seed + args.rounds):
-            for rate in rounds:
-                print(f"{setup.name}: {rate} requests/s, seed {seed}", file=sys.stderr)
-                rounds[rate].append(one_round(args, server, rate, seed, folder))
+    for seed in range(args.first_seed, args.first_seed + args.rounds):
+        for rate in rounds:
+            print(f"{setup.name}: {rate:g} requests/s, seed {seed}", file=sys.stderr)
+            rounds[rate].append(one_round(args, setup, rate, seed, folder))
     if args.json:
         with args.json.open("a") as file:
             for rate, found in rounds.items():
@@ -95,18 +95,26 @@ def compare(args, setup: Setup, folder: pathlib.Path) -> int:
     return print_table(setup, rounds)
 
 
-def one_round(args, server, rate: float, seed: int, folder: pathlib.Path) -> dict:
+def one_round(args, setup: Setup, rate: float, seed: int, folder: pathlib.Path) -> dict:
+    """By a cluster of its own: a router learns from what it has served, and so does a simulated
+    one, which begins with nothing."""
     requests = draw(rate, args.requests, seed)
     write_trace(requests, folder / "trace.csv")
-    outcomes, late = asyncio.run(play(server, requests))
-    simulated = simulate(args, folder, "--known-lengths")
-    return {"seed": seed, "real": summary(len(requests), outcomes), "simulated": simulated,
+    record = folder / "record"
+    record.mkdir(exist_ok=True)
+    with start(args, setup, folder, "--record", record) as server:
+        outcomes, late = asyncio.run(play(server, requests))
+    rows = csv.DictReader((record / "requests.csv").open())
+    heard = [(float(row["ttft_s"]), float(row["tpot_s"] or 0)) for row in rows if row["ttft_s"]]
+    return {"seed": seed, "real": summary(len(requests), outcomes),
+            "router": summary(len(requests), heard),
+            "simulated": simulate(args, folder, "--known-lengths"),
             "client_late_p90": late}  # fmt: skip
 
 
 def print_table(setup: Setup, rounds: dict[float, list[dict]]) -> int:
-    print(f"\n{setup.name}\n\n| requests/s | | real | simulated | off by | (least .. most) |")
-    print("|---|---|---|---|---|---|")
+    print(f"\n{setup.name}\n\n| requests/s | | real | at the router | simulated | off by | least .. most |")
+    print("|---|---|---|---|---|---|---|")
     failed = 0
     for rate, found in rounds.items():
         for figure in FIGURES:
@@ -118,11 +126,12 @@ def print_table(setup: Setup, rounds: dict[float, list[dict]]) -> int:
             failed |= wrong
             print(
                 f"| {rate:g} | {figure} | {shown(figure, statistics.median(real))} "
+                f"| {shown(figure, statistics.median(one['router'][figure] for one in found))} "
                 f"| {shown(figure, statistics.median(simulated))} | {100 * median:+.1f} %"
                 f"{' !' if wrong else ''} | {100 * min(off):+.1f} .. {100 * max(off):+.1f} |"
             )
         late = statistics.median(one["client_late_p90"] for one in found)
-        print(f"| {rate:g} | client late, p90 | {1000 * late:.2f} ms | | | |", flush=True)
+        print(f"| {rate:g} | client late, p90 | {1000 * late:.2f} ms | | | | |", flush=True)
     return int(failed)
 
 
@@ -149,9 +158,7 @@ def replay(args, setup: Setup, folder: pathlib.Path) -> int:
         with start(args, setup, folder, "--record", record) as server:
             asyncio.run(play(server, requests))
         rows = sorted(csv.DictReader((record / "requests.csv").open()), key=arrival_of)
-        steps = [path.read_text().splitlines() for path in sorted(record.glob("steps-*.csv"))]
-        lines = steps[0][:1] + [line for one in steps for line in one[1:]]
-        (folder / "steps.csv").write_text("\n".join(lines))
+        name_by_first_use(rows, record)
         begun = arrival_of(rows[0])
         again = [
             (arrival_of(row) - begun, int(row["prompt_tokens"]), int(row["output_tokens"]))
@@ -159,11 +166,29 @@ def replay(args, setup: Setup, folder: pathlib.Path) -> int:
         ]
         write_trace(again, folder / "trace.csv")
         decisions = folder / "decisions"
-        simulated = simulate(args, folder, "--known-lengths", "--step-times", folder / "steps.csv",
+        simulated = simulate(args, folder, "--known-lengths", "--step-times", record,
                              "--log-decisions", decisions)  # fmt: skip
         real = summary(len(rows), [(float(r["ttft_s"]), float(r["tpot_s"] or 0)) for r in rows])
         failed |= print_replay(setup, rate, real, simulated, rows, decisions.read_text())
     return failed
+
+
+def name_by_first_use(rows: list[dict], record: pathlib.Path):
+    """Renames the recordings of steps. Workers have ids drawn at random, and equals are taken in
+    the order of ids, which is that of the simulator's names: who was first comes first there."""
+    steps = {path: path.stem.removeprefix("steps-") for path in record.glob("steps-*.csv")}
+    used = [row[side] for row in sorted(rows, key=placed_of) for side in ("prefill", "decode")]
+    order = list(dict.fromkeys([*filter(None, used), *sorted(steps.values())]))
+    for path, name in steps.items():
+        role = name.split("-")[0]
+        index = [other for other in order if other.split("-")[0] == role].index(name)
+        path.rename(record / f"renamed-{role}-{index}.csv")
+    for path in record.glob("renamed-*.csv"):
+        path.rename(record / path.name.replace("renamed", "steps"))
+
+
+def placed_of(row: dict) -> float:
+    return float(row["placed_s"])
 
 
 def arrival_of(row: dict) -> float:
@@ -171,8 +196,7 @@ def arrival_of(row: dict) -> float:
 
 
 def print_replay(setup, rate: float, real: dict, simulated: dict, rows: list, log: str) -> int:
-    placed = sorted((float(row["placed_s"]), i) for i, row in enumerate(rows))
-    real_order = [i for _, i in placed]
+    real_order = sorted(range(len(rows)), key=lambda i: placed_of(rows[i]))
     sim_order, sim_places = [], {}
     for line in log.splitlines():
         _, request, what, *workers = line.split()
@@ -326,17 +350,24 @@ def quantile(values: list[float], share: float) -> float:
 
 
 def simulate(args, folder: pathlib.Path, *more) -> dict[str, float]:
+    """The mean of several runs."""
     command = [
         args.bin / "baton", "sim", "--cluster", folder / "cluster.yaml", "--trace",
         folder / "trace.csv", "--slo", f"ttft={SLO['ttft']},tpot={SLO['tpot']}",
         "--json", folder / "result.json", *placement(args), *more,
     ]  # fmt: skip
+    if "--log-decisions" not in more:
+        command += ["--seeds", f"1..{SIMULATED}"]
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
-    run = json.loads((folder / "result.json").read_text())["points"][0]["runs"][0]
-    return {
-        "met": run["joint_met"],
-        "ttft_p50": run["ttft_s"]["p50"],
-        "ttft_p90": run["ttft_s"]["p90"],
-        "tpot_p50": run["tpot_s"]["p50"],
-        "tpot_p90": run["tpot_s"]["p90"],
-    }
+    runs = json.loads((folder / "result.json").read_text())["points"][0]["runs"]
+    found = [
+        {
+            "met": run["joint_met"],
+            "ttft_p50": run["ttft_s"]["p50"],
+            "ttft_p90": run["ttft_s"]["p90"],
+            "tpot_p50": run["tpot_s"]["p50"],
+            "tpot_p90": run["tpot_s"]["p90"],
+        }
+        for run in runs
+    ]
+    return {figure: statistics.fmean(one[figure] for one in found) for figure in FIGURES}

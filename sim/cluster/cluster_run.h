@@ -18,12 +18,12 @@ struct ClusterRunOptions {
   router::DispatchLimits limits;
   router::PlacementOptions placement;
   router::SloTarget promise;               // to each request; without admission, too
-  const RecordedSteps* times = nullptr;    // null: the profiles'
+  const StepRecordings* times = nullptr;   // null: the profiles'
+  bool known_lengths = false;              // requests ask for just as many tokens as they get
   Duration load_every = milliseconds(50);  // how old a router's view of a worker gets
-  bool known_lengths = false;         // requests ask for as many tokens as they get, and no more
-  uint64_t seed = 1;                  // of failures
-  Duration deadline = seconds(3600);  // of a request, from its arrival
-  std::FILE* decisions = nullptr;     // a line each: what the router decided
+  uint64_t seed = 1;                       // of failures, and of workers' ticks
+  Duration deadline = seconds(3600);       // of a request, from its arrival
+  std::FILE* decisions = nullptr;          // a line each: what the router decided
   std::atomic<uint64_t>* ended = nullptr;  // counts requests that ended, for whoever watches
 };
 

@@ -68,6 +68,7 @@ WorkerSetup cluster_worker(const WorkerGroup& group, WorkerId id, std::string na
   setup.model = kClusterModel;
   setup.max_sequences = group.max_sequences;
   setup.profile = group.profile;
+  setup.learns = times != nullptr;  // the profile's times would teach it nothing
   setup.tick = load_every;
   setup.load_every = seconds(1);
   const StepTimes step_times =

@@ -30,7 +30,8 @@ ClusterWorld::ClusterWorld(const ClusterSpec& spec, const Traffic& traffic,
       options_(options),
       latency_(from_seconds(spec.message_latency)),
       fabric_(timeline_, latency_, bytes_scale(spec.groups.front())),
-      random_(options.seed) {
+      random_(options.seed),
+      phases_(~options.seed) {
   timeline_.advance(begun_ - kMeeting);
   if (spec_.spine_bytes_per_second > 0) {
     fabric_.set_spine(fabric_.add_link(spec_.spine_bytes_per_second));
@@ -83,11 +84,13 @@ void ClusterWorld::start_worker(Seat& seat) {
   const WorkerId id(by_id_.size());
   seat.worker = std::make_shared<Worker>(
       cluster_worker(
-          *seat.group, id, seat.name, options_.times,
-          [this](uint64_t seed) { return traffic_.output_tokens(seed); }, options_.load_every),
+          *seat.group, id, seat.name,
+          options_.times == nullptr ? nullptr : &options_.times->of(seat.name),
+          [this](uint64_t seed) { return output_length(seed); }, options_.load_every),
       fabric_.make_transport(seat.links, [this, &seat] { mark(seat); }), *this, timeline_,
       ProcessClock());
-  seat.worker->start();
+  // Processes start when they do: their ticks do not fall together.
+  seat.worker->start(phases_.up_to(options_.load_every));
   mark(seat);
   proto::Frame hello;
   *hello.mutable_worker_hello() = seat.worker->hello(seat.name);
@@ -96,6 +99,11 @@ void ClusterWorld::start_worker(Seat& seat) {
   *load.mutable_load() = seat.worker->load();
   to_all_routers(*seat.worker, load);
   schedule_failure(seat);
+}
+
+// Where a request asks for no more than it gets, that ends it: nobody learns that it ended itself.
+uint32_t ClusterWorld::output_length(uint64_t request) const {
+  return options_.known_lengths ? UINT32_MAX : traffic_.output_tokens(request);
 }
 
 // --- failures ------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ class ClusterWorld final : public Worker::Outside, public Frontend::Outside {
   void make_seats();
   void start_worker(Seat& seat);
   void worker_died(Seat& seat);
+  uint32_t output_length(uint64_t request) const;
   void schedule_failure(Seat& seat);
   Seat* seat_of(WorkerId id);
 
@@ -65,7 +66,8 @@ class ClusterWorld final : public Worker::Outside, public Frontend::Outside {
   const Duration latency_;
   Timeline timeline_;
   Fabric fabric_;
-  Random random_;
+  Random random_;  // failures
+  Random phases_;  // of workers' ticks
   std::deque<Seat> seats_;
   std::vector<Seat*> by_id_;  // [worker id - 1]; null: dead
   std::vector<Seat*> dirty_;

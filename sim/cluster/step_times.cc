@@ -48,6 +48,39 @@ result<RecordedSteps> RecordedSteps::read(const std::filesystem::path& path) {
   return parse(text, path.string());
 }
 
+void RecordedSteps::append(const RecordedSteps& other) {
+  steps_.insert(steps_.end(), other.steps_.begin(), other.steps_.end());
+}
+
+// In the order of their names, so that it is the same everywhere.
+result<StepRecordings> StepRecordings::read(const std::filesystem::path& path) {
+  constexpr std::string_view kPrefix = "steps-", kSuffix = ".csv";
+  StepRecordings out;
+  std::error_code ec;
+  if (!std::filesystem::is_directory(path, ec)) {
+    BATON_TRY(out.all_, RecordedSteps::read(path));
+    return out;
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(path, ec)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) continue;
+    BATON_TRY(RecordedSteps steps, RecordedSteps::read(entry.path()));
+    const size_t length = name.size() - kPrefix.size() - kSuffix.size();
+    out.by_worker_[name.substr(kPrefix.size(), length)] = std::move(steps);
+  }
+  if (ec) return error(Errc::kIo, path.string() + ": " + ec.message());
+  if (out.by_worker_.empty()) {
+    return error(Errc::kInvalidArgument, path.string() + " has no file steps-WORKER.csv");
+  }
+  for (const auto& [worker, steps] : out.by_worker_) out.all_.append(steps);
+  return out;
+}
+
+const RecordedSteps& StepRecordings::of(const std::string& worker) const {
+  const auto it = by_worker_.find(worker);
+  return it == by_worker_.end() ? all_ : it->second;
+}
+
 StepTimes::StepTimes(const latency::StepCosts& costs, const RecordedSteps& recorded)
     : costs_(costs) {
   for (const RecordedSteps::Step& step : recorded.steps()) {

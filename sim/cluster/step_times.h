@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <tuple>
 #include <vector>
@@ -27,9 +28,25 @@ class RecordedSteps {
   static result<RecordedSteps> read(const std::filesystem::path& path);
 
   const std::vector<Step>& steps() const { return steps_; }
+  void append(const RecordedSteps& other);
 
  private:
   std::vector<Step> steps_;
+};
+
+// Of a cluster: of each worker its own, or of all the same.
+class StepRecordings {
+ public:
+  // A file; or a folder with steps-WORKER.csv for each worker, as `baton up --record` writes it.
+  // kIo, or kInvalidArgument with the file and the line.
+  static result<StepRecordings> read(const std::filesystem::path& path);
+
+  // Of a worker without a file of its own: those of all.
+  const RecordedSteps& of(const std::string& worker) const;
+
+ private:
+  RecordedSteps all_;
+  std::map<std::string, RecordedSteps> by_worker_;
 };
 
 // What the steps of one worker take. By the costs of a profile; or, where steps were recorded, what

@@ -1,7 +1,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <string>
 
 #include "sim/cluster/draw.h"
 #include "sim/cluster/step_times.h"
@@ -188,6 +192,29 @@ TEST(StepTimes, OthersTakeWhatTheCostsSayAsFarAsThoseWereRight) {
   // 9 ms by the costs took 10; 105 ms took 500.
   EXPECT_NEAR(to_seconds(times.of(latency::StepWork::decode(5, 500))), 0.010 * 10 / 9, 1e-6);
   EXPECT_NEAR(to_seconds(times.of(latency::StepWork::prefill(50, 0))), 0.055 * 500 / 105, 1e-6);
+}
+
+TEST(StepTimes, EachWorkerHasItsOwnWhereTheyAreThere) {
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / ("baton_step_times_" + std::to_string(::getpid()));
+  std::filesystem::create_directory(folder);
+  const auto read = [&] { return StepRecordings::read(folder); };
+  EXPECT_FALSE(read());  // there is no file
+  const std::string header = "rows,decode_rows,context,attended,outputs,seconds\n";
+  std::ofstream(folder / "steps-mixed-0.csv") << header << "1,1,1,1,1,0.5\n";
+  std::ofstream(folder / "steps-mixed-1.csv") << header << "2,2,2,2,2,0.7\n";
+  std::ofstream(folder / "requests.csv") << "else\n";
+  const auto recorded = read();
+  ASSERT_TRUE(recorded) << recorded.error().message;
+  EXPECT_EQ(recorded->of("mixed-1").steps().size(), 1u);
+  EXPECT_EQ(recorded->of("mixed-1").steps()[0].seconds, 0.7);
+  EXPECT_EQ(recorded->of("mixed-2").steps().size(), 2u);
+  const auto file = StepRecordings::read(folder / "steps-mixed-0.csv");
+  ASSERT_TRUE(file);
+  EXPECT_EQ(file->of("mixed-1").steps()[0].seconds, 0.5);
+  std::ofstream(folder / "steps-mixed-1.csv") << "bad\n";
+  EXPECT_FALSE(read());
+  std::filesystem::remove_all(folder);
 }
 
 TEST(StepTimes, AMalformedLineIsRefused) {
