@@ -4,7 +4,8 @@ The workers are emulated (docs/emulated.md), so that steps and hand-offs take th
 sides; all else is real on one of them. Their device is the profile's, slowed down so that a few
 dozen requests a second are an overload: clients and processes then take little of the machine.
 
---replay: the steps and requests of one real run are recorded, and played again by the simulator.
+--replay: the steps and requests of one real run, without admission, are recorded, and played again
+by the simulator.
 """
 
 import argparse
@@ -149,6 +150,7 @@ def difference(figure: str, real: float, simulated: float) -> float:
 
 def replay(args, setup: Setup, folder: pathlib.Path) -> int:
     """1 if a decision was another, or a figure further off than it may be."""
+    args.no_admission = True  # of who is refused nothing is known to replay
     failed = 0
     for rate in args.rates or setup.rates[:2]:
         record = folder / f"record-{rate:g}"
