@@ -92,6 +92,7 @@ status UcxTransport::notify(PeerId id, std::span<const std::byte> payload) {
                  fmt::format("notify: unknown peer, or {} bytes", payload.size()));
   }
   Sending message;
+  message.header.read = peer->first_read;
   message.payload.assign(payload.begin(), payload.end());
   return send(*peer, kMessageAm, std::move(message));
 }
@@ -148,6 +149,7 @@ void UcxTransport::received(Am am, const Header& header, std::span<const std::by
   switch (am) {
     case kMessageAm:
       if (bytes.size() > kMaxMessageBytes) return drop();
+      close_opened_before(*peer, header.read);
       events_.push_back({Kind::kMessage, peer->id, 0, {bytes.begin(), bytes.end()}, {}});
       return;
     case kReadAm:

@@ -155,6 +155,7 @@ result<PeerId> UcxTransport::connect(const Endpoint& remote, std::string_view na
   peer->id = PeerId{next_peer_++};
   peer->name = name;
   peer->region = remote.region;
+  peer->first_read = next_read_;
   if (const status reached = reach(*peer, remote); !reached) {
     unmap_region(*peer);
     return reached.error();

@@ -164,7 +164,7 @@ void UcxTransport::answer(Peer& peer, Am am, const Header& header,
   auto stream = std::make_shared<const Stream<ReadRange>>(std::move(*ranges));
   if (am == kReadAm) return reply(peer, header.read, stream, 0, stream->bytes());
   const size_t n = stream->ranges().size();
-  if (peer.opened.size() >= kMaxOpenReads || peer.opened_ranges + n > kMaxOpenRanges ||
+  if (header.read < peer.first_opened || peer.opened.size() >= kMaxOpenReads || peer.opened_ranges + n > kMaxOpenRanges ||
       !peer.opened.try_emplace(header.read, OpenRead{std::move(stream)}).second) {
     return refuse(peer, header.read);
   }
@@ -194,6 +194,17 @@ void UcxTransport::close_opened(Peer& peer, uint64_t read) {
   if (it == peer.opened.end()) return;
   peer.opened_ranges -= it->second.stream->ranges().size();
   peer.opened.erase(it);
+}
+
+// A reader that closes its connection and makes another may do so unseen from here.
+void UcxTransport::close_opened_before(Peer& peer, uint64_t read) {
+  if (read <= peer.first_opened) return;
+  peer.first_opened = read;
+  std::erase_if(peer.opened, [&](const auto& entry) {
+    if (entry.first >= read) return false;
+    peer.opened_ranges -= entry.second.stream->ranges().size();
+    return true;
+  });
 }
 
 void UcxTransport::refuse(Peer& peer, uint64_t read) {

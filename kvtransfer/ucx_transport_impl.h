@@ -37,8 +37,10 @@ enum Am : unsigned {
 // Before each of them. The same for all protocols.
 struct Header {
   Token to{}, from{};
-  uint64_t read = 0;  // all but messages: which one
-  uint64_t at = 0;    // kReplyAm: where in the stream its bytes begin, or kRefused
+  // Which one. kMessageAm: what its sender reads here begins with this one; what it read before was
+  // over another connection, and is over. 0 from those of protocol 3 or less.
+  uint64_t read = 0;
+  uint64_t at = 0;  // kReplyAm: where in the stream its bytes begin, or kRefused
 };
 static_assert(sizeof(Header) == 48);
 inline constexpr uint64_t kRefused = UINT64_MAX;
@@ -68,6 +70,9 @@ struct Peer {
   ReadTurns turns;                                // of what is read there
   std::unordered_map<uint64_t, OpenRead> opened;  // by the peer, here
   size_t opened_ranges = 0;
+  // Reads have ascending numbers. Of this connection are ours from first_read on, and, as far as
+  // the peer has told, the peer's from first_opened on.
+  uint64_t first_read = 0, first_opened = 0;
 
   explicit Peer(const UcxOptions& options)
       : turns(options.read_turn_bytes, options.read_window_bytes) {}
@@ -151,6 +156,7 @@ class UcxTransport final : public Transport {
   void answer_turn(Peer& peer, uint64_t read, uint64_t end);
   void answer_give_up(Peer& peer, uint64_t read);
   void close_opened(Peer& peer, uint64_t read);
+  void close_opened_before(Peer& peer, uint64_t read);
   void refuse(Peer& peer, uint64_t read);
   void reply(Peer& peer, uint64_t read, const std::shared_ptr<const Stream<ReadRange>>& stream,
              uint64_t begin, uint64_t end);

@@ -205,6 +205,30 @@ TEST_F(NetworkReads, SoAreTooManyOpenRanges) {
   EXPECT_EQ(reader_.count(Kind::kGetFailed), 1u);
 }
 
+// A reader may close its connection and make another without its owner's seeing an end of it. What
+// it had open there is over with its first message; or there would be no room left at some time.
+TEST_F(NetworkReads, AReaderThatComesAgainLeavesNothingOpen) {
+  constexpr uint64_t kOpen = 40, kRounds = kMaxOpenReads / kOpen + 1;
+  uint64_t cookie = 1000;
+  for (uint64_t round = 0; round < kRounds; ++round) {
+    reader_.progress.clear();
+    for (uint64_t i = 0; i < kOpen; ++i) reader_.read(round * kOpen + i, 0, 24u << 20);
+    ASSERT_TRUE(until({&reader_}, [&] { return reader_.progress.size() == kOpen; }));
+    reader_.transport->close(reader_.peer);
+    reader_.peer = *reader_.transport->connect(owner_.transport->endpoint(), "owner");
+    ASSERT_TRUE(reader_.transport->notify(reader_.peer, {}));
+    reader_.read(++cookie, 25u << 20, 1000);
+    ASSERT_TRUE(until({&reader_}, [&] { return reader_.ended.contains(cookie); })) << round;
+    ASSERT_EQ(reader_.ended[cookie], Kind::kGetDone) << round;
+    ASSERT_FALSE(owner_.lost) << "UCX tells of it now: this test shows nothing";
+  }
+  for (uint64_t i = 0; i < kMaxOpenReads; ++i) reader_.read(++cookie, 0, 1u << 20);
+  ASSERT_TRUE(until(
+      {&reader_}, [&] { return reader_.ended.size() == cookie - 1000 + kRounds * kOpen; },
+      seconds(30)));
+  EXPECT_EQ(reader_.count(Kind::kGetDone), kRounds + kMaxOpenReads);
+}
+
 // It takes nothing, and the owner has no more than a window under way to it: others go on.
 TEST_F(NetworkReads, AReaderThatStandsStillHoldsNobodyUp) {
   Side other;
