@@ -86,8 +86,9 @@ class Transport {
   virtual const Endpoint& endpoint() const = 0;
 
   // Connects to a peer; `name` is for logs. Both sides must connect: messages from a peer that is
-  // not connected here are dropped and counted. The first message over a connection ends what is
-  // open of an earlier one at the peer, which may not have seen that end. A peer that cannot be reached may show only
+  // not connected here are dropped and counted. The first message over a connection ends, at the
+  // peer, all reads of either side that an earlier one has left: it may not have seen that end. A
+  // peer that cannot be reached may show only
   // later, or, where no connection says so, never: callers watch for silence. kUnavailable,
   // kInvalidArgument.
   virtual result<PeerId> connect(const Endpoint& remote, std::string_view name) = 0;

@@ -93,6 +93,7 @@ status UcxTransport::notify(PeerId id, std::span<const std::byte> payload) {
   }
   Sending message;
   message.header.read = peer->first_read;
+  message.header.at = id.value;
   message.payload.assign(payload.begin(), payload.end());
   return send(*peer, kMessageAm, std::move(message));
 }
@@ -150,6 +151,7 @@ void UcxTransport::received(Am am, const Header& header, std::span<const std::by
     case kMessageAm:
       if (bytes.size() > kMaxMessageBytes) return drop();
       close_opened_before(*peer, header.read);
+      meet(*peer, header.at);
       events_.push_back({Kind::kMessage, peer->id, 0, {bytes.begin(), bytes.end()}, {}});
       return;
     case kReadAm:

@@ -141,16 +141,27 @@ void UcxTransport::give_up(PeerId id, uint64_t cookie) {
   ask_turns(peer);
 }
 
-void UcxTransport::end_reads_of(const Peer& peer) {
+void UcxTransport::end_reads_of(Peer& peer, std::string_view why) {
   std::erase_if(reads_, [&](const auto& entry) {
     const NetRead& read = entry.second;
     if (read.peer != &peer) return false;
+    peer.turns.forget(entry.first);
     if (!read.given_up) {
       events_.push_back(
-          {Kind::kGetFailed, peer.id, read.cookie, {}, peer.name + ": the connection was closed"});
+          {Kind::kGetFailed, peer.id, read.cookie, {}, fmt::format("{}: {}", peer.name, why)});
     }
     return true;
   });
+}
+
+// An owner that lets go of its connection and makes another may do so unseen from here: it forgets
+// what was open, and hears nothing of what is asked for until it has the other. What it may have
+// heard after that, it learns to be over from our next message.
+void UcxTransport::meet(Peer& peer, uint64_t connection) {
+  if (connection <= peer.met) return;
+  peer.met = connection;
+  end_reads_of(peer, "it has connected anew and knows of no read");
+  peer.first_read = next_read_;
 }
 
 // --- as the owner -------------------------------------------------------------------------------

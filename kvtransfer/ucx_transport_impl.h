@@ -4,6 +4,8 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -40,7 +42,10 @@ struct Header {
   // Which one. kMessageAm: what its sender reads here begins with this one; what it read before was
   // over another connection, and is over. 0 from those of protocol 3 or less.
   uint64_t read = 0;
-  uint64_t at = 0;  // kReplyAm: where in the stream its bytes begin, or kRefused
+  // kReplyAm: where in the stream its bytes begin, or kRefused. kMessageAm: which of its sender's
+  // connections it comes over, in ascending order; what was asked for over an earlier one is not
+  // known there. 0 likewise.
+  uint64_t at = 0;
 };
 static_assert(sizeof(Header) == 48);
 inline constexpr uint64_t kRefused = UINT64_MAX;
@@ -73,6 +78,7 @@ struct Peer {
   // Reads have ascending numbers. Of this connection are ours from first_read on, and, as far as
   // the peer has told, the peer's from first_opened on.
   uint64_t first_read = 0, first_opened = 0;
+  uint64_t met = 0;  // the peer's connection to us that it has spoken over; 0: none that we know
 
   explicit Peer(const UcxOptions& options)
       : turns(options.read_turn_bytes, options.read_window_bytes) {}
@@ -151,7 +157,8 @@ class UcxTransport final : public Transport {
   status ask(Peer& peer, Am am, uint64_t read, uint64_t at, const std::string& request = {});
   void ask_turns(Peer& peer);
   void take_reply(Peer& peer, const Header& header, std::span<const std::byte> bytes);
-  void end_reads_of(const Peer& peer);
+  void end_reads_of(Peer& peer, std::string_view why);
+  void meet(Peer& peer, uint64_t connection);
   void answer(Peer& peer, Am am, const Header& header, std::span<const std::byte> request);
   void answer_turn(Peer& peer, uint64_t read, uint64_t end);
   void answer_give_up(Peer& peer, uint64_t read);

@@ -205,6 +205,35 @@ TEST_F(NetworkReads, SoAreTooManyOpenRanges) {
   EXPECT_EQ(reader_.count(Kind::kGetFailed), 1u);
 }
 
+// What is asked for while an owner has no connection is dropped there. With its first message over
+// the next one, each read that was begun has had its event, and the window is open.
+TEST_F(NetworkReads, WhatAnOwnerDidNotHearEnds) {
+  for (uint64_t i = 1; i <= 3; ++i) {
+    reader_.ended.clear();
+    reader_.read(1, 0, 24u << 20);
+    reader_.read(2, 0, 24u << 20);
+    ASSERT_TRUE(until({&reader_}, [&] { return reader_.progress[2] > 0; }));
+    const uint64_t dropped = owner_.transport->dropped_messages();
+    owner_.transport->close(owner_back_);
+    const auto nothing = [] { return false; };
+    until({&reader_}, nothing, milliseconds(50));  // its turns are dropped
+    reader_.transport->give_up(reader_.peer, 1);
+    reader_.read(3, 25u << 20, 1000, Answer::kAtOnce);
+    until({&reader_}, nothing, milliseconds(50));
+    ASSERT_FALSE(reader_.lost) << "UCX tells of it now: this test shows nothing";
+    EXPECT_GT(owner_.transport->dropped_messages(), dropped);
+    EXPECT_EQ(reader_.ended.size(), 1u);
+    owner_back_ = *owner_.transport->connect(reader_.transport->endpoint(), "reader");
+    ASSERT_TRUE(owner_.transport->notify(owner_back_, {}));
+    ASSERT_TRUE(until({&reader_}, [&] { return reader_.ended.size() == 3; })) << i;
+    EXPECT_EQ(reader_.count(Kind::kGetFailed), 3u);
+    reader_.read(4, 25u << 20, 6u << 20);
+    ASSERT_TRUE(until({&reader_}, [&] { return reader_.ended.contains(4); })) << i;
+    EXPECT_EQ(reader_.ended[4], Kind::kGetDone) << i;
+    reader_.progress.clear();
+  }
+}
+
 // A reader may close its connection and make another without its owner's seeing an end of it. What
 // it had open there is over with its first message; or there would be no room left at some time.
 TEST_F(NetworkReads, AReaderThatComesAgainLeavesNothingOpen) {
