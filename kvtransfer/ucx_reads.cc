@@ -136,7 +136,9 @@ void UcxTransport::give_up(PeerId id, uint64_t cookie) {
     read.given_up = true;
     read.stream = {};
     read.ahead.clear();
-    (void)ask(peer, kGiveUpAm, it->first, 0);  // which has an answer, behind all that comes of it
+    // Which has an answer, behind all that comes of it.
+    const status asked = ask(peer, kGiveUpAm, it->first, 0);
+    if (!asked) lose(peer, asked.error().message);
   }
   ask_turns(peer);
 }
@@ -222,7 +224,9 @@ void UcxTransport::refuse(Peer& peer, uint64_t read) {
   Sending refusal;
   refusal.header.read = read;
   refusal.header.at = kRefused;
-  (void)send(peer, kReplyAm, std::move(refusal));
+  if (const status sent = send(peer, kReplyAm, std::move(refusal)); !sent) {
+    lose(peer, sent.error().message);
+  }
 }
 
 void UcxTransport::reply(Peer& peer, uint64_t read,

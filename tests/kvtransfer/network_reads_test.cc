@@ -275,6 +275,23 @@ TEST_F(NetworkReads, AReaderThatStandsStillHoldsNobodyUp) {
   EXPECT_TRUE(same(reader_, 0, 24u << 20));
 }
 
+// An owner that takes nothing does not hear either that a read is given up, and would keep it open.
+TEST_F(NetworkReads, AGiveUpThatCannotBeSentIsTheEndOfThePeer) {
+  Side reader({.max_queued_sends = 20});
+  meet(reader);
+  reader.read(1, 0, 24u << 20);
+  ASSERT_TRUE(until({&reader}, [&] { return reader.progress[1] > 0; }));
+  const std::vector<std::byte> message(100000);
+  int sent = 0;
+  while (sent < 10000 && reader.transport->notify(reader.peer, message)) ++sent;
+  ASSERT_LT(sent, 10000);
+  ASSERT_FALSE(reader.lost);
+  reader.transport->give_up(reader.peer, 1);
+  reader.poll();
+  EXPECT_TRUE(reader.lost);
+  EXPECT_EQ(reader.ended[1], Kind::kGetFailed);
+}
+
 TEST_F(NetworkReads, OnePollTakesABoundedPart) {
   reader_.read(1, 0, 24u << 20);
   uint64_t before = 0;
