@@ -54,7 +54,8 @@ result<uint64_t> ReadList::add(const Announce& announce, TimePoint now) {
 
 void ReadList::add_new(const Announce& announce, uint32_t layer_begin, uint32_t layer_end,
                        uint32_t block_begin, uint32_t block_end, TimePoint now) {
-  Unread unread{layer_begin, layer_end, block_begin, block_end, block_begin, {}, now};
+  Unread unread{layer_begin, layer_end,   block_begin, block_end,
+                block_begin, layer_begin, {},          now};
   const RankPart& part = announce.parts[0];
   for (uint32_t layer = layer_begin; layer < layer_end; ++layer) {
     const size_t row = size_t{layer - announce.layer_begin} * part.blocks.size();
@@ -80,12 +81,18 @@ std::optional<Read> ReadList::next(uint64_t max_cells, uint64_t max_blocks) {
   const uint32_t layers = u.layer_end - u.layer_begin;
   Read read;
   read.announced = u.announced;
-  read.layer_begin = u.layer_begin;
+  read.layer_begin = u.next_layer;
   read.block_begin = u.next_block;
-  // Whole columns: what is announced of a block is one run, and stays one descriptor.
-  const uint64_t columns = std::min<uint64_t>(
-      std::max<uint64_t>(std::min(max_cells / layers, max_blocks), 1), u.block_end - u.next_block);
-  read.layer_end = u.layer_end;
+  // Whole columns where they fit: what is announced of a block is one run, and stays one
+  // descriptor.
+  const bool whole = u.next_layer == u.layer_begin && max_cells >= layers;
+  const uint64_t columns =
+      whole ? std::min(std::max<uint64_t>(std::min(max_cells / layers, max_blocks), 1),
+                       uint64_t{u.block_end - u.next_block})
+            : 1;
+  read.layer_end =
+      u.next_layer + static_cast<uint32_t>(std::min(std::max<uint64_t>(max_cells, 1),
+                                                    uint64_t{u.layer_end - u.next_layer}));
   read.block_end = u.next_block + static_cast<uint32_t>(columns);
   for (uint32_t layer = read.layer_begin; layer < read.layer_end; ++layer) {
     const size_t row = size_t{layer - u.layer_begin} * (u.block_end - u.block_begin);
@@ -93,7 +100,8 @@ std::optional<Read> ReadList::next(uint64_t max_cells, uint64_t max_blocks) {
       read.digest += u.digests[row + (block - u.block_begin)];
     }
   }
-  u.next_block = read.block_end;
+  u.next_layer = read.layer_end == u.layer_end ? u.layer_begin : read.layer_end;
+  if (u.next_layer == u.layer_begin) u.next_block = read.block_end;
   if (u.next_block == u.block_end) unread_.pop_front();
   return read;
 }

@@ -39,8 +39,8 @@ class ReadList {
   void add_again(Read read);
 
   bool empty() const { return again_.empty() && unread_.empty(); }
-  // Next part to read, of at most `max_cells` cells and `max_blocks` blocks, but at least all that
-  // was announced at once of one block.
+  // Next part to read, of at most `max_cells` cells and `max_blocks` blocks, but at least a cell:
+  // all that was announced at once of some blocks, or, if that is too much, some layers of one.
   std::optional<Read> next(uint64_t max_cells, uint64_t max_blocks = UINT64_MAX);
   void checked(const Read& read) { checked_cells_ += read.cells(); }
 
@@ -56,7 +56,7 @@ class ReadList {
   struct Unread {
     uint32_t layer_begin = 0, layer_end = 0;
     uint32_t block_begin = 0, block_end = 0;
-    uint32_t next_block = 0;
+    uint32_t next_block = 0, next_layer = 0;
     std::vector<uint64_t> digests;  // [num_layers, num_blocks]
     TimePoint announced;
   };

@@ -5,9 +5,20 @@
 #include <utility>
 
 #include "kvtransfer/sink.h"
+#include "kvtransfer/wire_read.h"
 
 // How a sink reads what was announced: in turn, within a window, each part checked.
 namespace baton::kvtransfer {
+namespace {
+
+// Of a layer of one of the source's blocks, at most.
+uint64_t segments_of_cell(const kvcache::KvLayout& source, const kvcache::KvLayout& sink) {
+  if (lie_alike(source, sink)) return source.num_shards();
+  return uint64_t{source.num_planes()} * source.num_heads() *
+         std::max(source.block_tokens / sink.block_tokens, 1u);
+}
+
+}  // namespace
 
 void Sink::make_ready(Handoff& h) {
   Peer& peer = peers_.at(h.info.source);
@@ -47,7 +58,9 @@ std::optional<Read> Sink::next_read(Handoff& h, const Peer& peer) const {
     case ReadAs::kPieces:
       break;
   }
-  return h.reads.next(config_.read_bytes / cell_bytes);
+  return h.reads.next(std::min<uint64_t>(config_.read_bytes / cell_bytes,
+                                         kMaxReadRanges / segments_of_cell(peer.layout,
+                                                                           config_.layout)));
 }
 
 // Starts reads from `source`, one of each hand-off in turn, so that a long one delays a short one

@@ -44,7 +44,8 @@ bool UcxTransport::within(const Peer& peer, const GetOp& op) const {
 result<bool> UcxTransport::get(PeerId id, std::span<const GetOp> ops, uint64_t cookie,
                                Answer answer) {
   Peer* peer = find(id);
-  if (peer == nullptr || ops.empty() || ops.size() > kMaxReadRanges) {
+  if (peer == nullptr || ops.empty() ||
+      (peer->mapped == nullptr && ops.size() > kMaxReadRanges)) {
     return error(Errc::kInvalidArgument, fmt::format("get: unknown peer, or {} parts", ops.size()));
   }
   if (peer->lost) return error(Errc::kUnavailable, peer->name + " is lost");

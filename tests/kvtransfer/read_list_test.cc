@@ -32,14 +32,21 @@ TEST(ReadList, WholeColumnsWhereTheyFit) {
   EXPECT_EQ(read->digest, 0u + 1 + 1000 + 1001);
 }
 
-TEST(ReadList, AColumnIsNeverCut) {
+TEST(ReadList, AColumnThatIsTooMuchIsCutByLayers) {
   ReadList list(5, 0, 2);
   EXPECT_TRUE(list.add(announce(0, 5, 0, 2), {}));
-  for (const uint32_t block : {0u, 1u}) {
-    const std::optional<Read> read = list.next(block);
-    EXPECT_EQ(read->cells(), 5u);
+  const auto expect = [&list](uint64_t max_cells, uint32_t l0, uint32_t l1, uint32_t block) {
+    const std::optional<Read> read = list.next(max_cells);
+    ASSERT_TRUE(read);
+    EXPECT_EQ(read->layer_begin, l0);
+    EXPECT_EQ(read->layer_end, l1);
     EXPECT_EQ(read->block_begin, block);
-  }
+    EXPECT_EQ(read->block_end, block + 1);
+  };
+  expect(2, 0, 2, 0);
+  expect(0, 2, 3, 0);   // one at least
+  expect(10, 3, 5, 0);  // what is left of a column comes before another
+  expect(5, 0, 5, 1);
   EXPECT_TRUE(list.empty());
 }
 

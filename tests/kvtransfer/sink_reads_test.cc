@@ -108,10 +108,45 @@ TEST_F(SinkTest, ReadsInTurnsHaveSoManyDescriptors) {
   EXPECT_EQ(took<StartRead>().size(), 2u);
 }
 
+// Blocks of other sizes, and many heads: a source's block with all its layers would be more
+// descriptors than a request may have, and far more bytes than a read.
+TEST_F(SinkTest, APieceIsNoMoreThanItMayBe) {
+  for (const uint32_t head_dim : {4u, 128u}) {
+    SinkConfig c = config();
+    c.layout = kvcache::KvLayout::full_kv(40, 40, head_dim, DType::kBF16, 16);
+    c.num_blocks = 1000;
+    c.read_bytes = 1u << 20;
+    const kvcache::KvLayout theirs = kvcache::KvLayout::full_kv(40, 40, head_dim, DType::kBF16, 256);
+    Sink sink(c);
+    sink.add_source(kSource, theirs, 100, ReadAs::kPieces);
+    SinkReserve r{key(), kSource, {}, 0, 512, kHash, at(100)};
+    for (uint32_t b = 0; b < 32; ++b) r.blocks.emplace_back(b * 3 / 2);  // in pairs, with gaps
+    ASSERT_TRUE(sink.reserve(r, at(0), actions_));
+    Announce a{key(), 0, 40, 0, 512, {RankPart{}}};
+    a.parts[0].blocks = {BlockId{7}, BlockId{5}};
+    a.parts[0].digests.assign(80, 1);
+    clear();
+    sink.on_announce(kSource, a, at(0), actions_);
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < actions_.size(); ++i) {
+      const auto* read = std::get_if<StartRead>(&actions_[i]);
+      if (read == nullptr) continue;
+      uint64_t n = 0;
+      for (const Segment& s : read->segments) n += s.total_bytes();
+      EXPECT_LE(read->segments.size(), 16384u);
+      EXPECT_LE(n, std::max<uint64_t>(c.read_bytes, theirs.layer_bytes()));
+      bytes += n;
+      const uint64_t cookie = read->cookie, digest = read->announced_digest;
+      sink.read_done(cookie, digest, at(0), actions_);
+    }
+    EXPECT_EQ(bytes, 2 * theirs.block_bytes());
+  }
+}
+
 TEST_F(SinkTest, ReadsOfWhatHasFailedAreGivenUp) {
   ASSERT_TRUE(reserve(key(1)));
   ASSERT_TRUE(reserve(key(2)));
-  announce(0, 3, 0, 2, key(1));
+  announce(0, 2, 0, 2, key(1));
   announce(0, 1, 0, 1, key(2));
   const std::vector<StartRead> reads = took<StartRead>();
   ASSERT_EQ(reads.size(), 3u);
