@@ -42,9 +42,12 @@ bool Sink::window_open(const Peer& peer) const {
 
 // Whether it may have one more read, as far as others let it.
 bool Sink::may_read(const Handoff& h, const Peer& peer) const {
-  if (peer.read_as == ReadAs::kCopied) return h.reads_in_flight == 0;
-  return peer.read_as == ReadAs::kPieces || h.reads_in_flight < 2 ||
-         h.bytes_in_flight < config_.read_bytes;
+  if (peer.read_as == ReadAs::kPieces || h.reads_in_flight == 0) return true;
+  if (peer.read_as == ReadAs::kCopied) return false;
+  // Half of the window is kept for those that have none.
+  return 2 * peer.reads_in_flight < config_.turns_window_reads &&
+         2 * peer.segments_in_flight < config_.turns_window_segments &&
+         (h.reads_in_flight < 2 || h.bytes_in_flight < config_.read_bytes);
 }
 
 std::optional<Read> Sink::next_read(Handoff& h, const Peer& peer) const {
@@ -76,6 +79,7 @@ void Sink::pump(WorkerId source, SinkActions& actions) {
     if (found == handoffs_.end() || found->second.state == State::kDraining) continue;
     Handoff& h = found->second;
     h.queued = false;
+    if (!may_read(h, peer)) continue;  // it is ready again when a read of its own has ended
     const std::optional<Read> read = next_read(h, peer);
     if (!read) continue;
     start(h, peer, *read, actions);

@@ -88,8 +88,48 @@ TEST_F(SinkTest, ReadsInTurnsAreBounded) {
     sink.read_done(reads[i].cookie, reads[i].announced_digest, at(0), actions_);
   }
   ASSERT_EQ(took<StartRead>().size(), 2u);
-  EXPECT_EQ(took<StartRead>()[0].key, key(2));
-  EXPECT_EQ(took<StartRead>()[1].key, key(3));
+  EXPECT_EQ(took<StartRead>()[0].key, key(3));
+  EXPECT_EQ(took<StartRead>()[1].key, key(1));
+}
+
+// Beyond half of the window nobody has a second read: there is room for the first of others.
+TEST_F(SinkTest, SecondReadsDoNotShutOutFirstOnes) {
+  SinkConfig c = config();
+  c.turns_window_reads = 8;
+  c.max_handoffs = 8;
+  Sink sink(c);
+  sink.add_source(kSource, c.layout, 100, ReadAs::kTurns);
+  for (uint64_t request = 0; request < 8; ++request) {
+    SinkReserve r{key(request), kSource, {}, 0, kTokens, kHash, at(100)};
+    for (uint32_t b = 0; b < 3; ++b) r.blocks.emplace_back(3 * request + b);
+    ASSERT_TRUE(sink.reserve(r, at(0), actions_));
+  }
+  clear();
+  const auto announce_two = [&](uint64_t request) {
+    for (uint32_t layer : {0u, 1u}) {
+      sink.on_announce(kSource, announcement(layer, layer + 1, 0, 3, key(request)), at(0),
+                       actions_);
+    }
+  };
+  for (uint64_t request = 0; request < 6; ++request) announce_two(request);
+  const std::vector<StartRead> reads = took<StartRead>();
+  ASSERT_EQ(reads.size(), 8u);  // two of each of the first two, then one
+  for (size_t i = 0; i < 8; ++i) EXPECT_EQ(reads[i].key, key(i < 4 ? i / 2 : i - 2));
+  clear();
+  sink.read_done(reads[0].cookie, reads[0].announced_digest, at(0), actions_);
+  EXPECT_TRUE(took<StartRead>().empty());  // nobody waits that has none
+  announce_two(6);
+  ASSERT_EQ(took<StartRead>().size(), 1u);
+  EXPECT_EQ(took<StartRead>()[0].key, key(6));
+  // And every read is begun in the end.
+  std::vector<StartRead> open(reads.begin() + 1, reads.end());
+  open.push_back(took<StartRead>()[0]);
+  for (size_t i = 0; i < open.size(); ++i) {
+    clear();
+    sink.read_done(open[i].cookie, open[i].announced_digest, at(0), actions_);
+    for (const StartRead& next : took<StartRead>()) open.push_back(next);
+  }
+  EXPECT_EQ(open.size() + 1, 14u);
 }
 
 // The window in descriptors: an announce of blocks that stand alone is cut by it, too.
