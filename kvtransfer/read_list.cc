@@ -54,8 +54,7 @@ result<uint64_t> ReadList::add(const Announce& announce, TimePoint now) {
 
 void ReadList::add_new(const Announce& announce, uint32_t layer_begin, uint32_t layer_end,
                        uint32_t block_begin, uint32_t block_end, TimePoint now) {
-  Unread unread{layer_begin, layer_end,   block_begin, block_end,
-                block_begin, layer_begin, {},          now};
+  Unread unread{layer_begin, layer_end, block_begin, block_end, block_begin, layer_begin, {}, now};
   const RankPart& part = announce.parts[0];
   for (uint32_t layer = layer_begin; layer < layer_end; ++layer) {
     const size_t row = size_t{layer - announce.layer_begin} * part.blocks.size();

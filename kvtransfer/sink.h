@@ -28,7 +28,7 @@ struct SinkConfig {
   Duration renew_every = seconds(1);  // between leases and resent credits
   uint32_t max_handoffs = 4096;
   uint32_t max_joined = 4096;        // remembered, to answer a repeated commit
-  uint64_t read_bytes = 1u << 20;    // one read at most, if an announced block is not more
+  uint64_t read_bytes = 1u << 20;    // one read at most, if a layer of a block is not more
   uint64_t window_bytes = 4u << 20;  // in flight from one peer, at least two reads
   uint32_t window_reads = 64;        // in flight from one peer
   // Of a source whose reads take turns.

@@ -61,9 +61,9 @@ std::optional<Read> Sink::next_read(Handoff& h, const Peer& peer) const {
     case ReadAs::kPieces:
       break;
   }
-  return h.reads.next(std::min<uint64_t>(config_.read_bytes / cell_bytes,
-                                         kMaxReadRanges / segments_of_cell(peer.layout,
-                                                                           config_.layout)));
+  return h.reads.next(
+      std::min<uint64_t>(config_.read_bytes / cell_bytes,
+                         kMaxReadRanges / segments_of_cell(peer.layout, config_.layout)));
 }
 
 // Starts reads from `source`, one of each hand-off in turn, so that a long one delays a short one

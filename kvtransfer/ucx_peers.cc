@@ -197,7 +197,8 @@ void UcxTransport::close(PeerId id) {
   peer->closing = true;
   const auto named = by_token_.find(peer->token);
   if (named != by_token_.end() && named->second == id) by_token_.erase(named);
-  end_reads_of(*peer, "the connection was closed");  // answers that still come find no read to belong to
+  // Answers that still come find no read to belong to.
+  end_reads_of(*peer, "the connection was closed");
   peer->opened.clear();
   unmap_region(*peer);
   close_ep(*peer);

@@ -44,8 +44,7 @@ bool UcxTransport::within(const Peer& peer, const GetOp& op) const {
 result<bool> UcxTransport::get(PeerId id, std::span<const GetOp> ops, uint64_t cookie,
                                Answer answer) {
   Peer* peer = find(id);
-  if (peer == nullptr || ops.empty() ||
-      (peer->mapped == nullptr && ops.size() > kMaxReadRanges)) {
+  if (peer == nullptr || ops.empty() || (peer->mapped == nullptr && ops.size() > kMaxReadRanges)) {
     return error(Errc::kInvalidArgument, fmt::format("get: unknown peer, or {} parts", ops.size()));
   }
   if (peer->lost) return error(Errc::kUnavailable, peer->name + " is lost");
@@ -178,7 +177,8 @@ void UcxTransport::answer(Peer& peer, Am am, const Header& header,
   auto stream = std::make_shared<const Stream<ReadRange>>(std::move(*ranges));
   if (am == kReadAm) return reply(peer, header.read, stream, 0, stream->bytes());
   const size_t n = stream->ranges().size();
-  if (header.read < peer.first_opened || peer.opened.size() >= kMaxOpenReads || peer.opened_ranges + n > kMaxOpenRanges ||
+  if (header.read < peer.first_opened || peer.opened.size() >= kMaxOpenReads ||
+      peer.opened_ranges + n > kMaxOpenRanges ||
       !peer.opened.try_emplace(header.read, OpenRead{std::move(stream)}).second) {
     return refuse(peer, header.read);
   }

@@ -156,7 +156,8 @@ TEST_F(SinkTest, APieceIsNoMoreThanItMayBe) {
     c.layout = kvcache::KvLayout::full_kv(40, 40, head_dim, DType::kBF16, 16);
     c.num_blocks = 1000;
     c.read_bytes = 1u << 20;
-    const kvcache::KvLayout theirs = kvcache::KvLayout::full_kv(40, 40, head_dim, DType::kBF16, 256);
+    const kvcache::KvLayout theirs =
+        kvcache::KvLayout::full_kv(40, 40, head_dim, DType::kBF16, 256);
     Sink sink(c);
     sink.add_source(kSource, theirs, 100, ReadAs::kPieces);
     SinkReserve r{key(), kSource, {}, 0, 512, kHash, at(100)};
