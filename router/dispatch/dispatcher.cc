@@ -115,7 +115,9 @@ result<RequestId> Dispatcher::submit(RequestInput input, TimePoint now, Actions&
   assert(request.input.slo.class_index < placer_.options().classes.size());
   Leg& leg = new_leg(request, id, id);
   leg.num_choices = request.input.choices;
-  leg.queue_deadline = now + limits_.queue_timeout;
+  // Best effort may have to wait for others until it is due.
+  const RequestSlo& slo = request.input.slo;
+  leg.queue_deadline = (slo.best_effort ? std::max(now, slo.due) : now) + limits_.queue_timeout;
   prefixes_.hash(request.input.salt, request.input.prompt, request.prefix);
   admit(leg, now, actions);
   return id;

@@ -34,6 +34,9 @@ inline proto::WorkerHello make_hello(WorkerId id, proto::Role role) {
 // The dispatcher on a clock of its own, with words to say what workers say.
 class DispatcherTest : public testing::Test {
  protected:
+  explicit DispatcherTest(PlacementOptions placement = {})
+      : dispatcher_(RequestId(1), DispatchLimits{.max_queued = 3}, std::move(placement)) {}
+
   void join(WorkerId id, proto::Role role) {
     ASSERT_TRUE(dispatcher_.worker_joined(make_hello(id, role), "host:1", now_, actions_));
   }
@@ -176,7 +179,7 @@ class DispatcherTest : public testing::Test {
   }
 
   TimePoint now_{seconds(1000)};
-  Dispatcher dispatcher_{RequestId(1), DispatchLimits{.max_queued = 3}};
+  Dispatcher dispatcher_;
   Actions actions_;
   proto::RequestSpec spec_;
 };
