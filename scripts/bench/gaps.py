@@ -12,7 +12,9 @@ FIT_TITLE = re.compile(
     r"^ (?P<title>\w.*?): time = a \+ b \* bytes.*?(?P<points>\d+) of each$", re.M
 )
 
-DESCRIPTORS = re.compile(r"^ +(?P<most>\d+) descriptors a hand-off at most, bound (?P<bound>\d+)$", re.M)
+DESCRIPTORS = re.compile(
+    r"^ +(?P<most>\d+) descriptors a hand-off at most, bound (?P<bound>\d+)$", re.M
+)
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -39,7 +39,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
     parser.add_argument("--baton", type=pathlib.Path, help="another binary than the build's")
-    parser.add_argument("--pairs", type=int, default=30, help="of each prompt length; the wire takes 30 at least")
+    parser.add_argument(
+        "--pairs", type=int, default=30, help="of each prompt length; the wire takes 30 at least"
+    )
     parser.add_argument("--stream-tokens", type=int, default=2400, help="of each of four streams")
     parser.add_argument(
         "--rounds", type=int, default=3, help="of streams with and without arrivals"

@@ -114,7 +114,9 @@ def one_round(args, setup: Setup, rate: float, seed: int, folder: pathlib.Path) 
 
 
 def print_table(setup: Setup, rounds: dict[float, list[dict]]) -> int:
-    print(f"\n{setup.name}\n\n| requests/s | | real | at the router | simulated | off by | least .. most |")
+    print(
+        f"\n{setup.name}\n\n| requests/s | | real | at the router | simulated | off by | least .. most |"
+    )
     print("|---|---|---|---|---|---|---|")
     failed = 0
     for rate, found in rounds.items():

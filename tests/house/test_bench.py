@@ -69,7 +69,11 @@ def test_fits_are_read():
     ]
     assert [round(fit["slope"], 3) for fit in fits] == [0.95, 0.9, 0.5]
     assert [fit["more_us"] for fit in fits] == [154, -13, 300]
-    assert [(fit["descriptors"], fit["bound"]) for fit in fits] == [(240, 240), (240, 240), (64, 32)]
+    assert [(fit["descriptors"], fit["bound"]) for fit in fits] == [
+        (240, 240),
+        (240, 240),
+        (64, 32),
+    ]
 
 
 def test_a_fit_s_row_says_what_is_met():

@@ -64,7 +64,12 @@ def flags_of_test_programs() -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_flags_that_are_shown_exist(page, help_texts):
-    known = OTHERS | flags_of_scripts() | flags_of_test_programs() | flags_of("".join(help_texts.values()))
+    known = (
+        OTHERS
+        | flags_of_scripts()
+        | flags_of_test_programs()
+        | flags_of("".join(help_texts.values()))
+    )
     assert flags_of(text_of(page)) - known == set()
 
 

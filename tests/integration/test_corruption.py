@@ -42,7 +42,9 @@ def test_corrupted_blocks_are_not_decoded_from(start_cluster, medium, transport)
         harness.wait_for(
             lambda: sent(cluster, "prefill-0", "commit") > commits, 3, "all is computed"
         )
-        kv_memory.flip_a_bit_of_each(prefill.pid, *kv_memory.cache_of(prefill.pid, CACHE_GIB * 2**30), step=512)
+        kv_memory.flip_a_bit_of_each(
+            prefill.pid, *kv_memory.cache_of(prefill.pid, CACHE_GIB * 2**30), step=512
+        )
     finally:
         decode.popen.send_signal(signal.SIGCONT)
     assert check([stream], expected) == 1
