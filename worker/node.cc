@@ -160,6 +160,7 @@ void Node::router_lost(RouterId router) {
 
 proto::Load Node::load() const {
   proto::Load load = core_->load(step_times_ ? &step_times_->model().costs() : nullptr);
+  load.set_guessed(!profile_ && (!step_times_ || step_times_->guessed()));
   if (!config_.auto_role) return load;
   for (const RouterId router : sessions_.routers(net::kMostNamedRouters)) {
     load.add_routers(router.value);

@@ -7,6 +7,7 @@ namespace baton::worker {
 using latency::StepKind;
 
 void StepTimes::on_done(const engine::StepBatch& batch, TimePoint) {
+  ++steps_;
   model_.observe(engine::work_of(batch), batch.duration);
 }
 

@@ -124,11 +124,13 @@ class Placer {
   double scan_cost(const Candidate& c, proto::Role role, const PlacementQuery& query) const;
 
   // placement.cc
+  // What is foreseen to differ by less does not: equals take turns.
+  static constexpr double kEqual = 0.97;
   struct Score {
     int promises = 0;  // kept, less those broken
     double cost = 0;
     bool better_than(const Score& o) const {
-      return promises != o.promises ? promises > o.promises : cost < o.cost;
+      return promises != o.promises ? promises > o.promises : cost < o.cost * kEqual;
     }
   };
   struct Best {

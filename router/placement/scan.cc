@@ -159,6 +159,12 @@ void Placer::rank(Candidates& candidates, uint64_t turn) {
     std::swap(candidates[1], candidates[1 + random_() % (candidates.size() - 1)]);
     for (size_t i = 2; i < candidates.size(); ++i) candidates[i].cost += kNotDrawn;
   }
+  if (options_.policy == Policy::kGoodput) {
+    const double least = std::ranges::min(candidates, {}, &Candidate::cost).cost;
+    for (Candidate& c : candidates) {
+      if (c.cost * kEqual <= least) c.cost = least;
+    }
+  }
   std::ranges::stable_sort(candidates, {}, &Candidate::cost);
 }
 

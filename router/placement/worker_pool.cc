@@ -137,6 +137,7 @@ bool WorkerPool::update(WorkerId id, proto::Load load, TimePoint now) {
   worker->load = std::move(load);
   if (believable(worker->load.step_costs())) {
     worker->view.costs = costs_of(worker->load.step_costs());
+    if (worker->load.guessed()) take_from_the_fastest(*worker);
     worker->prompts.reported(static_cast<double>(worker->load.queued_us()) * 1e-6, now);
   }
   refresh_view(*worker);
@@ -144,6 +145,18 @@ bool WorkerPool::update(WorkerId id, proto::Load load, TimePoint now) {
   if (moved) refresh_capacity(worker->hello.model());
   if (moved || drains) refresh_index(worker->hello.model());
   return true;
+}
+
+// Who has hardly taken a step is believed to be as fast as the fastest of its model that has: a
+// guess that is too high would keep it from ever being asked, and so from learning.
+void WorkerPool::take_from_the_fastest(Worker& worker) const {
+  const Worker* fastest = nullptr;
+  for (const auto& [id, other] : workers_) {
+    const bool knows = other.view.known() && !other.load.guessed() && id != worker.id;
+    if (!knows || other.hello.model() != worker.hello.model()) continue;
+    if (!fastest || other.view.costs.fixed < fastest->view.costs.fixed) fastest = &other;
+  }
+  if (fastest != nullptr) worker.view.costs = fastest->view.costs;
 }
 
 // Of those that the worker has not counted yet we know our own prompts' mean length.

@@ -100,6 +100,7 @@ class WorkerPool {
   bool servable(std::string_view model) const;
 
  private:
+  void take_from_the_fastest(Worker& worker) const;
   void refresh_capacity(const std::string& model);
   void refresh_index(const std::string& model);
 

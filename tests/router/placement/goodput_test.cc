@@ -111,6 +111,44 @@ TEST_F(GoodputTest, AFasterWorkerMayHaveTheLongerQueue) {
   EXPECT_EQ(place(query(10)).placement.prefill, kPrefill2);
 }
 
+TEST_F(GoodputTest, WhoHasHardlyTakenAStepIsAskedAllTheSame) {
+  add(kPrefill, proto::ROLE_PREFILL);
+  add(kDecode, proto::ROLE_DECODE);
+  add(kDecode2, proto::ROLE_DECODE, /*speed=*/0.2);
+  proto::Load guess = pool_.find(kDecode2)->load;
+  std::map<WorkerId, int> times;
+  const auto ask = [&] {
+    times.clear();
+    for (uint64_t turn = 0; turn < 10; ++turn) {
+      PlacementQuery q = query();
+      q.turn = turn;
+      ++times[place(q).placement.decode];
+    }
+  };
+  ask();
+  EXPECT_EQ(times[kDecode2], 0) << "it is slow, and knows";
+  guess.set_guessed(true);
+  ASSERT_TRUE(pool_.update(kDecode2, guess, now_));
+  ask();
+  EXPECT_EQ(times[kDecode2], 5);
+}
+
+TEST_F(GoodputTest, WhatIsNearlyEqualTakesTurns) {
+  add(kPrefill, proto::ROLE_PREFILL, 1.01);
+  add(kPrefill2, proto::ROLE_PREFILL);
+  add(kDecode, proto::ROLE_DECODE);
+  add(kDecode2, proto::ROLE_DECODE, 1.01);
+  std::map<WorkerId, int> times;
+  for (uint64_t turn = 0; turn < 40; ++turn) {
+    PlacementQuery q = query();
+    q.turn = turn;
+    const Placement p = place(q).placement;
+    ++times[p.prefill];
+    ++times[p.decode];
+  }
+  for (const WorkerId id : {kPrefill, kPrefill2, kDecode, kDecode2}) EXPECT_GT(times[id], 9);
+}
+
 TEST_F(GoodputTest, KeepsTheTargetOfStreamsThatRunThere) {
   add_pairs();
   load(kDecode, 0, 10);  // one more takes a step from 20 to 21 ms
