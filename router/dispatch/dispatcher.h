@@ -104,7 +104,7 @@ class Dispatcher {
   void pump(TimePoint now, Actions& actions);
   void pump_queues(TimePoint now, Actions& actions);
   PlacementQuery make_query(const Leg& leg, TimePoint now);
-  std::optional<Decision> choose(Leg& leg, TimePoint now);
+  std::optional<Decision> choose(Leg& leg, PlacementQuery& query);
   bool must_wait(const Leg& leg, const Decision& decision, TimePoint now) const;
   bool try_to_place(Leg& leg, TimePoint now, Actions& actions);
   void admit(Leg& leg, TimePoint now, Actions& actions);

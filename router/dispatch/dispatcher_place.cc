@@ -82,8 +82,8 @@ PlacementQuery Dispatcher::make_query(const Leg& leg, TimePoint now) {
   return query;
 }
 
-std::optional<Decision> Dispatcher::choose(Leg& leg, TimePoint now) {
-  PlacementQuery query = make_query(leg, now);
+// Of the query, only whether it parks is changed.
+std::optional<Decision> Dispatcher::choose(Leg& leg, PlacementQuery& query) {
   leg.may_wait = false;
   auto decision = placer_.place(pool_, query);
   if (decision || leg.seeking) return decision;
@@ -99,7 +99,8 @@ bool Dispatcher::must_wait(const Leg& leg, const Decision& decision, TimePoint n
 }
 
 bool Dispatcher::try_to_place(Leg& leg, TimePoint now, Actions& actions) {
-  const auto decision = choose(leg, now);
+  PlacementQuery query = make_query(leg, now);
+  const auto decision = choose(leg, query);
   if (!decision || must_wait(leg, *decision, now)) return false;
   ++turn_;
   start_leg(leg, *decision, now, actions);
@@ -111,7 +112,8 @@ void Dispatcher::admit(Leg& leg, TimePoint now, Actions& actions) {
   PlacementQuery query = make_query(leg, now);
   if (roles_) note_arrival(leg, now);
   const bool waits = queues_.contains(request_of(leg).input.model);
-  auto decision = waits ? std::nullopt : choose(leg, now);
+  auto decision = waits ? std::nullopt : choose(leg, query);
+  query.park = false;
   query.ignore_room = !decision;
   const auto expected = decision ? decision : placer_.place(pool_, query);
   if (expected) {

@@ -44,10 +44,7 @@ Idle idle_of(const ModelWorkers& workers, const PlacementQuery& query) {
   Idle out;
   const auto prompt = [&](const Worker* w) {
     if (!w->view.known()) return;
-    uint32_t cached = 0;
-    for (const auto& match : query.matches) {
-      if (match.worker == w->id) cached = match.tokens;
-    }
+    const uint32_t cached = query.matched_on(w->id);
     out.ttft = std::min(out.ttft, prompt_seconds(w->view, query.shape.tokens, cached));
   };
   const auto decode = [&](const Worker* w) {

@@ -11,8 +11,6 @@ namespace {
 // Pairs of so many prefill and so many decode workers are looked at closely.
 constexpr size_t kClosely = 6;
 
-bool pairs(const Worker& prefill, const Worker& decode) { return is_paired(decode, prefill); }
-
 }  // namespace
 
 result<Policy> parse_policy(std::string_view name) {
@@ -28,14 +26,12 @@ Placer::Placer(PlacementOptions options)
 std::optional<Decision> Placer::place(const WorkerPool& pool, const PlacementQuery& query) {
   collect_all(pool, query);
   Best best;
-  best.score.promises = std::numeric_limits<int>::min();
   best_pair(query, best);
   best_alone(query, best);
   if (best.prefill == nullptr) return std::nullopt;
-  Candidate prefill = *best.prefill, decode = *best.decode;
+  Candidate prefill = *best.prefill;
   if (!prefill.foreseen) look_at(prefill, query);
-  decode.decode = foresee_decode(decode, prefill, query);
-  return decide(prefill, decode, query);
+  return decide(prefill, *best.decode, foresee_decode(*best.decode, prefill, query), query);
 }
 
 void Placer::collect_all(const WorkerPool& pool, const PlacementQuery& query) {
@@ -82,15 +78,15 @@ DecodeEstimate Placer::foresee_decode(const Candidate& decode, const Candidate& 
 }
 
 Decision Placer::decide(const Candidate& prefill, const Candidate& decode,
-                        const PlacementQuery& query) const {
+                        const DecodeEstimate& foreseen, const PlacementQuery& query) const {
   Decision d{.placement = {prefill.worker->id, decode.worker->id},
              .matched = prefill.matched,
              .cached = prefill.cached,
              .prompt = prompt_seconds(prefill.worker->view, query.shape.tokens, prefill.cached)};
   d.ttft = to_seconds(query.now - query.received) + prefill.prompt.ttft();
-  d.tpot = query.ends_at_first ? 0.0 : decode.decode.tpot;
+  d.tpot = query.ends_at_first ? 0.0 : foreseen.tpot;
   d.known = prefill.worker->view.known() && decode.worker->view.known();
-  d.harmed = prefill.late + (query.ends_at_first ? 0 : decode.decode.harmed);
+  d.harmed = prefill.late + (query.ends_at_first ? 0 : foreseen.harmed);
   const auto meets = [](double s, const std::optional<Duration>& target, const Margin& margin) {
     return !target || s <= to_seconds(*target) * (1 - margin.share());
   };
@@ -108,13 +104,12 @@ Placer::Score Placer::score(const Candidate& prefill, const Candidate& decode,
   if (options_.policy != Policy::kGoodput) {
     return {0, alone ? prefill.cost : prefill.cost + decode.cost};
   }
-  Candidate joint = decode;
-  joint.decode = foresee_decode(decode, prefill, query);
-  const Decision d = decide(prefill, joint, query);
+  const DecodeEstimate foreseen = foresee_decode(decode, prefill, query);
+  const Decision d = decide(prefill, decode, foreseen, query);
   double cost = d.ttft;
-  if (!query.ends_at_first) cost += d.tpot * query.shape.output + joint.decode.added;
+  if (!query.ends_at_first) cost += d.tpot * query.shape.output + foreseen.added;
   if (alone && !query.ends_at_first) cost += prefill.prompt.compute * decode.worker->view.sequences;
-  if (prefill.worker->id == query.avoid || decode.worker->id == query.avoid) cost += 1e9;
+  if (prefill.worker->id == query.avoid || decode.worker->id == query.avoid) cost += kLast;
   const bool counts = d.known && d.in_time && !query.best_effort;
   return {(counts ? 1 : 0) - static_cast<int>(d.harmed), cost};
 }
@@ -137,7 +132,7 @@ void Placer::best_pair(const PlacementQuery& query, Best& best) const {
       const bool late =
           best.prefill != nullptr && prefill_[p].cost + decode_[d].cost >= best.score.cost;
       if (!closely && late) break;
-      if (!pairs(*prefill_[p].worker, *decode_[d].worker)) continue;
+      if (!is_paired(*decode_[d].worker, *prefill_[p].worker)) continue;
       offer(prefill_[p], decode_[d], query, best);
       if (!closely) break;
     }
@@ -145,7 +140,7 @@ void Placer::best_pair(const PlacementQuery& query, Best& best) const {
   if (!closely || best.prefill != nullptr) return;
   for (const Candidate& prefill : prefill_) {  // none of the best few are a pair
     for (const Candidate& decode : decode_) {
-      if (pairs(*prefill.worker, *decode.worker)) return offer(prefill, decode, query, best);
+      if (is_paired(*decode.worker, *prefill.worker)) return offer(prefill, decode, query, best);
     }
   }
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <random>
@@ -66,6 +67,12 @@ struct PlacementQuery {
   bool ends_at_first = false;
   // Full workers too: what it would find, if it waited for them.
   bool ignore_room = false;
+
+  // Tokens of it that were sent to this worker before.
+  uint32_t matched_on(WorkerId worker) const {
+    const auto it = std::ranges::find(matches, worker, &PrefixMap::Match::worker);
+    return it == matches.end() ? 0 : it->tokens;
+  }
 };
 
 // A choice, and what is expected of it. Seconds.
@@ -110,7 +117,6 @@ class Placer {
     bool foreseen = false;
     PromptEstimate prompt;
     uint32_t late = 0;  // prompts there that it would make late
-    DecodeEstimate decode;
   };
   using Candidates = std::vector<Candidate>;
 
@@ -124,6 +130,7 @@ class Placer {
   double scan_cost(const Candidate& c, proto::Role role, const PlacementQuery& query) const;
 
   // placement.cc
+  static constexpr double kLast = 1e9;  // a cost: only if there is nobody else
   // What is foreseen to differ by less does not: equals take turns.
   static constexpr double kEqual = 0.97;
   struct Score {
@@ -142,7 +149,7 @@ class Placer {
   void look_at(Candidate& c, const PlacementQuery& query) const;
   DecodeEstimate foresee_decode(const Candidate& decode, const Candidate& prefill,
                                 const PlacementQuery& query) const;
-  Decision decide(const Candidate& prefill, const Candidate& decode,
+  Decision decide(const Candidate& prefill, const Candidate& decode, const DecodeEstimate& foreseen,
                   const PlacementQuery& query) const;
   Score score(const Candidate& prefill, const Candidate& decode, const PlacementQuery& query) const;
   void offer(const Candidate& prefill, const Candidate& decode, const PlacementQuery& query,

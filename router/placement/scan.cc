@@ -14,8 +14,7 @@ constexpr uint32_t kMaxReserving = 16;
 constexpr uint32_t kQueueDepth = 2;
 // Of more workers than this, so many are drawn (the power of k choices).
 constexpr size_t kDrawn = 96;
-constexpr double kLast = 1e9;      // a cost: only if there is nobody else
-constexpr double kNotDrawn = 1e6;  // of the two
+constexpr double kNotDrawn = 1e6;  // a cost: not one of the two
 
 bool may_serve(const Worker& worker, const PlacementQuery& query, proto::Role role) {
   if (query.ignore_room) return true;
@@ -44,13 +43,6 @@ bool may_park(const Worker& prefill, const PlacementQuery& query) {
   return waiting == 0 || waiting + blocks <= prefill.load.most_waiting_blocks();
 }
 
-uint32_t matched_on(const Worker& worker, const PlacementQuery& query) {
-  for (const PrefixMap::Match& match : query.matches) {
-    if (match.worker == worker.id) return match.tokens;
-  }
-  return 0;
-}
-
 }  // namespace
 
 void Placer::collect(const std::vector<const Worker*>& workers, proto::Role role,
@@ -59,7 +51,7 @@ void Placer::collect(const std::vector<const Worker*>& workers, proto::Role role
   const auto take = [&](const Worker& worker) {
     if (!may_serve(worker, query, role) || !has_room(worker, query)) return;
     if (role == proto::ROLE_PREFILL && query.park && !may_park(worker, query)) return;
-    Candidate& c = out.emplace_back(&worker, matched_on(worker, query));
+    Candidate& c = out.emplace_back(&worker, query.matched_on(worker.id));
     c.cached = static_cast<uint32_t>(c.matched * worker.view.prefix_trust);
     c.cost = scan_cost(c, role, query);
   };
