@@ -6,7 +6,6 @@
 
 #include <charconv>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <memory>
 
@@ -14,11 +13,13 @@
 #include "sim/cluster/phases.h"
 #include "sim/cluster/report.h"
 #include "sim/cluster/sweep.h"
+#include "sim/timeline.h"
 
 namespace baton::cli {
 namespace {
 
 using sim::Arrivals;
+using sim::from_seconds;
 
 Error bad(std::string what) { return error(Errc::kInvalidArgument, std::move(what)); }
 
@@ -30,8 +31,6 @@ result<double> parse_number(std::string_view text, const char* option) {
   }
   return value;
 }
-
-Duration from_seconds(double s) { return Duration(static_cast<int64_t>(std::llround(s * 1e9))); }
 
 result<sim::Slo> parse_slo(const std::vector<std::string>& words) {
   sim::Slo slo;

@@ -3,19 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "sim/cluster/cluster_worker.h"
 #include "sim/cluster/draw.h"
+#include "sim/timeline.h"
 
 namespace baton::sim {
 namespace {
 
 // Workers and routers meet and pair before the first request may come.
 constexpr Duration kMeeting = seconds(1);
-
-Duration from_seconds(double s) { return Duration(static_cast<int64_t>(std::llround(s * 1e9))); }
 
 std::string_view name_of(proto::Role role) {
   return role == proto::ROLE_PREFILL ? "prefill" : role == proto::ROLE_DECODE ? "decode" : "mixed";

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 
 #include "sim/cluster/draw.h"
+#include "sim/timeline.h"
 
 namespace baton::sim {
 namespace {
@@ -33,8 +33,6 @@ bool parse(std::string_view text, Numbers& n) {
   return take(n.seconds, "", 1e7) && take(n.rate, "x", 1e6) && take(n.in, ":", kMostLength) &&
          take(n.out, ",", kMostLength) && text.empty();
 }
-
-Duration from_seconds(double s) { return Duration(static_cast<int64_t>(std::llround(s * 1e9))); }
 
 }  // namespace
 

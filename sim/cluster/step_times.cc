@@ -4,17 +4,15 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 
 #include "sim/cluster/csv.h"
+#include "sim/timeline.h"
 
 namespace baton::sim {
 namespace {
 
 constexpr std::string_view kHeader = "rows,decode_rows,context,attended,outputs,seconds";
 constexpr double kLongestStep = 3600;
-
-Duration from_seconds(double s) { return Duration(static_cast<int64_t>(std::llround(s * 1e9))); }
 
 }  // namespace
 

@@ -4,17 +4,15 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 
 #include "common/base/mix.h"
 #include "sim/cluster/draw.h"
+#include "sim/timeline.h"
 
 namespace baton::sim {
 namespace {
 
 constexpr double kMostVariation = 100;
-
-Duration from_seconds(double s) { return Duration(static_cast<int64_t>(std::llround(s * 1e9))); }
 
 // Of one arrival after another, from 0 on.
 class Gaps {
