@@ -164,6 +164,8 @@ class Metrics:
 
 # For a router: every answer of two tokens or more is handed over, however short its prompt.
 ALL_HANDED_OFF = {"local_prefill_tokens": 0}
+# For a router: each worker gets its share, however fast it is believed to be; all is handed over.
+TAKING_TURNS = {"policy": "round_robin"}
 
 
 class Cluster:

@@ -87,7 +87,9 @@ def gone(pids: list[int]):
 
 @pytest.mark.parametrize("role", ["prefill", "decode"])
 def test_a_rank_that_ends_takes_its_worker_along_and_no_request(start_cluster, model, role):
-    cluster = start_cluster(model, prefill=2, decode=2, tensor_parallel=2, chunk_tokens=32)
+    cluster = start_cluster(
+        model, harness.TAKING_TURNS, prefill=2, decode=2, tensor_parallel=2, chunk_tokens=32
+    )
     requests = [{"prompt": f"{i} pass the baton " * 40, "max_tokens": 120} for i in range(4)]
     expected = reference(cluster, requests)
     streams = [Stream(cluster, **body) for body in requests]

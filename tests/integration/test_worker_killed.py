@@ -30,7 +30,7 @@ def bodies(prompt: str, max_tokens: int) -> list[dict]:
 @pytest.fixture
 def cluster(start_cluster, medium):
     return start_cluster(
-        medium, harness.ALL_HANDED_OFF, prefill=2, decode=2, chunk_tokens=32, prefix_cache=False
+        medium, harness.TAKING_TURNS, prefill=2, decode=2, chunk_tokens=32, prefix_cache=False
     )
 
 
@@ -127,7 +127,7 @@ def test_stopped_for_longer_than_the_lease(start_cluster, medium, transport, vic
     elsewhere; when it wakes, nobody believes what it has to say of the past."""
     cluster = start_cluster(
         medium,
-        harness.ALL_HANDED_OFF,
+        harness.TAKING_TURNS,
         prefill=2,
         decode=2,
         chunk_tokens=32,
