@@ -5,8 +5,9 @@ half an hour; leave the machine alone meanwhile.
 
 Parts: wire, time over bytes against raw UCX; second, the second token of a stream against a mixed
 worker's, and TTFT; arrivals, four streams while prompts arrive. A split cluster and a mixed one are
-up at once and asked in turns. --quick and --only print their figures and leave the page alone. Needs
-the release preset (scripts/build.sh) and two cores.
+up at once and asked in turns. With --only the page has the new figures of that part beside what was
+measured before of the others; --quick leaves the page alone. Needs the release preset
+(scripts/build.sh) and two cores.
 """
 
 import argparse
@@ -23,6 +24,8 @@ from bench import cluster, gaps, handover_report, load, machine, page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PART = "bench_handover"
+PARTS = ("wire", "second", "arrivals")
+MEASURED = ROOT / "build/bench_handover.json"  # of each part, the last time
 VOCAB = 49_000
 LENGTHS = (128, 512, 1500, 4000, 8000)
 OUTPUT = 24
@@ -47,7 +50,7 @@ def arguments() -> argparse.Namespace:
         "--rounds", type=int, default=3, help="of streams with and without arrivals"
     )
     parser.add_argument("--quick", action="store_true", help="a few of each, to see that it works")
-    parser.add_argument("--only", choices=["wire", "second", "arrivals"], help="just this part")
+    parser.add_argument("--only", choices=PARTS, help="just this part")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs/benchmarks.md")
     return parser.parse_args()
 
@@ -231,7 +234,8 @@ def get_model() -> pathlib.Path:
     return pathlib.Path(shown.stdout.splitlines()[-1])
 
 
-def measure_clusters(options: argparse.Namespace, results: dict) -> None:
+def measure_clusters(options: argparse.Namespace) -> dict[str, list]:
+    found = {}
     baton = (options.baton or options.build / "bin/baton").resolve()
     model, logs = get_model(), ROOT / "build/bench_handover"
     with (
@@ -242,10 +246,11 @@ def measure_clusters(options: argparse.Namespace, results: dict) -> None:
         pair.pin(turned=False)
         warm_up(pair, 1 if options.quick else WARM_PROMPTS)
         if options.only in (None, "second"):
-            for tokens in LENGTHS[:3] if options.quick else LENGTHS:
-                results["second"].append(measure_second(pair, tokens, options.pairs))
+            lengths = LENGTHS[:3] if options.quick else LENGTHS
+            found["second"] = [measure_second(pair, n, options.pairs) for n in lengths]
         if options.only in (None, "arrivals"):
-            results["arrivals"] = measure_arrivals(pair, options.stream_tokens, options.rounds)
+            found["arrivals"] = measure_arrivals(pair, options.stream_tokens, options.rounds)
+    return found
 
 
 def main() -> int:
@@ -255,23 +260,28 @@ def main() -> int:
     if options.quick:
         options.pairs, options.stream_tokens, options.rounds = 4, 900, 1
     gc.disable()  # the client's pauses are not the server's
-    results = {
+    about = {
         "machine": machine.describe(ROOT),
         "command": " ".join(["scripts/bench_handover", *sys.argv[1:]]),
-        "wire": [],
-        "second": [],
-        "arrivals": [],
     }
+    found = {}
     if options.only in (None, "wire"):
         rounds, tokens = (3, 512) if options.quick else (max(options.pairs, 30), 8192)
-        results["wire"] = measure_wire(options.build, rounds, tokens)
+        found["wire"] = measure_wire(options.build, rounds, tokens)
     if options.only != "wire":
-        measure_clusters(options, results)
-    (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build/bench_handover.json").write_text(json.dumps(results, indent=1))
-    text = handover_report.markdown(results)
-    print(text)
-    if not options.quick and options.only is None:
-        before = options.output.read_text() if options.output.exists() else ""
-        options.output.write_text(page.with_part(before, PART, text))
+        found |= measure_clusters(options)
+    parts = {name: about | {"figures": figures} for name, figures in found.items()}
+    print(handover_report.markdown(parts))
+    if not options.quick:
+        write(parts, options.output)
     return 0
+
+
+def write(parts: dict, output: pathlib.Path) -> None:
+    """To the page, with the parts that were measured before."""
+    before = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
+    parts = {name: (before | parts)[name] for name in PARTS if name in before | parts}
+    MEASURED.parent.mkdir(exist_ok=True)
+    MEASURED.write_text(json.dumps(parts, indent=1))
+    text = output.read_text() if output.exists() else ""
+    output.write_text(page.with_part(text, PART, handover_report.markdown(parts)))

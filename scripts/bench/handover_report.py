@@ -15,14 +15,18 @@ LAYER_BYTES, CHUNK_TOKENS = 768, 256
 HEAD = """\
 ## The hand-over
 
-Measured by `{command}` at commit {commit}, {date}, on {cpu}; load before: {load}. To be read as ratios
-of one run. OpenMP waits passively.
+Measured on {cpu}, by parts; to be read as ratios of one run. OpenMP waits passively.
+"""
+
+MEASURED = """\
+
+`{command}` at commit {commit}, {date}; load before: {load}.
 """
 
 WIRE = """\
 
 ### On the wire
-
+{measured}
 Time = a + b · bytes through {least} or more interleaved pairs a size with a raw loop of UCX gets of
 the same segments, from 16 tokens of SmolLM2-135M's KV up (least absolute deviations). The hand-off's
 side is all of it: credit, announcements, reads, commit, acknowledgement. Wanted: 1/b at least 95 %
@@ -37,19 +41,19 @@ descriptor for each range of layers that is announced of each run of neighbourin
 SECOND = """\
 
 ### The second token
-
+{measured}
 A prompt of random tokens to an idle split cluster (a prefill and a decode worker) and to an idle
 mixed worker, in turns, {pairs} pairs a length: what the client saw, medians and (for ratios and
 differences of pairs) where the median lies by 95 %. Each worker has one thread and one core: prefill
 on one, decode and mixed on the other. Routers and client are on prefill's: idle when the second token
 comes, but busy with the commit for some 0.1 ms when the first does, which makes split's TTFT that
 much later and its second gap that much shorter than with a core of their own, as `mixed` leaves
-them. A long prompt is that much longer computed as routers and client take of its core, some 2 %:
-with both on decode's core instead, and prefill's its own, TTFT was 16 ms earlier than in `mixed` (of
-3.8 s at 4,000 tokens, 16 pairs; beside it, with both on prefill's, 88 ms later), but then short
-prompts' first tokens come 1 to 3 ms later and second gaps shrink or grow by a tenth, since decode's
-first step has the core that delivers them. Two cores have no place that is nobody's. The cores change
-places from pair to pair. The second gap is the time from the first token to
+them. A long prompt is that much longer computed as routers and client take of its core, and as its
+digests take, which a mixed worker has no need of: 0.2 to 2 % in different runs. With both on decode's
+core instead, and prefill's its own, TTFT was 16 ms earlier than in `mixed` (of 3.8 s at 4,000 tokens,
+16 pairs; beside it, with both on prefill's, 88 ms later), but then short prompts' first tokens come 1
+to 3 ms later and second gaps shrink or grow by a tenth, since decode's first step has the core that
+delivers them. Two cores have no place that is nobody's. The cores change places from pair to pair. The second gap is the time from the first token to
 the second; a step is the median of the gaps behind it in the same stream. Wanted: the second gap at
 most 5 % longer than in `mixed`, and TTFT at most 1 ms later.
 
@@ -76,7 +80,7 @@ Stages of the way to the first and the second token, as the routers tell them (m
 ARRIVALS = """\
 
 ### Four streams while prompts arrive
-
+{measured}
 Four streams decode, alone and while a prompt of 1,500 tokens arrives every 5 s, in turns; cores as
 above. Gaps between tokens of the four, ms. Wanted of the split cluster: p99 with arrivals at most
 twice that without.
@@ -87,23 +91,31 @@ twice that without.
 """
 
 
-def markdown(results: dict) -> str:
-    about = results["machine"]
-    text = HEAD.format(
-        command=results["command"],
+def markdown(parts: dict) -> str:
+    """Of the parts "wire", "second" and "arrivals" those that are there."""
+    text = HEAD.format(cpu=next(iter(parts.values()))["machine"]["CPU"])
+    wire = parts["wire"]["figures"] if "wire" in parts else []
+    for name, part in parts.items():
+        figures, said = part["figures"], measured(part)
+        if name == "wire":
+            least = min(fit["rounds"] for fit in wire)
+            rows = "\n".join(map(wire_row, wire))
+            text += WIRE.format(measured=said, least=least, rows=rows)
+        elif name == "second":
+            text += second_text(figures, raw_speed(wire), said)
+        else:
+            text += ARRIVALS.format(measured=said, rows="\n".join(map(arrivals_row, figures)))
+    return text
+
+
+def measured(part: dict) -> str:
+    about = part["machine"]
+    return MEASURED.format(
+        command=part["command"],
         commit=about["Commit"],
         date=about["Date"],
-        cpu=about["CPU"],
         load=about["Load before"],
     )
-    if wire := results["wire"]:
-        least = min(fit["rounds"] for fit in wire)
-        text += WIRE.format(least=least, rows="\n".join(map(wire_row, wire)))
-    if second := results["second"]:
-        text += second_text(second, raw_speed(wire))
-    if arrivals := results["arrivals"]:
-        text += ARRIVALS.format(rows="\n".join(map(arrivals_row, arrivals)))
-    return text
 
 
 def row(*cells: str) -> str:
@@ -142,10 +154,11 @@ def raw_speed(wire: list[dict]) -> float:
     return 10e9
 
 
-def second_text(second: list[dict], speed: float) -> str:
+def second_text(second: list[dict], speed: float, said: str) -> str:
     layer = LAYER_BYTES * CHUNK_TOKENS / speed
     names = sorted({name for found in second for of in found["stages"].values() for name in of})
     return SECOND.format(
+        measured=said,
         pairs=min(len(found["rows"]) for found in second),
         rows="\n".join(map(second_row, second)),
         chunk=CHUNK_TOKENS,
