@@ -19,7 +19,6 @@ namespace baton::cli {
 namespace {
 
 using sim::Arrivals;
-using sim::from_seconds;
 
 Error bad(std::string what) { return error(Errc::kInvalidArgument, std::move(what)); }
 

@@ -2,7 +2,6 @@
 
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -12,6 +11,7 @@
 #include <map>
 #include <utility>
 
+#include "common/base/descriptor.h"
 #include "common/latency/fair_links.h"
 
 namespace baton::kvtransfer {
@@ -24,27 +24,12 @@ Error system_error(const char* what) {
   return error(Errc::kIo, std::string(what) + ": " + std::strerror(errno));
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
-
 class PacedTransport final : public Transport {
  public:
   PacedTransport(std::unique_ptr<Transport> inner, const PacedLink& link,
                  std::function<TimePoint()> clock)
       : inner_(std::move(inner)),
-        latency_(std::chrono::duration_cast<Duration>(
-            std::chrono::duration<double>(link.costs.latency))),
+        latency_(from_seconds(link.costs.latency)),
         scale_(link.scale),
         clock_(std::move(clock)),
         link_{links_.add_link(1 / link.costs.byte)} {}

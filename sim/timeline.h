@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <utility>
@@ -10,11 +9,6 @@
 #include "common/base/clock.h"
 
 namespace baton::sim {
-
-// To the nearest nanosecond.
-inline Duration from_seconds(double s) {
-  return Duration(static_cast<int64_t>(std::llround(s * 1e9)));
-}
 
 // Virtual time, and what is to happen in it; of one moment, in the order in which it was put in.
 class Timeline {

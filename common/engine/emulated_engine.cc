@@ -1,10 +1,8 @@
 #include "common/engine/emulated_engine.h"
 
-#include <pthread.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
-#include <cassert>
 #include <utility>
 
 #include "common/engine/batch_work.h"
@@ -31,7 +29,6 @@ result<std::unique_ptr<EmulatedEngine>> EmulatedEngine::create(const kvcache::Kv
                                                                const latency::StepCosts& costs,
                                                                HashModel::Vocabulary vocabulary,
                                                                uint32_t depth) {
-  assert(depth == 1 || depth == 2);
   BATON_TRY(auto events, EventQueue::create(depth * (cache.layout().num_layers() + 1)));
   return std::unique_ptr<EmulatedEngine>(new EmulatedEngine(
       HashModel(cache, limits.max_slots, std::move(vocabulary)), costs, std::move(events), depth));
@@ -39,46 +36,11 @@ result<std::unique_ptr<EmulatedEngine>> EmulatedEngine::create(const kvcache::Kv
 
 EmulatedEngine::EmulatedEngine(HashModel model, const latency::StepCosts& costs,
                                std::unique_ptr<EventQueue> events, uint32_t depth)
-    : model_(std::move(model)), costs_(costs), events_(std::move(events)), depth_(depth) {
-  waiting_.reserve(depth);
-  thread_ = std::thread([this] { loop(); });
-  pthread_setname_np(thread_.native_handle(), "baton-emulated");
+    : ThreadedEngine(std::move(events), depth), model_(std::move(model)), costs_(costs) {
+  begin_thread("baton-emulated", [this] { loop(); });
 }
 
 EmulatedEngine::~EmulatedEngine() { stop(); }
-
-bool EmulatedEngine::submit(StepBatch* batch) {
-  if (in_flight_ == depth_) return false;
-  {
-    const std::lock_guard lock(mutex_);
-    if (stop_) return false;
-    waiting_.push_back(batch);
-  }
-  changed_.notify_one();
-  ++in_flight_;
-  return true;
-}
-
-bool EmulatedEngine::poll(EngineEvent& event) {
-  if (!events_->pop(event)) return false;
-  if (event.kind == EngineEvent::Kind::kStepDone) --in_flight_;
-  return true;
-}
-
-void EmulatedEngine::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  changed_.notify_one();
-  if (thread_.joinable()) thread_.join();
-}
-
-std::optional<Duration> EmulatedEngine::running_for(TimePoint now) const {
-  const Clock::rep since = running_since_.load(std::memory_order_relaxed);
-  if (since == 0) return std::nullopt;
-  return std::max(now - TimePoint(Duration(since)), Duration::zero());
-}
 
 // --- the engine's thread -------------------------------------------------------------------------
 
@@ -92,10 +54,7 @@ StepBatch* EmulatedEngine::next() {
   std::unique_lock lock(mutex_);
   waited_ = !waiting_.empty();
   changed_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
-  if (stop_) return nullptr;
-  StepBatch* batch = waiting_.front();
-  waiting_.erase(waiting_.begin());
-  return batch;
+  return stop_ ? nullptr : take_oldest();
 }
 
 void EmulatedEngine::run(StepBatch& batch) {
@@ -104,7 +63,7 @@ void EmulatedEngine::run(StepBatch& batch) {
   const bool follows = waited_ && now - due_ < kMostCatchUp;
   const TimePoint begin = follows ? due_ : now;
   const TimePoint since = follows ? told_done_ : now;
-  running_since_.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+  set_running(now);
   const Duration takes = latency::step_time(costs_, work_of(batch));
   due_ = begin + takes;
 
@@ -115,16 +74,15 @@ void EmulatedEngine::run(StepBatch& batch) {
     const auto& told = batch.told_layers;
     if (!told.empty() && !std::ranges::binary_search(told, layer)) continue;
     std::this_thread::sleep_until(begin + takes * (layer + 1) / layers);
-    events_->push({.kind = EngineEvent::Kind::kLayerDone, .layer = layer, .batch = &batch});
+    tell_layer(batch, layer);
   }
   model_.finish(batch);
   std::this_thread::sleep_until(due_);
 
   told_done_ = Clock::now();
   batch.duration = told_done_ - since;
-  running_since_.store(0, std::memory_order_relaxed);
-  steps_done_.fetch_add(1, std::memory_order_relaxed);
-  events_->push({.kind = EngineEvent::Kind::kStepDone, .batch = &batch});
+  set_running(std::nullopt);
+  tell_done(batch);
 }
 
 }  // namespace baton::engine

@@ -1,9 +1,5 @@
 #include "common/engine/engine.h"
 
-#include <pthread.h>
-
-#include <algorithm>
-#include <cassert>
 #include <chrono>
 
 namespace baton::engine {
@@ -18,7 +14,6 @@ result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const KvMemo
                                                device::Device& device, const ops::Ops& ops,
                                                const StepLimits& limits, uint32_t depth,
                                                RankSteps* ranks, const WarmUp& warm_up) {
-  assert(depth == 1 || depth == 2);
   BATON_TRY(auto runner, StepRunner::create(model, kv, device, ops, limits));
   // Of several ranks the others would have to run the same passes.
   if (ranks == nullptr) runner->warm_up(warm_up.max_rows, warm_up.most);
@@ -30,51 +25,15 @@ result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const KvMemo
 
 Engine::Engine(std::unique_ptr<StepRunner> runner, std::unique_ptr<EventQueue> events,
                uint32_t depth, RankSteps* ranks, const collective::Collective* collective)
-    : runner_(std::move(runner)),
-      events_(std::move(events)),
-      depth_(depth),
+    : ThreadedEngine(std::move(events), depth),
+      runner_(std::move(runner)),
       ranks_(ranks),
       collective_(collective) {
-  waiting_.reserve(depth);
   running_.reserve(StepRunner::kMaxSteps);
-  thread_ = std::thread([this] { loop(); });
-  pthread_setname_np(thread_.native_handle(), "baton-engine");
+  begin_thread("baton-engine", [this] { loop(); });
 }
 
 Engine::~Engine() { stop(); }
-
-bool Engine::submit(StepBatch* batch) {
-  if (in_flight_ == depth_) return false;
-  {
-    const std::lock_guard lock(mutex_);
-    if (stop_) return false;
-    waiting_.push_back(batch);
-  }
-  changed_.notify_one();
-  ++in_flight_;
-  return true;
-}
-
-bool Engine::poll(EngineEvent& event) {
-  if (!events_->pop(event)) return false;
-  if (event.kind == EngineEvent::Kind::kStepDone) --in_flight_;
-  return true;
-}
-
-void Engine::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  changed_.notify_one();
-  if (thread_.joinable()) thread_.join();
-}
-
-std::optional<Duration> Engine::running_for(TimePoint now) const {
-  const Clock::rep since = running_since_.load(std::memory_order_relaxed);
-  if (since == 0) return std::nullopt;
-  return std::max(now - TimePoint(Duration(since)), Duration::zero());
-}
 
 void Engine::loop() {
   for (;;) {
@@ -101,8 +60,7 @@ Engine::Next Engine::next(StepBatch** batch) {
     if (stop_) return running_.empty() ? Next::kStop : Next::kFinish;
     if (!waiting_.empty()) {
       if (!running_.empty() && !runner_->can_begin(*waiting_.front())) return Next::kFinish;
-      *batch = waiting_.front();
-      waiting_.erase(waiting_.begin());
+      *batch = take_oldest();
       return Next::kBegin;
     }
     if (running_.size() == depth_ || !runner_->has_room()) return Next::kFinish;
@@ -118,11 +76,14 @@ Engine::Next Engine::next(StepBatch** batch) {
 // False: the engine has ended.
 bool Engine::begin(StepBatch& batch) {
   if (ranks_ != nullptr) {
-    if (const status told = ranks_->tell(batch); !told) return fail(told.error());
+    if (const status told = ranks_->tell(batch); !told) {
+      tell_failed(told.error());
+      return false;
+    }
   }
   if (running_.empty()) {
     oldest_since_ = Clock::now();
-    running_since_.store(oldest_since_.time_since_epoch().count(), std::memory_order_relaxed);
+    set_running(oldest_since_);
   }
   running_.push_back(&batch);
   runner_->begin(batch, *this);
@@ -134,33 +95,23 @@ bool Engine::finish() {
   runner_->finish();
   // What was computed without another rank means nothing.
   if (collective_ != nullptr) {
-    if (const status all = collective_->health(); !all) return fail(all.error());
+    if (const status all = collective_->health(); !all) {
+      tell_failed(all.error());
+      return false;
+    }
   }
   running_.erase(running_.begin());
   const TimePoint now = Clock::now();
   batch.duration = now - oldest_since_;
   oldest_since_ = now;
-  running_since_.store(running_.empty() ? 0 : now.time_since_epoch().count(),
-                       std::memory_order_relaxed);
-  steps_done_.fetch_add(1, std::memory_order_relaxed);
-  events_->push({.kind = EngineEvent::Kind::kStepDone, .batch = &batch});
+  set_running(running_.empty() ? std::nullopt : std::optional(now));
+  tell_done(batch);
   return true;
-}
-
-bool Engine::fail(const Error& why) {
-  failure_ = why;
-  running_since_.store(0, std::memory_order_relaxed);
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  events_->push({.kind = EngineEvent::Kind::kFailed});
-  return false;
 }
 
 void Engine::on_layer(StepBatch& batch, uint32_t layer) {
   if (!batch.is_told(layer) || (collective_ != nullptr && !collective_->health())) return;
-  events_->push({.kind = EngineEvent::Kind::kLayerDone, .layer = layer, .batch = &batch});
+  tell_layer(batch, layer);
 }
 
 }  // namespace baton::engine

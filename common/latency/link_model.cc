@@ -21,8 +21,7 @@ double seconds_of(const LinkCosts& costs, double moved) {
 }  // namespace
 
 Duration transfer_time(const LinkCosts& costs, size_t bytes, const LinkLoad& load) {
-  const double s = std::clamp(seconds_of(costs, moved(bytes, load)), 0.0, kMostSeconds);
-  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(s));
+  return from_seconds(std::clamp(seconds_of(costs, moved(bytes, load)), 0.0, kMostSeconds));
 }
 
 LinkModel::LinkModel(const LinkCosts& prior, const FitOptions& options)

@@ -26,15 +26,12 @@ Terms terms(const StepCosts& c, const StepWork& w) {
 
 double sum(const Terms& t) { return t[0] + t[1] + t[2] + t[3] + t[4] + t[5]; }
 
-Duration to_duration(double s) {
-  return std::chrono::duration_cast<Duration>(
-      std::chrono::duration<double>(std::clamp(s, 0.0, kMostSeconds)));
-}
+Duration bounded(double s) { return from_seconds(std::clamp(s, 0.0, kMostSeconds)); }
 
 }  // namespace
 
 Duration step_time(const StepCosts& costs, const StepWork& work) {
-  return to_duration(sum(terms(costs, work)));
+  return bounded(sum(terms(costs, work)));
 }
 
 Duration prompt_time(const StepCosts& c, uint64_t tokens, uint64_t cached, uint64_t chunk) {
@@ -48,7 +45,7 @@ Duration prompt_time(const StepCosts& c, uint64_t tokens, uint64_t cached, uint6
   const double context = steps * static_cast<double>(cached) +
                          static_cast<double>(chunk) * steps * (steps + 1) / 2 +
                          static_cast<double>(all.context);
-  return to_duration(c.fixed * (steps + 1) + c.row * static_cast<double>(tokens) +
+  return bounded(c.fixed * (steps + 1) + c.row * static_cast<double>(tokens) +
                      c.row_beyond * (steps * beyond(static_cast<double>(chunk), c.ridge_rows) +
                                      beyond(last, c.ridge_rows)) +
                      c.context_token * context +

@@ -154,11 +154,8 @@ void Dispatcher::note_placed(Leg& leg, const Decision& decision, TimePoint now) 
   if (prefill.role != proto::ROLE_PREFILL) note_prompt(prefill.view, decision.prompt, now);
   if (leg.tokens.empty()) prefixes_.add(request.prefix, prefill.id);
   if (decision.known && !request.trail.predicted_ttft) {
-    const auto to_duration = [](double s) {
-      return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(s));
-    };
-    request.trail.predicted_ttft = to_duration(decision.ttft);
-    if (decision.tpot > 0) request.trail.predicted_tpot = to_duration(decision.tpot);
+    request.trail.predicted_ttft = from_seconds(decision.ttft);
+    if (decision.tpot > 0) request.trail.predicted_tpot = from_seconds(decision.tpot);
   }
 }
 

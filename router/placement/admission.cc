@@ -100,8 +100,7 @@ std::optional<Refusal> Placer::judge(const WorkerPool& pool, const PlacementQuer
     after = std::max(after, decision.tpot * query.shape.output / 4);
   }
   const double jitter = 1 + std::uniform_real_distribution<double>(0, 0.5)(random_);
-  out.retry_after = std::chrono::duration_cast<Duration>(
-      std::chrono::duration<double>(std::clamp(after * jitter, 0.05, 60.0)));
+  out.retry_after = from_seconds(std::clamp(after * jitter, 0.05, 60.0));
   return out;
 }
 
