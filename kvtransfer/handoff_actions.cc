@@ -73,8 +73,11 @@ void Driver::execute(SinkLost& action, TimePoint now) {
   listener_.source_sink_lost(action.key, action.error, now);
 }
 
-void Driver::execute(StartRead& action, TimePoint) {
+void Driver::execute(StartRead& action, TimePoint now) {
   const uint32_t begin = action.range.token_begin;
+  uint64_t bytes = 0;
+  for (const Segment& s : action.segments) bytes += s.total_bytes();
+  link_.wanted(action.cookie, bytes, now);
   pending_reads_.push_back({std::move(action), begin, 0});
 }
 

@@ -45,7 +45,8 @@ Driver::Driver(const HandoffConfig& config, std::unique_ptr<Transport> transport
       own_metrics_(std::move(own)),
       metrics_(metrics),
       source_(source_config(config)),
-      sink_(sink_config(config)) {
+      sink_(sink_config(config)),
+      link_(config.link) {
   hello_.protocol_max = config.protocol_max;
   hello_.worker = config.worker;
   hello_.layout = config.layout;

@@ -11,6 +11,7 @@
 #include "common/base/clock.h"
 #include "common/base/metrics.h"
 #include "common/base/result.h"
+#include "common/latency/link_model.h"
 #include "kvtransfer/messages.h"
 #include "kvtransfer/sink.h"
 #include "kvtransfer/source.h"
@@ -72,6 +73,8 @@ struct HandoffConfig {
 
   uint32_t protocol_max = kProtocolMax;  // lower: as an older worker
 
+  // What reads are believed to take before any was seen, in bytes of `layout`.
+  latency::LinkCosts link{1e-4, 1e-9};
   // For figures only: the time after a copy, which `now` of the poll that makes it does not have.
   // None: that `now`.
   std::function<TimePoint()> clock;
@@ -137,6 +140,8 @@ class HandoffDriver {
 
   virtual const Source& source() const = 0;  // for figures
   virtual const Sink& sink() const = 0;
+  // What this worker's reads take, as it has learnt; in bytes of its layout.
+  virtual const latency::LinkModel& link() const = 0;
 };
 
 }  // namespace baton::kvtransfer

@@ -10,6 +10,7 @@
 
 #include "kvtransfer/handoff_driver.h"
 #include "kvtransfer/handoff_metrics.h"
+#include "kvtransfer/link_watch.h"
 #include "kvtransfer/peer_table.h"
 #include "kvtransfer/stream_digest.h"
 
@@ -83,6 +84,7 @@ class Driver final : public HandoffDriver {
   }
   const Source& source() const override { return source_; }
   const Sink& sink() const override { return sink_; }
+  const latency::LinkModel& link() const override { return link_.model(); }
 
  private:
   status ran(status s, TimePoint now) {
@@ -162,6 +164,7 @@ class Driver final : public HandoffDriver {
   uint64_t copy_some_unchecked(PendingRead pending, const std::byte* source_cache, TimePoint now);
   uint64_t digest_of(OpenRead& open);
   void end_read(const StartRead& read, uint64_t digest, TimePoint now);
+  void fail_read(uint64_t cookie, const Error& why, TimePoint now);
 
   const HandoffConfig config_;
   std::unique_ptr<Transport> transport_;
@@ -178,6 +181,7 @@ class Driver final : public HandoffDriver {
   bool running_ = false;
   SourceActions source_actions_;
   SinkActions sink_actions_;
+  LinkWatch link_;
   std::deque<PendingRead> pending_reads_;
   std::unordered_map<uint64_t, OpenRead> reads_;  // by cookie
   std::vector<GetOp> ops_;                        // scratch

@@ -32,8 +32,7 @@ uint64_t Driver::start_read(PendingRead pending, TimePoint now) {
   StartRead& read = pending.read;
   const Peer* peer = peers_.find(read.source);
   if (peer == nullptr) {
-    sink_.read_failed(read.cookie, error(Errc::kUnavailable, "the prefill worker is gone"), now,
-                      sink_actions_);
+    fail_read(read.cookie, error(Errc::kUnavailable, "the prefill worker is gone"), now);
     return 0;
   }
   if (peer->read_as == ReadAs::kCopied) {
@@ -53,7 +52,7 @@ uint64_t Driver::start_read(PendingRead pending, TimePoint now) {
   const result<bool> done = transport_->get(peer->connection, ops_, read.cookie,
                                             in_turns ? Answer::kInTurns : Answer::kAtOnce);
   if (!done) {
-    sink_.read_failed(read.cookie, done.error(), now, sink_actions_);
+    fail_read(read.cookie, done.error(), now);
     return bytes;
   }
   OpenRead open{std::move(read), in_turns, {}};
@@ -127,7 +126,7 @@ void Driver::on_get_end(const TransportEvent& event, TimePoint now) {
   if (event.kind == TransportEvent::Kind::kGetDone) {
     end_read(open.read, digest_of(open), now);
   } else {
-    sink_.read_failed(event.cookie, error(Errc::kUnavailable, event.what), now, sink_actions_);
+    fail_read(event.cookie, error(Errc::kUnavailable, event.what), now);
   }
 }
 
@@ -147,7 +146,7 @@ void Driver::execute(GiveUpRead& action, TimePoint now) {
       pending_reads_, [&](const PendingRead& p) { return p.read.cookie == action.cookie; });
   if (waits != pending_reads_.end()) {
     pending_reads_.erase(waits);
-    sink_.read_failed(action.cookie, error(Errc::kCancelled, "given up"), now, sink_actions_);
+    fail_read(action.cookie, error(Errc::kCancelled, "given up"), now);
   } else if (const Peer* peer = peers_.find(action.source); peer != nullptr) {
     transport_->give_up(peer->connection, action.cookie);
   }
@@ -156,7 +155,13 @@ void Driver::execute(GiveUpRead& action, TimePoint now) {
 void Driver::end_read(const StartRead& read, uint64_t digest, TimePoint now) {
   if (config_.clock) now = std::max(now, config_.clock());
   metrics_.read(read, now - read.announced);
+  link_.done(read.cookie, now);
   sink_.read_done(read.cookie, digest, now, sink_actions_);
+}
+
+void Driver::fail_read(uint64_t cookie, const Error& why, TimePoint now) {
+  link_.failed(cookie);
+  sink_.read_failed(cookie, why, now, sink_actions_);
 }
 
 }  // namespace baton::kvtransfer

@@ -60,11 +60,6 @@ proto::WorkerHello Worker::hello(const std::string& address) const {
   h.set_pair_address(address);
   h.set_step_tokens(core.limits.max_rows);
   h.set_chunk_tokens(core.chunk_tokens == 0 ? core.limits.max_context : core.chunk_tokens);
-  if (setup_.profile) {
-    h.set_kv_bytes_per_token(setup_.profile->kv_bytes_per_token);
-    h.set_link_latency(setup_.profile->link.latency);
-    h.set_link_byte(setup_.profile->link.byte);
-  }
   return h;
 }
 

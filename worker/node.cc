@@ -133,11 +133,6 @@ proto::WorkerHello Node::hello() const {
   h.set_vocab_size(served_.vocab_size);
   h.set_step_tokens(limits_.max_rows);
   h.set_chunk_tokens(config_.chunk_tokens == 0 ? limits_.max_context : config_.chunk_tokens);
-  h.set_kv_bytes_per_token(kv_bytes_per_token());
-  if (profile_) {
-    h.set_link_latency(profile_->link.latency);
-    h.set_link_byte(profile_->link.byte);
-  }
   h.set_pair_address(config_.advertise.empty() ? pair_address(config_.listen, sessions_.port())
                                                : config_.advertise);
   return h;
@@ -249,6 +244,7 @@ net::HttpHandlers Node::http_handlers() {
 
 void Node::update_gauges() {
   step_times_->update_gauges(metrics_);
+  tell_actual_ratio(metrics_, "transfer", core_->driver().link().error());
   const auto counts = core_->pool().counts();
   const auto blocks = [&](const char* state, uint32_t n) {
     metrics_.gauge("baton_kv_blocks", "KV blocks by state.", {{"state", state}}).Set(n);

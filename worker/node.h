@@ -75,6 +75,7 @@ class Node final : public Worker, private CoreHost {
   void on_frame(RouterId router, proto::Frame&& frame);
   void router_lost(RouterId router);
   uint32_t kv_bytes_per_token() const;
+  double profile_bytes_scale() const;  // with a profile
   proto::Load load() const;
   void send_load();
   void tick();

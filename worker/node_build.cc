@@ -190,6 +190,12 @@ uint32_t Node::kv_bytes_per_token() const {
   return static_cast<uint32_t>(served_.layout.block_bytes() / config_.block_tokens);
 }
 
+// What crosses between emulated workers is small: each byte stands for so many of the model's.
+double Node::profile_bytes_scale() const {
+  return static_cast<double>(profile_->kv_bytes_per_token) * config_.block_tokens /
+         static_cast<double>(served_.layout.block_bytes());
+}
+
 // Of an emulated device as many as there would be, though each is small here.
 uint32_t Node::blocks_that_fit() const {
   if (!is_emulated()) return kvcache::blocks_that_fit(served_.layout, config_.kv_bytes);
@@ -220,6 +226,9 @@ status Node::make_core() {
   core.handoff.num_blocks = needs_host_cache() ? num_blocks_ : 1;  // it cannot be none
   BATON_CHECK_OK(check_room("the KV cache (kv_gib)", core.handoff.num_blocks * layout.block_bytes(),
                             read_host_memory()));
+  if (profile_) {
+    core.handoff.link = {profile_->link.latency, profile_->link.byte * profile_bytes_scale()};
+  }
   core.handoff.clock = [] { return Clock::now(); };
   core.handoff.verify_digests = config_.verify_kv;
   if (ranks_) core.handoff.sharing = kvtransfer::Sharing::kRanks;
@@ -290,11 +299,8 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
   ucx.is_read = config_.auto_role || config_.role == proto::ROLE_PREFILL;
   BATON_TRY(auto transport, kvtransfer::make_ucx_transport(ucx));
   if (!is_emulated()) return transport;
-  // What crosses is small: each byte stands for those of the model's cache.
-  const double emulated = static_cast<double>(served_.layout.block_bytes()) / config_.block_tokens;
   return kvtransfer::make_paced_transport(
-      std::move(transport),
-      {.costs = profile_->link, .scale = profile_->kv_bytes_per_token / emulated});
+      std::move(transport), {.costs = profile_->link, .scale = profile_bytes_scale()});
 }
 
 // What steps are believed to take before any was seen.

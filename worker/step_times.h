@@ -26,4 +26,7 @@ class StepTimes final : public serving::StepClient {
   uint64_t steps_ = 0;
 };
 
+// The gauge baton_latency_actual_ratio{what}; none while nothing was predicted.
+void tell_actual_ratio(Metrics& metrics, const char* what, const latency::ErrorWindow& error);
+
 }  // namespace baton::worker

@@ -196,6 +196,12 @@ proto::Load WorkerCore::load(const latency::StepCosts* costs) const {
   for (const WorkerId peer : driver_->peers()) {
     if (driver_->peer_up(peer)) load.add_paired(peer.value);
   }
+  if (const latency::LinkModel& link = driver_->link(); link.error().count() > 0) {
+    const kvcache::KvLayout& layout = config_.handoff.layout;
+    const double token_bytes = static_cast<double>(layout.block_bytes()) / layout.block_tokens;
+    load.set_link_latency(link.costs().latency);
+    load.set_link_token(link.costs().byte * token_bytes);
+  }
   if (costs != nullptr) {
     set_costs(*costs, *load.mutable_step_costs());
     const Duration queued = prefill_->queued_time(*costs);

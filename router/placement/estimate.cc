@@ -114,6 +114,11 @@ DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, 
   return out;
 }
 
+double exposed_read(const WorkerView& view, uint64_t tokens, double compute, uint32_t beside) {
+  const double all = view.read_token * static_cast<double>(tokens) * (1.0 + beside);
+  return view.read_latency + std::max(0.0, all - compute);
+}
+
 double prompt_share(const WorkerView& view, TimePoint now) {
   const double since = std::max(0.0, to_seconds(now - view.prompt_share_at));
   return view.prompt_share * std::exp(-since / kShareSeconds);

@@ -46,6 +46,11 @@ struct DecodeEstimate {
 DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, double after,
                                double prompt, std::span<const SloClass> classes, TimePoint now);
 
+// How much later than the first token this worker has the KV of a prompt that another computes in
+// `compute` seconds: reads go on meanwhile, beside those of `beside` other prompts, which share the
+// link. 0 while it does not say what its reads take.
+double exposed_read(const WorkerView& view, uint64_t tokens, double compute, uint32_t beside);
+
 // It was thought to hold `thought` tokens of a prompt, more than 0, and held so many.
 void note_cached(WorkerView& view, uint32_t thought, uint32_t held);
 // Adds to the share of its time that this worker spends on prompts.

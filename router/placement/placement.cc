@@ -73,8 +73,21 @@ DecodeEstimate Placer::foresee_decode(const Candidate& decode, const Candidate& 
                                       const PlacementQuery& query) const {
   const bool alone = prefill.worker == decode.worker;
   const double after = options_.predict ? std::min(prefill.prompt.ttft(), soonest_) : 0.0;
-  return estimate_decode(*decode.worker, query.shape, after, alone ? prefill.prompt.compute : 0.0,
-                         options_.classes, query.now);
+  DecodeEstimate out =
+      estimate_decode(*decode.worker, query.shape, after, alone ? prefill.prompt.compute : 0.0,
+                      options_.classes, query.now);
+  if (alone) return out;
+  // Each prefill worker sends what it computes, one prompt after the other. What is computed by
+  // then, or waits for room, is read when all of it is there.
+  const Worker& reader = *decode.worker;
+  const bool streams = !query.park && query.prefill == WorkerId{};
+  const uint32_t running = std::min(reader.view.sequences, reader.load.sequences());
+  const uint32_t beside =
+      std::min(reader.view.sequences - running, static_cast<uint32_t>(prefill_.size()) - 1);
+  const double gap =
+      exposed_read(reader.view, query.shape.tokens, streams ? prefill.prompt.compute : 0.0, beside);
+  out.tpot += gap / std::max(1.0, query.shape.output - 1);
+  return out;
 }
 
 Decision Placer::decide(const Candidate& prefill, const Candidate& decode,

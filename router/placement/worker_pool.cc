@@ -77,6 +77,9 @@ bool believable(const proto::StepCosts& c) {
          good(c.ridge_rows());
 }
 
+// A day at most; 0 for what is no time.
+double believable_seconds(double s) { return s >= 0 && s < 86'400 ? s : 0; }
+
 uint32_t context_of(const proto::WorkerHello& hello) {
   const uint64_t held = uint64_t{hello.total_blocks()} * hello.block_tokens();
   return static_cast<uint32_t>(std::min<uint64_t>(held, hello.max_context()));
@@ -101,11 +104,9 @@ status WorkerPool::add(const proto::WorkerHello& hello, std::string address) {
   worker.role = hello.role();
   worker.load.set_free_blocks(hello.total_blocks());
   worker.load.set_total_blocks(hello.total_blocks());
-  worker.view.link = {hello.link_latency(), hello.link_byte()};
   worker.view.block_tokens = hello.block_tokens();
   worker.view.chunk_tokens = hello.chunk_tokens();
   worker.view.max_sequences = hello.max_sequences();
-  worker.view.kv_bytes_per_token = hello.kv_bytes_per_token();
   refresh_view(worker);
   refresh_capacity(hello.model());
   refresh_index(hello.model());
@@ -140,6 +141,8 @@ bool WorkerPool::update(WorkerId id, proto::Load load, TimePoint now) {
     if (worker->load.guessed()) take_from_the_fastest(*worker);
     worker->prompts.reported(static_cast<double>(worker->load.queued_us()) * 1e-6, now);
   }
+  worker->view.read_latency = believable_seconds(worker->load.link_latency());
+  worker->view.read_token = believable_seconds(worker->load.link_token());
   refresh_view(*worker);
   const bool moved = role != std::exchange(worker->role, role);
   if (moved) refresh_capacity(worker->hello.model());

@@ -22,11 +22,11 @@ namespace baton::router {
 // The part of a worker that each placement looks at, in one place.
 struct WorkerView {
   latency::StepCosts costs;  // as the worker has learnt; costs.fixed is 0 if it does not say
-  latency::LinkCosts link;   // byte is 0 if it does not say
   uint32_t block_tokens = 16;
   uint32_t chunk_tokens = 0;  // of prompts in a step at most; 0: whole
   uint32_t max_sequences = 1;
-  uint32_t kv_bytes_per_token = 0;
+  // What its reads of KV take, in seconds: each, and a token; 0 while it does not say.
+  double read_latency = 0, read_token = 0;
   uint32_t sequences = 0;  // decoding there, and awaited
   double context = 0;      // tokens of these
   uint32_t free_blocks = 0, total_blocks = 0;

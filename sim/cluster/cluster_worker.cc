@@ -55,6 +55,7 @@ WorkerSetup cluster_worker(const WorkerGroup& group, WorkerId id, std::string na
   core.role = group.role;
   core.auto_role = group.auto_role;
   core.handoff = handoff_config(group, id, num_blocks);
+  core.handoff.link = {group.read_latency, bytes_scale(group) / group.nic_bytes_per_second};
   core.model_key = {"w", "", "t"};
   core.limits = step_limits(group);
   core.requests.vocab_size = kClusterVocabulary;

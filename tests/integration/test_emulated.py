@@ -135,6 +135,11 @@ def test_hand_offs_take_their_time(start_cluster, no_weights, tmp_path):
     begun = time.monotonic()
     api.complete(cluster, **some_request(3) | {"max_tokens": 3, "n": 1})
     assert time.monotonic() - begun > 0.3
+    # It knew that of the profile.
+    ratio = cluster.metrics("decode-0").sum(
+        "baton_latency_actual_ratio", what="transfer", quantile="0.5"
+    )
+    assert 0.9 < ratio < 1.5
 
 
 def test_a_scored_prompt_is_certain(cluster):

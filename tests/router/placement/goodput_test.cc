@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
+#include "common/net/protocol.h"
 #include "router/placement/placement.h"
 #include "tests/router/dispatch/dispatcher_fixture.h"
 
@@ -28,6 +31,7 @@ class GoodputTest : public testing::Test {
   }
   void add(WorkerId id, proto::Role role, double speed = 1) {
     proto::WorkerHello hello = make_hello(id, role);
+    hello.set_protocol_max(net::kProtocolMax);
     hello.set_max_sequences(64);
     hello.set_total_blocks(10'000);
     hello.set_max_context(100'000);
@@ -55,6 +59,12 @@ class GoodputTest : public testing::Test {
     load.mutable_step_costs()->set_row(c.row);
     load.mutable_step_costs()->set_ridge_rows(c.ridge_rows);
     for (const WorkerId p : {kPrefill, kPrefill2}) load.add_paired(p.value);
+    ASSERT_TRUE(pool_.update(id, std::move(load), now_));
+  }
+  void say_reads(WorkerId id, double latency, double token) {
+    proto::Load load = pool_.find(id)->load;
+    load.set_link_latency(latency);
+    load.set_link_token(token);
     ASSERT_TRUE(pool_.update(id, std::move(load), now_));
   }
   PlacementQuery query(uint64_t tokens = 100, uint32_t slo_class = 0) const {
@@ -147,6 +157,39 @@ TEST_F(GoodputTest, WhatIsNearlyEqualTakesTurns) {
     ++times[p.decode];
   }
   for (const WorkerId id : {kPrefill, kPrefill2, kDecode, kDecode2}) EXPECT_GT(times[id], 9);
+}
+
+TEST_F(GoodputTest, WhatIsReadAfterThePromptIsComputedCountsAgainstTheTpot) {
+  add_pairs();
+  constexpr double kStep = 0.011, kGaps = 49;  // of 50 tokens
+  // 100 tokens are computed in 110 ms and read in 300.
+  say_reads(kDecode, 0.001, 0.003);
+  EXPECT_EQ(place(query(100)).placement.decode, kDecode2);
+  say_reads(kDecode2, 0.001, 0.003);
+  EXPECT_NEAR(place(query(100)).tpot, kStep + 0.191 / kGaps, 1e-6);
+
+  PlacementQuery parked = query(100);  // read when there is room: all of it then
+  parked.park = true;
+  EXPECT_NEAR(place(parked).tpot, kStep + 0.301 / kGaps, 1e-6);
+
+  // Read as fast as it is computed: but for the last read it does not show.
+  for (const WorkerId id : {kDecode, kDecode2}) say_reads(id, 0.001, 0.001);
+  EXPECT_NEAR(place(query(100)).tpot, kStep + 0.001 / kGaps, 1e-6);
+  // Beside another prompt's reads it is twice as slow. 11 ms: a step of two.
+  for (const WorkerId id : {kDecode, kDecode2}) {
+    proto::Load load = pool_.find(id)->load;
+    load.set_running(1);
+    ASSERT_TRUE(pool_.update(id, std::move(load), now_));
+  }
+  EXPECT_NEAR(place(query(100)).tpot, kStep + 0.001 + (0.001 + 0.2 - 0.11) / kGaps, 1e-6);
+}
+
+TEST_F(GoodputTest, WhatIsNoTimeOfAReadIsNotBelieved) {
+  add_pairs();
+  for (const double nonsense : {std::nan(""), -1.0, 1e9, HUGE_VAL}) {
+    for (const WorkerId id : {kDecode, kDecode2}) say_reads(id, nonsense, nonsense);
+    EXPECT_NEAR(place(query(100)).tpot, 0.011, 1e-6) << nonsense;
+  }
 }
 
 TEST_F(GoodputTest, KeepsTheTargetOfStreamsThatRunThere) {
