@@ -46,10 +46,10 @@ Duration prompt_time(const StepCosts& c, uint64_t tokens, uint64_t cached, uint6
                          static_cast<double>(chunk) * steps * (steps + 1) / 2 +
                          static_cast<double>(all.context);
   return bounded(c.fixed * (steps + 1) + c.row * static_cast<double>(tokens) +
-                     c.row_beyond * (steps * beyond(static_cast<double>(chunk), c.ridge_rows) +
-                                     beyond(last, c.ridge_rows)) +
-                     c.context_token * context +
-                     c.attended_pair * static_cast<double>(all.attended) + c.output);
+                 c.row_beyond * (steps * beyond(static_cast<double>(chunk), c.ridge_rows) +
+                                 beyond(last, c.ridge_rows)) +
+                 c.context_token * context + c.attended_pair * static_cast<double>(all.attended) +
+                 c.output);
 }
 
 StepModel::StepModel(const StepCosts& prior, const FitOptions& options)
