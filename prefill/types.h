@@ -23,7 +23,8 @@ struct SchedulerConfig {
   engine::StepLimits limits;
   uint32_t max_queue = 1024;    // requests that wait; resumed ones may be as many again
   uint32_t chunk_tokens = 512;  // prompt tokens in a step, at least one block; 0: the step's rows
-  bool always_digest = false;   // digests also for what is not handed off, so that it can be later
+  uint64_t layer_token_bytes = 0;  // of the KV cache
+  bool always_digest = false;  // digests also for what is not handed off, so that it can be later
 };
 
 // The request has its blocks and goes into its first step.

@@ -57,6 +57,7 @@ WorkerSetup fault_worker(const WorkerShape& shape, WorkerId id) {
   core.requests.max_context = core.limits.max_context;
   core.num_blocks = shape.num_blocks;
   core.chunk_tokens = shape.chunk_tokens;
+  core.layer_token_bytes = 1 << 20;  // many words to readers, of which some get lost
   core.preempt_every = shape.preempt_every;
   setup.max_sequences = shape.max_sequences;
   setup.step_depth = shape.step_depth;

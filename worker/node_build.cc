@@ -226,6 +226,9 @@ status Node::make_core() {
   core.handoff.num_blocks = needs_host_cache() ? num_blocks_ : 1;  // it cannot be none
   BATON_CHECK_OK(check_room("the KV cache (kv_gib)", core.handoff.num_blocks * layout.block_bytes(),
                             read_host_memory()));
+  if (is_emulated()) {
+    core.layer_token_bytes = profile_->kv_bytes_per_token / served_.layout.num_layers();
+  }
   if (profile_) {
     core.handoff.link = {profile_->link.latency, profile_->link.byte * profile_bytes_scale()};
   }

@@ -51,6 +51,10 @@ void WorkerCore::make_services() {
   prefill::SchedulerConfig prefill;
   prefill.limits = config_.limits;
   prefill.chunk_tokens = config_.chunk_tokens;
+  const kvcache::KvLayout& layout = config_.handoff.layout;
+  prefill.layer_token_bytes = config_.layer_token_bytes != 0
+                                  ? config_.layer_token_bytes
+                                  : layout.layer_bytes() / layout.block_tokens;
   // What one request leaves in the cache, another is to hand off; a mixed worker hands nothing off,
   // unless it may become one that does.
   prefill.always_digest = config_.auto_role || config_.role == proto::ROLE_PREFILL;

@@ -26,8 +26,9 @@ struct CoreConfig {
   kvcache::ModelKey model_key;
   engine::StepLimits limits;
   RequestLimits requests;
-  uint32_t num_blocks = 0;    // of the cache that the engine computes in
-  uint32_t chunk_tokens = 0;  // as prefill::SchedulerConfig
+  uint32_t num_blocks = 0;         // of the cache that the engine computes in
+  uint32_t chunk_tokens = 0;       // as prefill::SchedulerConfig
+  uint64_t layer_token_bytes = 0;  // what the cache's stand for; 0: themselves
   bool prefix_cache = true;
   uint32_t preempt_every = 0;  // for tests
 };

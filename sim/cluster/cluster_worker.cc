@@ -56,6 +56,7 @@ WorkerSetup cluster_worker(const WorkerGroup& group, WorkerId id, std::string na
   core.auto_role = group.auto_role;
   core.handoff = handoff_config(group, id, num_blocks);
   core.handoff.link = {group.read_latency, bytes_scale(group) / group.nic_bytes_per_second};
+  core.layer_token_bytes = group.profile.kv_bytes_per_token / core.handoff.layout.num_layers();
   core.model_key = {"w", "", "t"};
   core.limits = step_limits(group);
   core.requests.vocab_size = kClusterVocabulary;

@@ -73,10 +73,11 @@ struct Job {
   uint32_t tokens = 0;
 
   // The end of each range.
-  std::vector<uint32_t> ends(uint32_t layers) const {
-    if (!as_computed) return {layers};
+  std::vector<uint32_t> ends(const kvcache::KvLayout& layout) const {
+    if (!as_computed) return {layout.num_layers()};
     std::vector<uint32_t> told;
-    prefill::tell_in_last_chunk(layers, told);
+    const uint64_t layer_bytes = tokens * layout.layer_bytes() / layout.block_tokens;
+    prefill::tell_in_last_chunk(layout.num_layers(), layer_bytes, told);
     for (uint32_t& layer : told) ++layer;
     return told;
   }
@@ -165,7 +166,7 @@ class BenchSource {
     need(worker_.driver().begin({key, sink, job.tokens, kHash, now + seconds(30)}, now));
     std::vector<uint64_t> digests;  // [layers of a range, blocks]
     uint32_t layer = 0;
-    for (const uint32_t end : job.ends(config_.layers)) {
+    for (const uint32_t end : job.ends(config_.layout())) {
       digests.clear();
       for (uint32_t l = layer; l < end; ++l) {
         const auto row = digests_.begin() + l * config_.blocks();
@@ -250,7 +251,7 @@ class BenchSink {
     const kvcache::KvLayout layout = config_.layout();
     std::vector<Segment> plan;
     uint32_t layer = 0;
-    for (const uint32_t end : job.ends(config_.layers)) {
+    for (const uint32_t end : job.ends(config_.layout())) {
       plan_transfer(layout, {source_ids, 0}, layout, {ids_, 0}, {layer, end, 0, job.tokens}, plan);
       layer = end;
     }
@@ -275,7 +276,7 @@ class BenchSink {
 
   // Descriptors: one a range of layers of a run.
   uint64_t bound(const Job& job) const {
-    return runs(job.tokens) * job.ends(config_.layers).size();
+    return runs(job.tokens) * job.ends(config_.layout()).size();
   }
 
   static const char* title(const Job& job) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "common/engine/client_mark.h"
+#include "prefill/told_layers.h"
 #include "tests/prefill/scheduler_fixture.h"
 
 namespace baton::prefill {
@@ -172,10 +173,32 @@ TEST_F(SchedulerTest, ReportsLayersOfWhatIsHandedOff) {
 }
 
 // Few words while there is much to compute still, a layer by itself at the end.
+TEST(ToldLayers, AreAtLeastSoManyBytesApartAndEndWithTheLast) {
+  std::vector<uint32_t> told;
+  for (uint32_t layers = 1; layers <= 130; ++layers) {
+    for (const uint64_t bytes :
+         {uint64_t{0}, uint64_t{1}, kLeastToldBytes / 20, kLeastToldBytes / 3, kLeastToldBytes - 1,
+          kLeastToldBytes, 9 * kLeastToldBytes}) {
+      tell_in_last_chunk(layers, bytes, told);
+      ASSERT_FALSE(told.empty());
+      EXPECT_EQ(told.back(), layers - 1);
+      uint64_t before = 0;
+      for (const uint32_t layer : told) {
+        const uint64_t piece = (layer + 1 - before) * bytes;
+        EXPECT_TRUE(piece >= kLeastToldBytes || told.size() == 1) << layers << ' ' << bytes;
+        before = layer + 1;
+      }
+      if (bytes >= kLeastToldBytes && layers > 1) {
+        EXPECT_EQ(told[told.size() - 2], layers - 2) << "one layer is left";
+      }
+    }
+  }
+}
+
 TEST_F(SchedulerTest, TellsReadersHalfOfWhatIsLeftEachTime) {
   constexpr uint32_t kMany = 30;
   kvcache::DigestTable table(kPoolBlocks, kMany);
-  SchedulerConfig config{.chunk_tokens = 8};
+  SchedulerConfig config{.chunk_tokens = 8, .layer_token_bytes = kLeastToldBytes};
   config.limits = {.max_rows = 64, .max_sequences = 8, .max_slots = kSlots, .max_context = 1000};
   Scheduler s(config, {pool, hasher, table, slots});
   PrefillRequest r = request(1, 10);
