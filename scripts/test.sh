@@ -32,7 +32,8 @@ done
 ./scripts/build.sh "$preset" || exit 1
 BATON_TEST_MODEL=$(./scripts/get_model.sh | tail -n 1) || exit 1
 python=$(./scripts/test_venv.sh | tail -n 1) || exit 1
-export BATON_TEST_MODEL
+BATON_KUBECTL=$(./scripts/get_kubectl.sh | tail -n 1) || exit 1
+export BATON_TEST_MODEL BATON_KUBECTL
 export BATON_TEST_BIN=$PWD/build/$preset/bin/baton
 
 # UCX leaves the core's signal handlers to the sanitizers; TSan cannot bear its memory hooks.

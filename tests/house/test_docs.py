@@ -13,7 +13,9 @@ BIN = pathlib.Path(os.environ.get("BATON_TEST_BIN", ROOT / "build/release/bin/ba
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = ["up", "router", "worker", "sim"]
 # Flags of other programs that the pages show.
-OTHERS = set("--once --test-dir --build --preset --parallel --shm-size".split())
+OTHERS = set("--once --test-dir --build --preset --parallel --shm-size".split()) | set(
+    "--build-arg --dry-run --from-file --target".split()
+)
 
 
 def text_of(page: pathlib.Path) -> str:

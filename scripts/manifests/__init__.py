@@ -1,0 +1,1 @@
+"""deploy/kubernetes, rendered and understood: for its page and its tests."""
