@@ -41,10 +41,12 @@ def in_force(args: list[str]) -> dict:
     return yaml.safe_load(run.stdout)
 
 
-def placed(overlay: rendered.Overlay, workload: dict, folder: pathlib.Path, **instead) -> list[str]:
-    """The pod's arguments, with its file of configuration in `folder` and some keys changed."""
+def placed(
+    overlay: rendered.Overlay, workload: dict, folder: pathlib.Path, name: str = "pod-0", **instead
+) -> list[str]:
+    """A pod's arguments, with its file of configuration in `folder` and some keys changed."""
     config = overlay.config(workload) | instead
-    file = folder / f"{workload['metadata']['name']}.yaml"
+    file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(config))
-    args = args_of(workload, "some-pod-0")
+    args = args_of(workload, name)
     return [f"--config={file}" if a.startswith("--config=") else a for a in args]

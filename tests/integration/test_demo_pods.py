@@ -1,6 +1,8 @@
 """The pods of the Kubernetes demo, as processes: they serve, and their probes tell the truth."""
 
 import pathlib
+import shutil
+import subprocess
 
 import harness
 import pytest
@@ -10,6 +12,12 @@ from pods import container, placed, rendered
 KEYS = ["key-of-one", "key-of-another"]
 # Both are valid while one takes the other's place.
 OLD, NEW = "0123456789abcdef" * 4, "fedcba9876543210" * 4
+# Runs the rest of its arguments where two files stand for those of the system.
+OWN_NAMES = [
+    "unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+    'mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/resolv.conf && shift 2 && exec "$@"',
+    "sh",
+]  # fmt: skip
 
 
 class Pods:
@@ -32,22 +40,24 @@ class Pods:
     def workload(self, name: str) -> dict:
         return self.overlay.one("Deployment" if name == "router" else "StatefulSet")
 
-    def start(self, name: str, secrets: list[str], **instead):
+    def start(self, name: str, secrets: list[str], within=(), ip=None, **instead):
+        """`ip`: the pod's own address, where it has the ports of the manifests; else free ones."""
         secret_file = self.write(f"{name}-secret", secrets)
         changes = self.files | {"secret_file": secret_file} | instead
-        args = placed(self.overlay, self.workload(name), self.folder, **changes)
+        args = placed(self.overlay, self.workload(name), self.folder, name, **changes)
         options = dict(arg.removeprefix("--").split("=", 1) for arg in args[1:])
-        options |= {key: "127.0.0.1:0" for key in ("listen", "metrics-listen") if key in options}
-        self.processes[name] = harness.Process(name, args[0], options, self.folder)
+        for key in ("listen", "metrics-listen"):
+            if key in options:
+                options[key] = options[key].replace("127.0.0.1", ip) if ip else "127.0.0.1:0"
+        self.processes[name] = harness.Process(name, args[0], options, self.folder, within=within)
         self.processes[name].wait_ready()
 
-    def start_worker(self, name: str, secrets: list[str]):
-        self.start(name, secrets, threads=1, kv_gib=0.05)
+    def start_worker(self, name: str, secrets: list[str], **options):
+        self.start(name, secrets, threads=1, kv_gib=0.05, **options)
 
-    def start_router(self, secrets: list[str]):
-        workers = [f"127.0.0.1:{p.ports['rpc']}" for p in self.processes.values()]
+    def start_router(self, secrets: list[str], **options):
         keys = str(self.folder / "keys")
-        self.start("router", secrets, listen="127.0.0.1:0", workers=workers, api_key_file=keys)
+        self.start("router", secrets, listen="127.0.0.1:0", api_key_file=keys, **options)
 
     def probe(self, name: str, kind: str) -> int:
         """The status that the node would see."""
@@ -82,14 +92,43 @@ def test_the_demo_serves_and_its_probes_tell_the_truth(pods):
     for kind in ("startup", "readiness", "liveness"):
         assert pods.probe(workers[0], kind) == 200  # without a router or a peer
     pods.start_worker(workers[1], [OLD])
-    pods.start_router([OLD, NEW])
+    workers_at = [f"127.0.0.1:{worker.ports['rpc']}" for worker in pods.processes.values()]
+    pods.start_router([OLD, NEW], workers=workers_at)
     harness.wait_for(lambda: pods.probe("router", "startup") == 200, 20, "the router has workers")
     assert pods.probe("router", "readiness") == pods.probe("router", "liveness") == 200
     assert [pods.ask(key) for key in (*KEYS, "another")] == [200, 200, 401]
     for name in workers:
         assert pods.processes[name].stop() == 0
-    # It stays in the Service, and says itself what is wrong.
+    # It stays in the Service, where requests may wait for a worker.
     harness.wait_for(lambda: pods.probe("router", "startup") == 503, 20, "it lost its workers")
     assert pods.probe("router", "readiness") == pods.probe("router", "liveness") == 200
-    assert pods.ask(KEYS[0]) == 503
+    assert pods.processes["router"].stop() == 0
+
+
+def why_no_names_of_our_own() -> str:
+    if not shutil.which("unshare"):
+        return "unshare: not installed"
+    tried = subprocess.run(
+        [*OWN_NAMES, "/dev/null", "/dev/null", "true"], capture_output=True, text=True
+    )
+    return tried.stderr.strip()
+
+
+def test_workers_are_found_by_the_names_that_the_manifests_have(pods):
+    """One that comes late, and one that comes back at another address."""
+    if why := why_no_names_of_our_own():
+        pytest.skip(f"no names of our own can be had: {why}")
+    hosts, resolver = pods.folder / "hosts", pods.folder / "resolv.conf"
+    hosts.write_text("")
+    resolver.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")  # nobody answers
+    name = pods.overlay.config(pods.workload("router"))["workers"][0].split(":")[0]
+    pods.start_router([OLD], within=[*OWN_NAMES, hosts, resolver])
+    assert pods.probe("router", "startup") == 503
+    for address in ("127.77.0.1", "127.77.0.2"):
+        pods.start_worker("baton-auto-0", [OLD], ip=address)
+        hosts.write_text(f"{address} {name}\n")
+        harness.wait_for(lambda: pods.probe("router", "startup") == 200, 20, f"{name} has joined")
+        assert pods.ask(KEYS[0]) == 200
+        assert pods.processes["baton-auto-0"].stop() == 0
+        harness.wait_for(lambda: pods.probe("router", "startup") == 503, 20, f"{name} is gone")
     assert pods.processes["router"].stop() == 0

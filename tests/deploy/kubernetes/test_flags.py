@@ -16,7 +16,7 @@ def test_the_binary_takes_every_flag_and_key(overlay, baton_is_built, tmp_path):
         shown = in_force(placed(overlay, workload, tmp_path))
         config = overlay.config(workload)
         assert {key: shown[key] for key in config} == config
-        for arg in args_of(workload, "some-pod-0")[1:]:
+        for arg in args_of(workload, "pod-0")[1:]:
             flag, value = arg.removeprefix("--").split("=", 1)
             if flag != "config":
                 assert str(shown[flag.replace("-", "_")]) == value

@@ -221,7 +221,12 @@ def test_workers_are_named_before_they_are_ready(overlay):
 
 
 def test_routers_know_every_worker_that_there_may_be(overlay):
-    names = [f"{pod}.{pool.name}:9000" for pool in overlay.pools() for pod in pool.pods()]
+    namespace = overlay.one("Namespace")["metadata"]["name"]
+    names = [
+        f"{pod}.{pool.name}.{namespace}.svc.cluster.local.:9000"
+        for pool in overlay.pools()
+        for pod in pool.pods()
+    ]
     assert overlay.config(overlay.one("Deployment"))["workers"] == names
 
 
