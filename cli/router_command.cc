@@ -11,6 +11,7 @@
 #include "common/base/config.h"
 #include "common/base/log.h"
 #include "router/service.h"
+#include "router/service/name_watch.h"
 
 namespace baton::cli {
 namespace {
@@ -36,7 +37,8 @@ struct RouterSettings {
 
 void add_options(Options& options, RouterSettings& s) {
   options.add("listen", &s.listen, "host:port of the HTTP API; port 0 picks one");
-  options.add("workers", &s.workers, "host:port of each worker");
+  options.add("workers", &s.workers,
+              "host:port of each worker; dns:host:port: one at each address that the name has");
   options.add("model", &s.model, "GGUF file or Hugging Face directory, for its tokenizer");
   options.add("model-name", &s.model_name, "Name that requests use; empty: from the path");
   options.add("api-key-file", &s.api_key_file,
@@ -64,7 +66,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   if (s.model.empty()) return bad("--model is needed");
   BATON_CHECK_OK(check_log_level(s.log_level));
   for (const auto& address : s.workers) {
-    if (const auto where = net::split_host_port(address); !where) return where.error();
+    if (const auto where = router::parse_worker_place(address); !where) return where.error();
   }
   if (s.max_body_mib == 0 || s.max_body_mib > 1024)
     return bad("--max-body-mib is not in [1, 1024]");

@@ -65,6 +65,13 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
       error_code ignored;
       self->socket_.close(ignored);  // the connect in flight ends with an error
     });
+    // An address is not kept waiting by names that are slow to be looked up.
+    error_code is_name;
+    const auto address = boost::asio::ip::make_address(where->host, is_name);
+    if (!is_name) {
+      const tcp::endpoint end(address, static_cast<uint16_t>(std::stoul(where->port)));
+      return connect(tcp::resolver::results_type::create(end, where->host, where->port));
+    }
     resolver_.async_resolve(
         where->host, where->port,
         [self = shared_from_this()](error_code ec, tcp::resolver::results_type found) {

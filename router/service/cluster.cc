@@ -10,6 +10,7 @@ namespace baton::router {
 namespace {
 
 constexpr Duration kTick = milliseconds(20);
+constexpr Duration kLookEvery = seconds(1);  // for the addresses of a name
 
 uint64_t random_u64() {
   std::random_device random;
@@ -23,16 +24,29 @@ struct Overloaded : F... {
 
 }  // namespace
 
-Cluster::Cluster(boost::asio::io_context& io, const std::vector<std::string>& addresses,
+Cluster::Cluster(boost::asio::io_context& io, const std::vector<std::string>& places,
                  DispatchLimits limits, PlacementOptions placement,
                  const std::optional<RoleOptions>& roles, const net::RpcOptions& rpc)
     // Two routers draw from ranges that hardly meet, and no id is 0.
-    : dispatcher_(RequestId((random_u64() << 32) | 1), limits, std::move(placement)), timer_(io) {
-  const RouterId router(random_u64() | 1);
-  if (roles) dispatcher_.keep_roles(router, *roles);
-  for (const std::string& address : addresses) {
-    links_.push_back(std::make_unique<WorkerLink>(io, address, rpc, router, link_handlers()));
+    : io_(io),
+      router_(random_u64() | 1),
+      rpc_(rpc),
+      dispatcher_(RequestId((random_u64() << 32) | 1), limits, std::move(placement)),
+      timer_(io) {
+  if (roles) dispatcher_.keep_roles(router_, *roles);
+  for (const std::string& text : places) {
+    const auto place = parse_worker_place(text);
+    if (place && !place->watched) add_link(text);
   }
+  num_fixed_ = links_.size();
+  for (const std::string& text : places) {
+    const auto place = parse_worker_place(text);
+    if (!place || !place->watched) continue;
+    watches_.push_back(std::make_unique<NameWatch>(
+        io, place->where, kLookEvery,
+        [this, name = watches_.size()](const auto& addresses) { found(name, addresses); }));
+  }
+  found_.resize(watches_.size());
   tick();
 }
 
@@ -60,6 +74,30 @@ WorkerLink::Handlers Cluster::link_handlers() {
     carry_out();
   };
   return handlers;
+}
+
+void Cluster::add_link(const std::string& address) {
+  links_.push_back(std::make_unique<WorkerLink>(io_, address, rpc_, router_, link_handlers()));
+}
+
+// What a name has no more, and nobody answers at, is forgotten. A worker that is connected stays
+// until it goes: a name server may err.
+void Cluster::found(size_t name, const std::vector<std::string>& addresses) {
+  found_[name] = addresses;
+  const auto is_named = [&](const std::string& address) {
+    return std::ranges::any_of(found_, [&](const auto& of_one) {
+      return std::ranges::find(of_one, address) != of_one.end();
+    });
+  };
+  const auto gone = std::remove_if(
+      links_.begin() + static_cast<ptrdiff_t>(num_fixed_), links_.end(), [&](const auto& link) {
+        return link->state() != WorkerLink::State::kConnected && !is_named(link->address());
+      });
+  links_.erase(gone, links_.end());
+  for (const std::string& address : addresses) {
+    const auto is_there = [&](const auto& link) { return link->address() == address; };
+    if (std::ranges::none_of(links_, is_there)) add_link(address);
+  }
 }
 
 void Cluster::tick() {

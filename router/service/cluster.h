@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "router/dispatch/dispatcher.h"
+#include "router/service/name_watch.h"
 #include "router/service/worker_link.h"
 
 namespace baton::router {
@@ -30,7 +31,8 @@ class RequestListener {
 // the other. On the thread of the io_context.
 class Cluster {
  public:
-  Cluster(boost::asio::io_context& io, const std::vector<std::string>& addresses,
+  // `places`: see parse_worker_place; what it does not understand is left out.
+  Cluster(boost::asio::io_context& io, const std::vector<std::string>& places,
           DispatchLimits limits, PlacementOptions placement,
           const std::optional<RoleOptions>& roles, const net::RpcOptions& rpc);
   ~Cluster();
@@ -55,11 +57,16 @@ class Cluster {
   };
 
   WorkerLink::Handlers link_handlers();
+  void add_link(const std::string& address);
+  void found(size_t name, const std::vector<std::string>& addresses);
   void tick();
   void carry_out();
   void tell(Output&& output);
   void touch(const std::shared_ptr<RequestListener>& listener);
 
+  boost::asio::io_context& io_;
+  const RouterId router_;
+  const net::RpcOptions rpc_;
   Dispatcher dispatcher_;
   std::function<status(const proto::WorkerHello&)> check_hello_;
   std::unordered_map<RequestId, Listening> listeners_;
@@ -68,7 +75,10 @@ class Cluster {
   std::vector<std::shared_ptr<RequestListener>> touched_;
   std::shared_ptr<void> alive_ = std::make_shared<char>();  // for the timer's handler
   boost::asio::steady_timer timer_;
-  std::vector<std::unique_ptr<WorkerLink>> links_;
+  size_t num_fixed_ = 0;                             // links to addresses that were given
+  std::vector<std::unique_ptr<WorkerLink>> links_;   // those, then those that were found
+  std::vector<std::vector<std::string>> found_;      // addresses of each name, as last seen
+  std::vector<std::unique_ptr<NameWatch>> watches_;  // of the names
 };
 
 }  // namespace baton::router

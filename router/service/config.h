@@ -24,7 +24,8 @@ struct ModelSource {
 // Plain values; whoever starts the router fills them.
 struct RouterConfig {
   HttpOptions http;
-  std::vector<std::string> workers;  // host:port of each worker's RPC endpoint
+  // host:port of each worker's RPC endpoint, or dns:host:port of many (name_watch.h).
+  std::vector<std::string> workers;
   std::vector<ModelSource> models;
   std::vector<std::string> api_keys;                 // none: everybody is let in
   RequestLimits limits;                              // max_body_bytes is http's

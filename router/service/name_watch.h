@@ -1,0 +1,53 @@
+#pragma once
+
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/net/rpc.h"
+
+namespace baton::router {
+
+// Where workers are, as an operator says it: "host:port" is one worker; "dns:host:port" is one at
+// each address that the name has, now and later.
+struct WorkerPlace {
+  net::HostPort where;
+  bool watched = false;
+};
+// kInvalidArgument names the text.
+result<WorkerPlace> parse_worker_place(std::string_view text);
+
+// One name that stands for many workers, looked up again and again: a headless Service of
+// Kubernetes has an address for each of its pods. On the thread of the io_context; nothing blocks.
+class NameWatch {
+ public:
+  // host:port of each address, at most kMost of them; of one family, where the name has both, since
+  // they would lead to the same workers. None: there is no such name.
+  using Found = std::function<void(const std::vector<std::string>& addresses)>;
+  static constexpr size_t kMost = 1024;
+
+  // `found` hears of each look that was answered, soon after the start and then every `every`. What
+  // a name server fails to answer is logged, once, and changes nothing.
+  NameWatch(boost::asio::io_context& io, net::HostPort name, Duration every, Found found);
+
+ private:
+  using Results = boost::asio::ip::tcp::resolver::results_type;
+
+  void look();
+  void answered(boost::system::error_code ec, const Results& results);
+
+  const net::HostPort name_;
+  const Duration every_;
+  const Found found_;
+  bool failing_ = false;
+  boost::asio::ip::tcp::resolver resolver_;
+  boost::asio::steady_timer timer_;
+  std::shared_ptr<void> alive_ = std::make_shared<char>();  // for what is pending
+};
+
+}  // namespace baton::router
