@@ -34,9 +34,6 @@ class Pool:
     low: int
     high: int
 
-    def pods(self) -> list[str]:
-        return [f"{self.name}-{i}" for i in range(self.high)]
-
 
 class Overlay:
     def __init__(self, name: str, objects: list[dict]):

@@ -71,6 +71,10 @@ class Pods:
         headers = {"Authorization": f"Bearer {key}"}
         return requests.post(url, json=body, headers=headers, timeout=60).status_code
 
+    def router_metrics(self) -> harness.Metrics:
+        url = f"http://127.0.0.1:{self.processes['router'].ports['http']}/metrics"
+        return harness.Metrics(requests.get(url, timeout=10).text)
+
     def kill(self):
         for process in self.processes.values():
             process.kill()
@@ -114,21 +118,44 @@ def why_no_names_of_our_own() -> str:
     return tried.stderr.strip()
 
 
-def test_workers_are_found_by_the_names_that_the_manifests_have(pods):
-    """One that comes late, and one that comes back at another address."""
+def test_workers_are_found_by_the_name_that_the_manifests_have(pods):
+    """One that comes late, a second, one that comes back at another address, and none."""
     if why := why_no_names_of_our_own():
         pytest.skip(f"no names of our own can be had: {why}")
     hosts, resolver = pods.folder / "hosts", pods.folder / "resolv.conf"
-    hosts.write_text("")
     resolver.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")  # nobody answers
-    name = pods.overlay.config(pods.workload("router"))["workers"][0].split(":")[0]
+    [place] = pods.overlay.config(pods.workload("router"))["workers"]
+    name = place.split(":")[1]
+
+    def workers_are(*addresses: str):
+        hosts.write_text("".join(f"{address} {name}\n" for address in addresses))
+
+    def ready(count: int, connecting: int = 0):
+        def as_wished():
+            metrics = pods.router_metrics()
+            found = [metrics.sum("baton_router_workers", state=s) for s in ("ready", "connecting")]
+            return found == [count, connecting]
+
+        harness.wait_for(as_wished, 20, lambda: pods.router_metrics().text)
+
+    workers_are()
     pods.start_router([OLD], within=[*OWN_NAMES, hosts, resolver])
     assert pods.probe("router", "startup") == 503
-    for address in ("127.77.0.1", "127.77.0.2"):
-        pods.start_worker("baton-auto-0", [OLD], ip=address)
-        hosts.write_text(f"{address} {name}\n")
-        harness.wait_for(lambda: pods.probe("router", "startup") == 200, 20, f"{name} has joined")
-        assert pods.ask(KEYS[0]) == 200
-        assert pods.processes["baton-auto-0"].stop() == 0
-        harness.wait_for(lambda: pods.probe("router", "startup") == 503, 20, f"{name} is gone")
+    pods.start_worker("baton-auto-0", [OLD], ip="127.77.0.1")
+    workers_are("127.77.0.1")
+    ready(1)
+    assert pods.ask(KEYS[0]) == 200
+    pods.start_worker("baton-auto-1", [OLD], ip="127.77.0.2")
+    workers_are("127.77.0.1", "127.77.0.2", "127.77.0.9")
+    ready(2, connecting=1)
+    # Forgotten by the name while it serves: it stays. Gone: it is not dialled any more.
+    workers_are("127.77.0.1")
+    ready(2)
+    assert pods.processes["baton-auto-1"].stop() == 0
+    ready(1)
+    assert pods.processes["baton-auto-0"].stop() == 0
+    pods.start_worker("baton-auto-0", [OLD], ip="127.77.0.3")
+    workers_are("127.77.0.3")
+    ready(1)
+    assert pods.ask(KEYS[0]) == 200
     assert pods.processes["router"].stop() == 0

@@ -220,13 +220,9 @@ def test_workers_are_named_before_they_are_ready(overlay):
         assert service["publishNotReadyAddresses"] is True
 
 
-def test_routers_know_every_worker_that_there_may_be(overlay):
+def test_routers_know_the_workers_of_every_pool(overlay):
     namespace = overlay.one("Namespace")["metadata"]["name"]
-    names = [
-        f"{pod}.{pool.name}.{namespace}.svc.cluster.local.:9000"
-        for pool in overlay.pools()
-        for pod in pool.pods()
-    ]
+    names = [f"dns:{pool.name}.{namespace}.svc.cluster.local.:9000" for pool in overlay.pools()]
     assert overlay.config(overlay.one("Deployment"))["workers"] == names
 
 
