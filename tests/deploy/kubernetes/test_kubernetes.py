@@ -8,7 +8,7 @@ import pytest
 from manifests import network, rendered
 from manifests.rendered import container, pod_spec
 
-VERSIONS = ["1.30", "1.34"]
+VERSIONS = ["1.30", "1.37"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -153,14 +153,15 @@ def test_metrics_of_workers_are_for_prometheus(overlay):
     assert ports_reached(overlay, network.PROMETHEUS, network.WORKER) == [9100]
 
 
-def test_pods_reach_dns_and_nothing_else(overlay):
+def test_routers_reach_dns_and_nobody_reaches_out(overlay):
+    for protocol in ("TCP", "UDP"):
+        assert network.reaches(overlay, network.ROUTER, network.DNS, 53, protocol)
+        assert not network.reaches(overlay, network.WORKER, network.DNS, 53, protocol)
     for end in (network.ROUTER, network.WORKER):
         for protocol in ("TCP", "UDP"):
-            assert network.reaches(overlay, end, network.DNS, 53, protocol)
             assert not network.reaches(overlay, end, network.BEYOND, 53, protocol)
-        assert ports_reached(overlay, end, network.DNS) == []
-        for outsider in OUTSIDERS.values():
-            assert ports_reached(overlay, end, outsider) == []
+            for outsider in [*OUTSIDERS.values(), network.DNS]:
+                assert ports_reached(overlay, end, outsider, protocol) == []
 
 
 def test_ports_are_those_that_the_processes_listen_on(overlay):
