@@ -15,7 +15,7 @@ OLD, NEW = "0123456789abcdef" * 4, "fedcba9876543210" * 4
 # Runs the rest of its arguments where two files stand for those of the system.
 OWN_NAMES = [
     "unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
-    'mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/resolv.conf && shift 2 && exec "$@"',
+    'mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/nsswitch.conf && shift 2 && exec "$@"',
     "sh",
 ]  # fmt: skip
 
@@ -122,8 +122,8 @@ def test_workers_are_found_by_the_name_that_the_manifests_have(pods):
     """One that comes late, a second, one that comes back at another address, and none."""
     if why := why_no_names_of_our_own():
         pytest.skip(f"no names of our own can be had: {why}")
-    hosts, resolver = pods.folder / "hosts", pods.folder / "resolv.conf"
-    resolver.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")  # nobody answers
+    hosts, order = pods.folder / "hosts", pods.folder / "nsswitch.conf"
+    order.write_text("hosts: files\n")  # no name server is asked
     [place] = pods.overlay.config(pods.workload("router"))["workers"]
     name = place.split(":")[1]
 
@@ -139,7 +139,7 @@ def test_workers_are_found_by_the_name_that_the_manifests_have(pods):
         harness.wait_for(as_wished, 20, lambda: pods.router_metrics().text)
 
     workers_are()
-    pods.start_router([OLD], within=[*OWN_NAMES, hosts, resolver])
+    pods.start_router([OLD], within=[*OWN_NAMES, hosts, order])
     assert pods.probe("router", "startup") == 503
     pods.start_worker("baton-auto-0", [OLD], ip="127.77.0.1")
     workers_are("127.77.0.1")
@@ -153,7 +153,9 @@ def test_workers_are_found_by_the_name_that_the_manifests_have(pods):
     ready(2)
     assert pods.processes["baton-auto-1"].stop() == 0
     ready(1)
+    workers_are()
     assert pods.processes["baton-auto-0"].stop() == 0
+    ready(0)
     pods.start_worker("baton-auto-0", [OLD], ip="127.77.0.3")
     workers_are("127.77.0.3")
     ready(1)

@@ -207,6 +207,8 @@ def test_selectors_select_one_workload(overlay):
 def test_one_pod_at_a_time_is_taken(overlay):
     for budget in overlay.all("PodDisruptionBudget"):
         assert budget["spec"]["maxUnavailable"] == 1
+        # Or one that cannot start would keep its node from being drained.
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     router = overlay.one("Deployment")["spec"]
     assert router["replicas"] >= 2
     assert router["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
