@@ -38,6 +38,12 @@ def test_images_are_pinned():
         assert re.search(r":v?\d+\.\d+\.\d+", service["image"]), service["image"]
 
 
+def test_images_that_nobody_publishes_are_built():
+    for service in BATON.values():
+        build = service["build"]
+        assert (ROOT / "deploy" / build["context"] / build["dockerfile"]).is_file()
+
+
 def test_nothing_has_privileges():
     for service in SERVICES.values():
         assert service["cap_drop"] == ["ALL"]
@@ -50,7 +56,7 @@ def test_nothing_has_privileges():
 
 def test_only_loopback_reaches_in_and_workers_have_no_way_out():
     published = {n: s["ports"] for n, s in SERVICES.items() if "ports" in s}
-    assert set(published) == {"router"}
+    assert set(published) == {"router", "prometheus", "grafana"}
     for ports in published.values():
         assert all(port.startswith("127.0.0.1:") for port in ports)
     assert COMPOSE["networks"]["workers"] == {"internal": True}
@@ -69,6 +75,13 @@ def test_the_secret_is_drawn_once_and_fits(tmp_path):
     assert drawn[0] == drawn[1]
     assert re.fullmatch(r"[0-9a-f]{64}", drawn[0])
     assert (tmp_path / "secret").stat().st_mode & 0o077 == 0
+
+
+def test_prometheus_is_told_of_each_process():
+    files = (ROOT / "deploy/prometheus/targets").glob("*.yaml")
+    groups = [group for file in files for group in yaml.safe_load(file.read_text())]
+    targets = {target for group in groups for target in group["targets"]}
+    assert targets == {"router:8000", "prefill:9100", "decode:9100"}
 
 
 def test_volumes_are_there():
