@@ -26,6 +26,9 @@ Service::Service(const SchedulerConfig& config, const Resources& resources,
       host_(host),
       itl_seconds_(metrics.histogram("vllm:inter_token_latency_seconds",
                                      "Between two tokens of one output.", itl_bounds_seconds())),
+      decode_seconds_(metrics.histogram("vllm:request_decode_time_seconds",
+                                        "From a request's KV being here to its last token.",
+                                        e2e_bounds_seconds())),
       e2e_seconds_(metrics.histogram("vllm:e2e_request_latency_seconds",
                                      "From a request's arrival to its last token here.",
                                      e2e_bounds_seconds())),
@@ -63,7 +66,8 @@ Service::Request Service::start(const engine::Request& request, WorkerId source,
           .token_hash = kvcache::hash_tokens(request.tokens),
           .deadline = request.deadline,
           .last_token = std::vector<TimePoint>(sampling.num_choices, now),
-          .arrival = request.arrival};
+          .arrival = request.arrival,
+          .decoding_since = now};
 }
 
 void Service::grant(const RequestKey& key, const Granted& granted, TimePoint now) {
@@ -251,6 +255,7 @@ void Service::take(const Finished& finished, TimePoint now) {
   host_.send(finished.key.router, frame);
   const auto found = requests_.find(finished.key);
   if (found != requests_.end() && found->second.choices_left == 1) {
+    decode_seconds_.Observe(to_seconds(now - found->second.decoding_since));
     e2e_seconds_.Observe(to_seconds(now - found->second.arrival));
   }
   choice_over(finished.key);
@@ -294,6 +299,7 @@ void Service::joined(const kvtransfer::Joined& joined, TimePoint now) {
     return;
   }
   found->second.reserved = false;
+  found->second.decoding_since = now;
   std::fill(found->second.last_token.begin(), found->second.last_token.end(), now);
   const std::vector<uint32_t> unwanted = std::move(found->second.unwanted);
   const std::vector<BlockId> lacking = std::move(found->second.lacking);

@@ -59,6 +59,7 @@ class Service final : public serving::StepClient {
     std::vector<uint32_t> unwanted;     // choices cancelled while it was reserved, each once
     std::vector<TimePoint> last_token;  // [num_choices], for the gap between tokens
     TimePoint arrival;
+    TimePoint decoding_since;  // when it had all it needed
 
     // One of its choices that nobody has cancelled yet.
     bool is_wanted(uint32_t choice) const;
@@ -90,6 +91,7 @@ class Service final : public serving::StepClient {
   TimePoint next_word_;                                     // to the sources of those that wait
   std::map<RouterId, proto::Frame> outbox_;  // tokens of one step; frames keep their memory
   prometheus::Histogram& itl_seconds_;
+  prometheus::Histogram& decode_seconds_;
   prometheus::Histogram& e2e_seconds_;
   prometheus::Counter& generated_tokens_;
   prometheus::Counter& preemptions_;

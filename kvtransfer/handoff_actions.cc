@@ -100,7 +100,7 @@ void Driver::execute(SinkReleased& action, TimePoint) {
 }
 
 void Driver::execute(DigestMismatch& action, TimePoint) {
-  metrics_.digest_mismatches.Increment();
+  metrics_.digest_mismatch(action.source);
   LOG_WARN(
       "hand-off {}: layers {}..{} of tokens {}..{} from worker {:x}: digest {:016x} announced, "
       "{:016x} read; {}",

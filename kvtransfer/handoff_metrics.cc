@@ -13,20 +13,25 @@ const std::vector<double>& transfer_bounds_seconds() {
   return bounds;
 }
 
+prometheus::Counter& leases(Metrics& m, const char* of) {
+  return m.counter("baton_kv_leases_ended_total",
+                   "Hand-offs whose other side fell silent until its lease ended", {{"of", of}});
+}
+
+// `now`: what it has come to.
+void catch_up(prometheus::Counter& counter, uint64_t now) {
+  counter.Increment(static_cast<double>(now) - counter.Value());
+}
+
 }  // namespace
 
 HandoffMetrics::HandoffMetrics(Metrics& m)
-    : digest_mismatches(m.counter("baton_kv_digest_mismatches_total",
-                                  "Reads whose digest was not the announced one")),
-      metrics_(m),
-      bytes_(m.counter("baton_kv_read_bytes_total", "Bytes of KV read from other workers")),
-      segments_(m.counter("baton_kv_read_segments_total",
-                          "Descriptors of reads: runs, or pieces at equal distances")),
-      reads_(m.counter("baton_kv_reads_total", "Reads, each checked as a whole")),
-      rereads_(m.counter("baton_kv_rereads_total", "Reads that were done a second time")),
+    : metrics_(m),
       ignored_(m.counter("baton_kv_ignored_messages_total",
                          "Messages that were stale, unknown, or from an unpaired worker")),
       refused_(m.counter("baton_kv_refused_total", "Hand-offs that a full decode worker refused")),
+      leases_of_sinks_(leases(m, "sink")),
+      leases_of_sources_(leases(m, "source")),
       as_source_(m.gauge("baton_kv_handoffs", "Open hand-offs", {{"role", "source"}})),
       as_sink_(m.gauge("baton_kv_handoffs", "Open hand-offs", {{"role", "sink"}})),
       parked_blocks_(m.gauge("baton_kv_parked_blocks", "Finished blocks that nobody reads yet")),
@@ -47,17 +52,47 @@ HandoffMetrics::HandoffMetrics(Metrics& m)
   }
 }
 
+HandoffMetrics::Reads& HandoffMetrics::reads_over(const std::string& transport) {
+  const auto found = reads_.find(transport);
+  if (found != reads_.end()) return found->second;
+  const auto counter = [&](const char* name, const char* help) -> prometheus::Counter& {
+    return metrics_.counter(name, help, {{"transport", transport}});
+  };
+  return reads_
+      .emplace(transport,
+               Reads{counter("baton_kv_reads_total", "Reads, each checked as a whole"),
+                     counter("baton_kv_read_segments_total",
+                             "Descriptors of reads: runs, or pieces at equal distances"),
+                     counter("baton_kv_read_bytes_total", "Bytes of KV read from other workers"),
+                     counter("baton_kv_rereads_total", "Reads that were done a second time"),
+                     counter("baton_kv_digest_mismatches_total",
+                             "Reads whose digest was not the announced one")})
+      .first->second;
+}
+
+// A read may end after its source was lost.
+HandoffMetrics::Reads& HandoffMetrics::reads_from(WorkerId source) {
+  const auto peer = peers_.find(source);
+  const bool known = peer != peers_.end() && peer->second.reads != nullptr;
+  return known ? *peer->second.reads : reads_over("lost");
+}
+
 void HandoffMetrics::read(const StartRead& read, Duration since_announce) {
   uint64_t bytes = 0;
   for (const Segment& segment : read.segments) bytes += segment.total_bytes();
-  reads_.Increment();
-  segments_.Increment(static_cast<double>(read.segments.size()));
-  bytes_.Increment(static_cast<double>(bytes));
+  Reads& series = reads_from(read.source);
+  series.reads.Increment();
+  series.segments.Increment(static_cast<double>(read.segments.size()));
+  series.bytes.Increment(static_cast<double>(bytes));
+  if (read.again) series.rereads.Increment();
   read_seconds_.Observe(to_seconds(since_announce));
 }
 
+void HandoffMetrics::digest_mismatch(WorkerId source) {
+  reads_from(source).digest_mismatches.Increment();
+}
+
 void HandoffMetrics::joined(const SinkTimings& timings) {
-  rereads_.Increment(timings.rereads);
   exposed_seconds_.Observe(to_seconds(timings.exposed));
   ended("sink", "joined");
 }
@@ -74,13 +109,14 @@ void HandoffMetrics::peer_up(WorkerId worker, std::string_view transport) {
   const Metrics::Labels labels = {{"peer", fmt::format("{:x}", worker.value)},
                                   {"transport", std::string(transport)}};
   metrics_.gauge(kPeerUp, "Workers paired with, and how reads from them travel", labels).Set(1);
-  peers_[worker] = labels;
+  const bool is_read = transport != "none";
+  peers_[worker] = {labels, is_read ? &reads_over(std::string(transport)) : nullptr};
 }
 
 void HandoffMetrics::peer_gone(WorkerId worker) {
   const auto it = peers_.find(worker);
   if (it == peers_.end()) return;
-  metrics_.remove_gauge(kPeerUp, it->second);
+  metrics_.remove_gauge(kPeerUp, it->second.labels);
   peers_.erase(it);
 }
 
@@ -90,10 +126,10 @@ void HandoffMetrics::update(const Source& source, const Sink& sink, uint64_t dro
   parked_blocks_.Set(source.parked_blocks());
   const uint64_t ignored =
       source.stats().ignored_messages + sink.stats().ignored_messages + dropped_messages;
-  ignored_.Increment(static_cast<double>(ignored - ignored_so_far_));
-  ignored_so_far_ = ignored;
-  refused_.Increment(static_cast<double>(sink.stats().refused - refused_so_far_));
-  refused_so_far_ = sink.stats().refused;
+  catch_up(ignored_, ignored);
+  catch_up(refused_, sink.stats().refused);
+  catch_up(leases_of_sinks_, source.stats().leases_ended);
+  catch_up(leases_of_sources_, sink.stats().leases_ended);
 }
 
 }  // namespace baton::kvtransfer

@@ -231,6 +231,7 @@ void Sink::on_timer(const HandoffKey& key, TimePoint now, SinkActions& actions) 
     fail_and_tell(h, error(Errc::kDeadlineExceeded, "the request's deadline passed"),
                   AbortReason::kDeadline, actions);
   } else if (now >= h.heard + h.lease) {
+    ++stats_.leases_ended;
     fail_and_tell(h, error(Errc::kDeadlineExceeded, "the prefill worker's lease ended"),
                   AbortReason::kDeadline, actions);
   } else {

@@ -81,6 +81,7 @@ struct StartRead {
   uint32_t first_token = 0;            // position of blocks[0]'s token 0
   uint64_t announced_digest = 0;
   TimePoint announced;
+  bool again = false;  // a second time
 };
 // Nobody wants that read any more; it still needs its end, the sooner the better.
 struct GiveUpRead {
@@ -123,7 +124,8 @@ struct SinkStats {
   uint64_t ignored_messages = 0;  // unknown, stale or from the wrong peer
   uint64_t repeated_announces = 0;
   uint64_t protocol_errors = 0;
-  HandoffKey last_mismatch;  // whose digest differed last, and where it was read
+  uint64_t leases_ended = 0;  // of sources that fell silent
+  HandoffKey last_mismatch;   // whose digest differed last, and where it was read
   WorkerId last_mismatch_source;
 };
 

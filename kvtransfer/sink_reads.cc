@@ -101,6 +101,7 @@ void Sink::start(Handoff& h, Peer& peer, const Read& read, SinkActions& actions)
   action.range = range_of(h, peer, read);
   action.announced_digest = read.digest;
   action.announced = read.announced;
+  action.again = read.attempt > 0;
   const uint32_t block_tokens = config_.layout.block_tokens;
   const uint32_t first = (action.range.token_begin - h.info.first_token) / block_tokens;
   const uint32_t end = config_.layout.blocks_for(action.range.token_end - h.info.first_token);

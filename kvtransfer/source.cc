@@ -201,6 +201,7 @@ void Source::on_timer(const HandoffKey& key, TimePoint now, SourceActions& actio
                   AbortReason::kDeadline, actions);
   } else if (credited(h) && now >= h.heard + h.credit.lease) {
     const Error silent = error(Errc::kDeadlineExceeded, "the decode worker's lease ended");
+    ++stats_.leases_ended;
     if (h.state == State::kCommitted) {
       fail_and_tell(key, silent, AbortReason::kDeadline, actions);
     } else {

@@ -84,6 +84,7 @@ using SourceActions = std::vector<SourceAction>;
 
 struct SourceStats {
   uint64_t begun = 0, released = 0, failed = 0, refused = 0, sinks_lost = 0;
+  uint64_t leases_ended = 0;  // of sinks that fell silent
   uint64_t announces = 0, announces_repeated = 0, commits_repeated = 0;
   uint64_t ignored_messages = 0;  // unknown, stale or from the wrong peer
   uint64_t token_mismatches = 0, digest_mismatches = 0;

@@ -33,6 +33,8 @@ Service::Service(const SchedulerConfig& config, const Resources& resources,
                                      e2e_bounds_seconds())),
       prompt_tokens_(
           metrics.counter("vllm:prompt_tokens_total", "Prompt tokens computed or found.")),
+      queried_tokens_(metrics.counter("vllm:prefix_cache_queries_total",
+                                      "Prompt tokens looked for in the prefix cache.")),
       cached_tokens_(metrics.counter("vllm:prefix_cache_hits_total",
                                      "Prompt tokens found in the prefix cache.")) {}
 
@@ -153,7 +155,9 @@ void Service::take(const Started& started) {
   queue_seconds_.Observe(to_seconds(started.queued));
   cached_tokens_.Increment(started.cached_tokens);
   const auto found = requests_.find(started.key);
-  if (found != requests_.end()) found->second.cached_tokens = started.cached_tokens;
+  if (found == requests_.end()) return;
+  found->second.cached_tokens = started.cached_tokens;
+  queried_tokens_.Increment(found->second.num_tokens);
 }
 
 void Service::take(const LayersReady& ready, TimePoint now) {

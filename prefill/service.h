@@ -86,6 +86,7 @@ class Service final : public serving::StepClient {
   prometheus::Histogram& ttft_seconds_;
   prometheus::Histogram& e2e_seconds_;
   prometheus::Counter& prompt_tokens_;
+  prometheus::Counter& queried_tokens_;
   prometheus::Counter& cached_tokens_;
 };
 

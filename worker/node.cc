@@ -243,6 +243,7 @@ net::HttpHandlers Node::http_handlers() {
 }
 
 void Node::update_gauges() {
+  process_metrics_.update();
   step_times_->update_gauges(metrics_);
   tell_actual_ratio(metrics_, "transfer", core_->driver().link().error());
   const auto counts = core_->pool().counts();
@@ -263,9 +264,19 @@ void Node::update_gauges() {
       .Set(static_cast<double>(counts.active + counts.quarantined) / core_->pool().size());
   metrics_.gauge("baton_kv_parked", "Computed prompts whose KV waits for a decode worker.")
       .Set(core_->driver().source().num_parked());
+  metrics_.gauge("baton_kv_parked_blocks_limit", "Blocks of such prompts that may wait at once.")
+      .Set(core_->driver().source().most_waiting_blocks());
   metrics_.gauge("baton_kv_reservations", "Requests whose KV is awaited.").Set(decode.reserved);
   metrics_.gauge("baton_routers", "Routers connected.")
       .Set(static_cast<double>(sessions_.num_routers()));
+  const auto has_role = [&](const char* name, proto::Role role) {
+    metrics_
+        .gauge("baton_worker_role", "1 for the role that this worker has now.", {{"role", name}})
+        .Set(core_->role() == role ? 1 : 0);
+  };
+  has_role("prefill", proto::ROLE_PREFILL);
+  has_role("decode", proto::ROLE_DECODE);
+  has_role("mixed", proto::ROLE_MIXED);
 }
 
 result<std::unique_ptr<Worker>> Worker::start(boost::asio::io_context& io,

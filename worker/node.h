@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/process_metrics.h"
 #include "common/device/device.h"
 #include "common/engine/step_engine.h"
 #include "common/engine/step_runner.h"
@@ -98,6 +99,7 @@ class Node final : public Worker, private CoreHost {
   const WorkerConfig config_;
   const WorkerId id_;
   Metrics metrics_;
+  ProcessMetrics process_metrics_{metrics_};
 
   std::unique_ptr<device::Device> device_;
   ops::Ops ops_;

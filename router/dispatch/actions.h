@@ -36,11 +36,12 @@ struct RequestInput {
 // How a request went: for the access log, the waterfall metrics and x-baton-timings.
 struct RequestTrail {
   TimePoint submitted;
-  std::optional<TimePoint> placed;       // first worker asked
-  std::optional<TimePoint> granted;      // first grant, place in line, or a mixed worker
-  std::optional<TimePoint> first_token;  // first one delivered
-  TimePoint last_token;                  // that was delivered
-  std::string prefill_worker;            // names, of the last placement
+  std::optional<TimePoint> placed;        // first worker asked
+  std::optional<TimePoint> granted;       // first grant, place in line, or a mixed worker
+  std::optional<TimePoint> first_token;   // first one delivered
+  std::optional<TimePoint> second_token;  // of the first choice
+  TimePoint last_token;                   // that was delivered
+  std::string prefill_worker;             // names, of the last placement
   std::string decode_worker;
   uint64_t kv_bytes = 0;  // handed off, all legs
   std::string kv_transport;

@@ -120,6 +120,9 @@ void Dispatcher::on_token(WorkerId from, proto::TokenEvent&& event, TimePoint no
     request.trail.last_token = now;
     if (roles_) roles_->delivered(request.input.model, static_cast<uint32_t>(ready_.size()), now);
     if (!request.trail.first_token) note_first_token(request, now);
+    if (c == 0 && !request.trail.second_token && stream.delivered().size() > 1) {
+      request.trail.second_token = now;
+    }
   }
   for (proto::TokenEvent& token : ready_) {
     actions.outputs.push_back(TokenOut{leg->request, c, std::move(token)});

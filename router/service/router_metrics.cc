@@ -26,6 +26,29 @@ prometheus::Counter& success(Metrics& metrics, const std::string& model, const c
                          {{"model_name", model}, {"finished_reason", reason}});
 }
 
+prometheus::Counter& refused_counter(Metrics& metrics, std::string_view reason) {
+  return metrics.counter("baton_router_refused_total", "Requests refused, by reason.",
+                         {{"reason", std::string(reason)}});
+}
+
+prometheus::Counter& cut_off_counter(Metrics& metrics, std::string_view reason) {
+  return metrics.counter("baton_router_cut_off_total",
+                         "Answers that the client did not get to the end of.",
+                         {{"reason", std::string(reason)}});
+}
+
+void count_recoveries(Metrics& metrics, const RequestTrail& trail) {
+  const auto count = [&](const char* name, const char* help, uint32_t n) {
+    metrics.counter(name, help).Increment(n);
+  };
+  count("baton_router_retries_total", "Placements repeated after a failure.", trail.retries);
+  count("baton_router_retargets_total", "Retries in which another decode worker read the KV.",
+        trail.retargets);
+  count("baton_router_resumes_total", "Choices that went on in mid-answer.", trail.resumes);
+  count("baton_router_preemptions_total", "Choices that a decode worker gave up.",
+        trail.preemptions);
+}
+
 const char* role_label(proto::Role role) {
   switch (role) {
     case proto::ROLE_PREFILL:
@@ -36,6 +59,20 @@ const char* role_label(proto::Role role) {
       return "mixed";
     default:
       return "unknown";
+  }
+}
+
+prometheus::Counter& flips_counter(Metrics& metrics, proto::Role from, proto::Role to) {
+  return metrics.counter("baton_role_flips_total", "Workers that this router gave another role.",
+                         {{"from", role_label(from)}, {"to", role_label(to)}});
+}
+
+void begin_flips_at_zero(Metrics& metrics) {
+  const auto roles = {proto::ROLE_PREFILL, proto::ROLE_DECODE, proto::ROLE_MIXED};
+  for (const proto::Role from : roles) {
+    for (const proto::Role to : roles) {
+      if (from != to) flips_counter(metrics, from, to);
+    }
   }
 }
 
@@ -67,7 +104,11 @@ ModelMetrics::ModelMetrics(Metrics& m, const std::string& model)
       prefill(stage(m, model, "prefill")),
       relay(stage(m, model, "relay")),
       parked(stage(m, model, "parked")),
-      exposed_transfer(stage(m, model, "exposed_transfer")) {}
+      exposed_transfer(stage(m, model, "exposed_transfer")),
+      handover_rest(stage(m, model, "handover_rest")),
+      handover(m.histogram("baton_handover_seconds",
+                           "First to second token of a request whose KV was handed over.",
+                           stage_bounds_seconds(), {{"model_name", model}})) {}
 
 RouterMetrics::RouterMetrics(const SloClasses& classes) {
   for (const SloClass& each : classes.all) {
@@ -78,6 +119,17 @@ RouterMetrics::RouterMetrics(const SloClasses& classes) {
           {{"class", each.name}, {"result", std::string(name(static_cast<SloResult>(i)))}});
     }
   }
+  begin_at_zero();
+}
+
+// A series that first appears with what it counts has no increase that Prometheus could see.
+void RouterMetrics::begin_at_zero() {
+  for (const char* reason : {"overloaded", "slo_unattainable", "slo_impossible", "invalid",
+                             "unauthorized", "not_found", "method", "error"}) {
+    refused_counter(metrics_, reason);
+  }
+  for (const char* reason : {"disconnected", "too_slow"}) cut_off_counter(metrics_, reason);
+  count_recoveries(metrics_, {});
 }
 
 void RouterMetrics::ended(uint32_t slo_class, SloResult result) {
@@ -94,17 +146,11 @@ ModelMetrics& RouterMetrics::of(const std::string& model) {
 }
 
 void RouterMetrics::refused(std::string_view reason) {
-  metrics_
-      .counter("baton_router_refused_total", "Requests refused, by reason.",
-               {{"reason", std::string(reason)}})
-      .Increment();
+  refused_counter(metrics_, reason).Increment();
 }
 
 void RouterMetrics::cut_off(std::string_view reason) {
-  metrics_
-      .counter("baton_router_cut_off_total", "Answers that the client did not get to the end of.",
-               {{"reason", std::string(reason)}})
-      .Increment();
+  cut_off_counter(metrics_, reason).Increment();
 }
 
 void RouterMetrics::observe(ModelMetrics& model, const RequestTrail& trail) {
@@ -119,22 +165,21 @@ void RouterMetrics::observe(ModelMetrics& model, const RequestTrail& trail) {
     model.relay.Observe(std::max(0.0, whole - queue - compute));
   }
   if (trail.kv_bytes > 0) {
-    model.parked.Observe(static_cast<double>(trail.parked_us) * 1e-6);
-    model.exposed_transfer.Observe(static_cast<double>(trail.exposed_transfer_us) * 1e-6);
+    const double parked = static_cast<double>(trail.parked_us) * 1e-6;
+    const double exposed = static_cast<double>(trail.exposed_transfer_us) * 1e-6;
+    model.parked.Observe(parked);
+    model.exposed_transfer.Observe(exposed);
+    if (trail.second_token && trail.retries == 0 && trail.resumes == 0) {
+      const double whole = to_seconds(*trail.second_token - *trail.first_token);
+      model.handover.Observe(whole);
+      model.handover_rest.Observe(std::max(0.0, whole - parked - exposed));
+    }
     metrics_
         .counter("baton_router_handed_off_bytes_total", "KV read by decode workers.",
                  {{"transport", trail.kv_transport}})
         .Increment(static_cast<double>(trail.kv_bytes));
   }
-  const auto count = [&](const char* name, const char* help, uint32_t n) {
-    metrics_.counter(name, help).Increment(n);
-  };
-  count("baton_router_retries_total", "Placements repeated after a failure.", trail.retries);
-  count("baton_router_retargets_total", "Retries in which another decode worker read the KV.",
-        trail.retargets);
-  count("baton_router_resumes_total", "Choices that went on in mid-answer.", trail.resumes);
-  count("baton_router_preemptions_total", "Choices that a decode worker gave up.",
-        trail.preemptions);
+  count_recoveries(metrics_, trail);
 }
 
 void RouterMetrics::refresh(const Cluster& cluster) {
@@ -190,6 +235,7 @@ void RouterMetrics::refresh_roles(const RoleKeeper& roles) {
     want(proto::ROLE_PREFILL, model.desired.prefill);
     want(proto::ROLE_DECODE, model.desired.decode);
     want(proto::ROLE_MIXED, model.desired.mixed);
+    begin_flips_at_zero(metrics_);
     metrics_
         .gauge("baton_role_leader", "1 on the router that moves roles, 0 on others.",
                {{"model_name", name}})
@@ -197,9 +243,7 @@ void RouterMetrics::refresh_roles(const RoleKeeper& roles) {
   }
   for (const auto& [roles_of, n] : roles.flips()) {
     const uint64_t told = std::exchange(flips_told_[roles_of], n);
-    metrics_
-        .counter("baton_role_flips_total", "Workers that this router gave another role.",
-                 {{"from", role_label(roles_of.first)}, {"to", role_label(roles_of.second)}})
+    flips_counter(metrics_, roles_of.first, roles_of.second)
         .Increment(static_cast<double>(n - told));
   }
 }
@@ -237,6 +281,7 @@ void RouterMetrics::refresh_cache_usage(const WorkerPool& pool) {
 }
 
 std::string RouterMetrics::expose(const Cluster& cluster) {
+  process_.update();
   refresh(cluster);
   return metrics_.serialize();
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/base/metrics.h"
+#include "common/base/process_metrics.h"
 #include "common/latency/error_window.h"
 #include "router/dispatch/actions.h"
 #include "router/placement/attainment.h"
@@ -42,6 +43,8 @@ struct ModelMetrics {
   prometheus::Histogram& relay;
   prometheus::Histogram& parked;
   prometheus::Histogram& exposed_transfer;
+  prometheus::Histogram& handover_rest;
+  prometheus::Histogram& handover;
 };
 
 // All that this router exports. Touched by one thread.
@@ -62,6 +65,7 @@ class RouterMetrics {
   std::string expose(const Cluster& cluster);
 
  private:
+  void begin_at_zero();
   void refresh(const Cluster& cluster);
   void refresh_cache_usage(const WorkerPool& pool);
 
@@ -75,6 +79,7 @@ class RouterMetrics {
   void refresh_roles(const RoleKeeper& roles);
 
   Metrics metrics_;
+  ProcessMetrics process_{metrics_};
   std::map<std::string, ModelMetrics> models_;
   std::vector<std::array<prometheus::Counter*, kNumSloResults>> slo_requests_;  // by class, result
   latency::ErrorWindow ttft_error_, tpot_error_;

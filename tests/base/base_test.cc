@@ -1,12 +1,15 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <ctime>
 #include <limits>
+#include <string>
 
 #include "common/base/dtype.h"
 #include "common/base/ids.h"
 #include "common/base/log.h"
 #include "common/base/metrics.h"
+#include "common/base/process_metrics.h"
 #include "common/base/result.h"
 
 namespace baton {
@@ -100,6 +103,27 @@ TEST(Metrics, SerializesWithFixedLabels) {
       << text;
   EXPECT_NE(text.find("baton_wait_seconds_bucket{model_name=\"m\",le=\"1\"} 1"), std::string::npos)
       << text;
+}
+
+TEST(ProcessMetrics, TellOfThisProcess) {
+  Metrics metrics;
+  ProcessMetrics process(metrics);
+  process.update();
+  const auto value = [&](const std::string& name) {
+    const std::string text = metrics.serialize();
+    const size_t at = text.find("\n" + name + " ");
+    return at == std::string::npos ? -1.0 : std::stod(text.substr(at + name.size() + 2));
+  };
+  const double started = value("process_start_time_seconds");
+  EXPECT_NEAR(started, static_cast<double>(std::time(nullptr)), 60);
+  EXPECT_GT(value("process_resident_memory_bytes"), 1 << 20);
+  EXPECT_GT(value("process_open_fds"), 2);
+  EXPECT_LT(value("process_open_fds"), value("process_max_fds"));
+  const double before = value("process_cpu_seconds_total");
+  EXPECT_GE(before, 0);
+  process.update();
+  EXPECT_GE(value("process_cpu_seconds_total"), before);
+  EXPECT_EQ(value("process_start_time_seconds"), started);
 }
 
 }  // namespace

@@ -174,7 +174,8 @@ TEST_F(HandoffDriverTest, DamagedMappedMemoryIsNotBelieved) {
   EXPECT_EQ(sink_.sink_failures[0].code, Errc::kDataCorrupt);
   ASSERT_EQ(source_.source_failures.size(), 1u);
   EXPECT_TRUE(source_.source_failures[0].suspect.has_value());
-  EXPECT_THAT(sink_.metrics.serialize(), HasSubstr("baton_kv_digest_mismatches_total 2"));
+  EXPECT_THAT(sink_.metrics.serialize(),
+              HasSubstr("baton_kv_digest_mismatches_total{transport=\"loopback\"} 2"));
 }
 
 TEST_F(HandoffDriverTest, IncompatibleWorkersAreRefused) {
@@ -306,7 +307,9 @@ TEST_F(HandoffDriverTest, MetricsTell) {
        {"baton_kv_handoffs_ended_total{end=\"joined\",role=\"sink\"} 1",
         "baton_kv_peer_up{peer=\"1\",transport=\"loopback\"} 1",
         "baton_kv_messages_received_total{kind=\"commit\"} 1",
-        "baton_kv_exposed_transfer_seconds_count 1", "baton_kv_handoffs{role=\"sink\"} 0"}) {
+        "baton_kv_digest_mismatches_total{transport=\"loopback\"} 0",
+        "baton_kv_leases_ended_total{of=\"source\"} 0", "baton_kv_exposed_transfer_seconds_count 1",
+        "baton_kv_handoffs{role=\"sink\"} 0"}) {
     EXPECT_THAT(text, HasSubstr(series));
   }
   EXPECT_THAT(source_.metrics.serialize(), HasSubstr("end=\"released\",role=\"source\"} 1"));

@@ -153,6 +153,7 @@ TEST_F(SinkTest, ASilentSourceIsGivenUpWhenItsLeaseEnds) {
   ASSERT_EQ(took<SinkFailed>().size(), 1u);
   EXPECT_EQ(took<SinkFailed>()[0].error.code, Errc::kDeadlineExceeded);
   EXPECT_EQ(told<Abort>().size(), 1u);
+  EXPECT_EQ(sink_.stats().leases_ended, 1u);
   expect_empty();
 }
 

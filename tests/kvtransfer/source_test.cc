@@ -174,6 +174,7 @@ TEST_F(SourceTest, ASilentSinkIsGivenUpWhenItsLeaseEnds) {
   source_.tick(at(5), actions_);
   ASSERT_EQ(took<SourceFailed>().size(), 1u);
   EXPECT_EQ(took<SourceFailed>()[0].error.code, Errc::kDeadlineExceeded);
+  EXPECT_EQ(source_.stats().leases_ended, 1u);
   expect_empty();
 }
 

@@ -339,7 +339,11 @@ TEST_F(ServiceTest, MetricsTellWhatHappened) {
         "vllm:kv_cache_usage_perc{model_name=\"toy\",role=\"decode\"} 0.25",
         "vllm:kv_cache_usage_perc{model_name=\"toy\",role=\"prefill\"} 0",
         "baton_router_workers{role=\"decode\",state=\"ready\"} 2",
-        "baton_router_handed_off_bytes_total{transport=\"fake\"} 3000"}) {
+        "baton_router_handed_off_bytes_total{transport=\"fake\"} 3000",
+        "baton_handover_seconds_count{model_name=\"toy\"} 1",
+        "baton_router_refused_total{reason=\"slo_unattainable\"} 0",
+        "baton_router_cut_off_total{reason=\"too_slow\"} 0", "baton_router_resumes_total 0",
+        "process_start_time_seconds "}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
 }

@@ -44,6 +44,23 @@ TEST_F(DispatcherTest, MixedWorkerGetsSubmitAlone) {
   EXPECT_EQ(actions_.sends[0].frame.submit().sink(), 0u);
 }
 
+TEST_F(DispatcherTest, TheFirstTwoTokensAreTimed) {
+  join_pair();
+  submit(3);
+  take_spec();
+  grant(kDecode);
+  const TimePoint granted = now_;
+  token(kPrefill, 0, 50);
+  now_ += milliseconds(30);
+  token(kDecode, 1, 51);
+  now_ += milliseconds(5);
+  token(kDecode, 2, 52);
+  finished(kDecode, 3);
+  ASSERT_TRUE(ended());
+  EXPECT_EQ(ended()->trail.first_token, granted);
+  EXPECT_EQ(ended()->trail.second_token, granted + milliseconds(30));
+}
+
 TEST_F(DispatcherTest, AnEndAtTheFirstTokenFreesTheReservation) {
   join_pair();
   submit();
