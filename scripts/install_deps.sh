@@ -5,18 +5,22 @@ set -euo pipefail
 
 usage() {
   cat <<'USAGE'
-Usage: scripts/install_deps.sh [--print]
+Usage: scripts/install_deps.sh [--ci] [--print]
+  --ci      with services that only tests need, and that would run on a desktop: Prometheus
   --print   only list the packages that are missing
 USAGE
 }
 
 print_only=false
-case "${1:-}" in
-  "") ;;
-  --print) print_only=true ;;
-  -h | --help) usage && exit 0 ;;
-  *) usage >&2 && exit 2 ;;
-esac
+ci=false
+for option in "$@"; do
+  case "$option" in
+    --ci) ci=true ;;
+    --print) print_only=true ;;
+    -h | --help) usage && exit 0 ;;
+    *) usage >&2 && exit 2 ;;
+  esac
+done
 
 # shellcheck source=/dev/null
 . /etc/os-release
@@ -48,6 +52,10 @@ packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv python3-pip curl ca-certificates iproute2
 )
+
+if $ci; then
+  packages+=(prometheus)
+fi
 
 is_installed() {
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
