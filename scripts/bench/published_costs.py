@@ -18,7 +18,7 @@ class Published:
         a, b, c = self.prompt
         return 1e-3 * (a + b * tokens + c * tokens**2)
 
-    def decode_s(self, sequences: int, context: int) -> float:
+    def decode_s(self, sequences: float, context: float) -> float:
         a, b, c = self.decode
         return 1e-3 * (a + b * context + c * sequences)
 
