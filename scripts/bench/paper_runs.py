@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import tempfile
 import threading
+import time
 
 import yaml
 
@@ -18,16 +19,17 @@ from bench.paper_plans import Plan, Workload
 SHARE = 0.9
 GRID = 1.05  # from one rate to the next, in the close search
 MOST_EXTENSIONS = 8
-IDLE = 0.05  # of the rate where searches start
+IDLE = 0.01  # of the rate where searches start
 SHORT_GROUPS, SHORT_SEEDS = 5, 4
 # Student's t, two-sided 95 %, by degrees of freedom.
 T95 = [math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]
 
 
 class Kind(enum.Enum):
-    QUICK = "quick"  # some requests and one seed
     CLOSE = "close"  # many requests and all seeds
+    QUICK = "quick"  # some requests and one seed
     SHORT = "short"  # as few requests as the paper's runs had, and many seeds
+    MORE = "more"  # as QUICK, for what is good to know
 
 
 @dataclasses.dataclass
@@ -69,16 +71,20 @@ def crossing(points: list[tuple[float, float]]) -> float | None:
 class Runs:
     """What was measured is kept in a file, and is not measured again. Used by several threads."""
 
-    def __init__(self, baton: pathlib.Path, requests: int, quick: int, seeds: range, kept):
+    def __init__(self, baton, requests: int, quick: int, seeds: range, kept, minutes=math.inf):
         self.baton, self.requests, self.quick, self.seeds = baton, requests, quick, seeds
         self.kept = kept
+        self.until = time.monotonic() + 60 * minutes
         self.folder = tempfile.TemporaryDirectory()
         self.lock = threading.Lock()
         self.found = json.loads(kept.read_text()) if kept and kept.exists() else {}
 
-    def goodput(self, w: Workload, name: str, plan: Plan, kind: Kind, trace=None) -> Found:
+    def goodput(self, w: Workload, name: str, plan: Plan, kind: Kind, trace=None) -> Found | None:
+        """None: it was not measured before, and the time is over."""
         key = f"{w.key}, {name}, {self.extent(w, plan, kind)}"
         if key not in self.found:
+            if time.monotonic() > self.until:
+                return None
             found = self.seek(w, key, plan, kind, trace or self.trace(w))
             print(f"{key}: {found.mean():.3f} requests/s per GPU", flush=True)
             with self.lock:
@@ -88,7 +94,7 @@ class Runs:
         return Found(**self.found[key])
 
     def extent(self, w: Workload, plan: Plan, kind: Kind) -> str:
-        if kind == Kind.QUICK:
+        if kind in (Kind.QUICK, Kind.MORE):
             return f"{self.quick} requests"
         if kind == Kind.SHORT:
             return f"{w.paper_prompts * plan.gpus()} requests, {SHORT_GROUPS} x {SHORT_SEEDS} seeds"

@@ -21,6 +21,8 @@ PAGE = ROOT / "docs/benchmarks_papers.md"
 SLOWER = [0.8, 1.2]  # all steps, of the profiles
 MORE_MEMORY = 0.95  # for weights and KV, instead of 0.9
 UNCUT_CONTEXT = 32_768
+SHORT_ANSWER = 8  # tokens
+CUT_PROMPT = 1850  # so that long answers have positions, too
 
 
 @dataclasses.dataclass
@@ -35,16 +37,24 @@ class Line:
 def main() -> int:
     args = options()
     seeds = range(args.seeds[0], args.seeds[1] + 1)
-    runs = Runs(args.baton, args.requests, args.quick_requests, seeds, args.figures)
+    many = args.requests, args.quick_requests
+    runs = Runs(args.baton, *many, seeds, args.figures, args.minutes)
     chosen = [w for w in WORKLOADS if not args.only or w.key in args.only]
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         lines = [(w, line) for w in chosen for line in first(runs, w, args.sharegpt)]
-        lines.sort(key=lambda of: of[1].kind == Kind.QUICK)  # what matters most comes first
+        lines.sort(key=lambda of: list(Kind).index(of[1].kind))  # what matters most comes first
         measured: dict[str, dict] = {w.key: {} for w in chosen}
-        for w, line in lines:
-            measured[w.key][line.name] = pool.submit(measure, runs, w, line)
-        results = [second(pool, runs, w, measured[w.key]) for w in chosen]
-        results = [(w, {name: f.result() for name, f in found.items()}) for w, found in results]
+
+        def submit(more: bool) -> None:
+            for w, line in lines:
+                if (line.kind == Kind.MORE) == more:
+                    measured[w.key][line.name] = pool.submit(measure, runs, w, line)
+
+        submit(more=False)
+        for w in chosen:
+            second(pool, runs, w, measured[w.key])
+        submit(more=True)
+        results = [(w, {name: f.result() for name, f in measured[w.key].items()}) for w in chosen]
     args.output.write_text(paper_page.page(results, runs, commit()))
     print(f"wrote {args.output}")
     return 0
@@ -68,6 +78,9 @@ def options() -> argparse.Namespace:
         type=pathlib.Path,
         help="keeps what was measured, for another run to go on from",
     )
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="start nothing new after so many"
+    )
     parser.add_argument("--output", type=pathlib.Path, default=PAGE)
     return parser.parse_args()
 
@@ -79,17 +92,14 @@ def seed_range(text: str) -> tuple[int, int]:
 
 def first(runs: Runs, w: Workload, sharegpt: pathlib.Path | None) -> list[Line]:
     """What needs no other result."""
-    return [
-        *headlines(w),
-        *scan(w),
-        *short(w),
-        Line("split, goodput", paper_plans.split(w, flags=PROMISE)),
-        *sensitivity(w),
-        *of_sharegpt(runs, w, sharegpt),
-    ]
+    more = [*sensitivity(w), *of_sharegpt(runs, w, sharegpt), *of_longbench(runs, w)]
+    for line in more:
+        line.kind = Kind.MORE
+    promise = Line("split, goodput", paper_plans.split(w, flags=PROMISE))
+    return [*headlines(w), *scan(w), promise, *short(w), *more]
 
 
-def measure(runs: Runs, w: Workload, line: Line) -> Found:
+def measure(runs: Runs, w: Workload, line: Line) -> Found | None:
     if line.slo:
         w = dataclasses.replace(w, slo=line.slo)
     return runs.goodput(w, line.name, line.plan, line.kind, line.trace)
@@ -135,6 +145,9 @@ def sensitivity(w: Workload) -> list[Line]:
     for slo in w.other_slos:
         out.append(Line(f"split, {slo}", paper_plans.split(w), slo=slo))
         out.append(Line(f"vLLM, {slo}", paper_plans.baseline(w), slo=slo))
+        how = f"{slo}, published times"
+        out.append(Line(f"split, {how}", paper_plans.published_split(w), slo=slo))
+        out.append(Line(f"vLLM, {how}", paper_plans.published_baseline(w), slo=slo))
     return out
 
 
@@ -155,6 +168,22 @@ def of_sharegpt(runs: Runs, w: Workload, sharegpt: pathlib.Path | None) -> list[
     return out
 
 
+def of_longbench(runs: Runs, w: Workload) -> list[Line]:
+    """Half of the answers a few words, as to questions, half long, as summaries; of the same mean."""
+    if w.means != paper_plans.LONGBENCH:
+        return []
+    trace = pathlib.Path(runs.folder.name) / "longbench-halves.csv"
+    long = round(2 * w.means.answer) - SHORT_ANSWER
+    pairs = lengths.drawn(w.means, 2000)
+    kinds = [SHORT_ANSWER, long] * len(pairs)
+    lengths.write(trace, [(min(p, CUT_PROMPT), a) for (p, _), a in zip(pairs, kinds)])
+    how = f"half of the answers {SHORT_ANSWER} tokens"
+    return [
+        Line(f"split, {how}", paper_plans.split(w), trace=str(trace)),
+        Line(f"vLLM, {how}", paper_plans.baseline(w), trace=str(trace)),
+    ]
+
+
 def longer(plan: Plan) -> Plan:
     """For prompts beyond what the model has positions for."""
     groups = [group | {"max_context": UNCUT_CONTEXT} for group in plan.workers]
@@ -171,18 +200,22 @@ def short_enough(path: pathlib.Path) -> list[tuple[int, int]]:
     return [(prompt, answer) for prompt, answer in rows if prompt + answer < lengths.POSITIONS]
 
 
-def second(pool, runs: Runs, w: Workload, found: dict) -> tuple[Workload, dict]:
-    """The best of the mixed plans, closely, and with the default policy."""
-    _, tp, chunk = max(
-        (found[scanned(tp, chunk)].result().mean(), tp, chunk)
+def second(pool, runs: Runs, w: Workload, found: dict) -> None:
+    """Adds the best of the mixed plans, closely, and with the default policy."""
+    tried = [
+        (of.mean(), tp, chunk)
         for tp in w.mixed_tps
         for chunk in paper_plans.BUDGETS
-    )
+        if (of := found[scanned(tp, chunk)].result())
+    ]
+    if not tried:
+        return
+    _, tp, chunk = max(tried)
     for name, flags, kind in [("best", FCFS, Kind.CLOSE), ("best, goodput", PROMISE, Kind.QUICK)]:
         plan = tuned(w, tp, chunk, flags)
         line = f"{scanned(tp, chunk)}, {name}"
         found[name] = pool.submit(runs.goodput, w, line, plan, kind)
-    return w, found | {"best is": pool.submit(lambda: scanned(tp, chunk))}
+    found["best is"] = pool.submit(lambda: scanned(tp, chunk))
 
 
 def commit() -> str:

@@ -3,6 +3,7 @@
 import math
 import pathlib
 import sys
+import tempfile
 
 import pytest
 
@@ -68,10 +69,13 @@ class NoRuns:
 
     requests, quick, seeds = 100, 50, range(1, 3)
 
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory()
+
     def goodput(self, w, name, plan, kind, trace=None):
         assert plan.gpus() > 0
         values = [2.0, 2.2] if name.startswith("split") else [1.0, 1.0]
-        quick = kind == paper_runs.Kind.QUICK
+        quick = kind in (paper_runs.Kind.QUICK, paper_runs.Kind.MORE)
         return paper_runs.Found(values[:1] if quick else values, 0.9, 0.95, 1.0)
 
 
@@ -90,13 +94,27 @@ class AtOnce:
 
 
 def test_the_page_has_every_workload_and_plan():
-    results = []
+    runs, results = NoRuns(), []
     for w in paper_plans.WORKLOADS:
-        found = {line.name: AtOnce().submit(papers.measure, NoRuns(), w, line)
-                 for line in papers.first(NoRuns(), w, None)}  # fmt: skip
-        _, found = papers.second(AtOnce(), NoRuns(), w, found)
+        found = {line.name: AtOnce().submit(papers.measure, runs, w, line)
+                 for line in papers.first(runs, w, None)}  # fmt: skip
+        papers.second(AtOnce(), runs, w, found)
         results.append((w, {name: f.result() for name, f in found.items()}))
-    page = paper_page.page(results, NoRuns(), "abc")
+    page = paper_page.page(results, runs, "abc")
     assert page.count("| OPT-13B, ShareGPT |") >= 6
     assert "2.1 ± 1.3 | 1 ± 0 | 2.10 ± 1.3 | **-54 %** |" in page  # of 4.6
     assert "steps x 0.8" in page and "lengths:756,200" in page
+
+
+class NoTime(NoRuns):
+    def goodput(self, *args):
+        return None
+
+
+def test_what_was_not_measured_is_a_dash():
+    runs, w = NoTime(), paper_plans.WORKLOADS[0]
+    lines = papers.first(runs, w, None)
+    found = {line.name: AtOnce().submit(papers.measure, runs, w, line) for line in lines}
+    papers.second(AtOnce(), runs, w, found)
+    results = [(w, {name: f.result() for name, f in found.items()})]
+    assert "| OPT-13B, ShareGPT | - | - | - | - | - | - |" in paper_page.page(results, runs, "abc")
