@@ -24,9 +24,7 @@ status Scheduler::join(const RequestKey& key, std::span<const TokenId> first_tok
                  fmt::format("decode: first token {} is outside the vocabulary of {}", token,
                              config_.vocab_size));
   }
-  for (size_t b = 0; b < entry.hashes.size(); ++b) {
-    shared_.pool.register_hash(entry.table[b], entry.hashes[b]);
-  }
+  shared_.pool.register_hashes(std::span(entry.table).first(entry.hashes.size()), entry.hashes);
   awaited_sequences_ -= static_cast<uint32_t>(entry.slots.size());
   arrived_.insert(arrived_.end(), entry.table.begin() + entry.first_lacking_block,
                   entry.table.end());

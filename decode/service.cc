@@ -63,7 +63,7 @@ Service::Request Service::start(const engine::Request& request, WorkerId source,
           .want_logprobs = sampling.params.want_logprobs,
           .source = source,
           .num_tokens = request.num_tokens(),
-          .token_hash = kvcache::hash_tokens(request.tokens),
+          .token_hash = source == WorkerId() ? 0 : kvcache::hash_tokens(request.tokens),
           .deadline = request.deadline,
           .last_token = std::vector<TimePoint>(sampling.num_choices, now),
           .arrival = request.arrival,
@@ -226,12 +226,13 @@ void Service::take(TimePoint now) {
   }
   events_.clear();
   flush_tokens();
+  if (num_generated_ > 0) generated_tokens_.Increment(std::exchange(num_generated_, 0));
 }
 
 void Service::take(const Token& token, TimePoint now) {
   const auto found = requests_.find(token.key);
   if (found == requests_.end()) return;
-  generated_tokens_.Increment();
+  ++num_generated_;
   TimePoint& last = found->second.last_token[token.choice - found->second.first_choice];
   itl_seconds_.Observe(to_seconds(now - last));
   last = now;

@@ -87,6 +87,7 @@ class Service final : public serving::StepClient {
   serving::ServiceHost& host_;
   std::map<RequestKey, Request> requests_;
   Events events_;                                           // scratch
+  uint32_t num_generated_ = 0;                              // tokens, not counted yet
   std::vector<std::pair<RouterId, proto::Frame>> figures_;  // of hand-offs, not sent yet
   TimePoint next_word_;                                     // to the sources of those that wait
   std::map<RouterId, proto::Frame> outbox_;  // tokens of one step; frames keep their memory

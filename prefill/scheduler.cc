@@ -247,9 +247,9 @@ void Scheduler::chunk_done(Entry& entry, const StepSequence& chunk, Events& even
   const uint32_t block_tokens = shared_.hasher.block_tokens();
   entry.done = chunk.position + chunk.num_rows;
   if (chunk.digest) note_digests(entry, chunk);
-  for (uint32_t b = chunk.position / block_tokens; b < entry.done / block_tokens; ++b) {
-    shared_.pool.register_hash(entry.table[b], entry.hashes[b]);
-  }
+  const uint32_t first = chunk.position / block_tokens, count = entry.done / block_tokens - first;
+  shared_.pool.register_hashes(std::span(entry.table).subspan(first, count),
+                               std::span(entry.hashes).subspan(first, count));
   entry.scores.insert(entry.scores.end(), chunk.scores.begin(), chunk.scores.end());
   events.push_back(ChunkDone{entry.common().key, chunk.position, entry.done});
 }

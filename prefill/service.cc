@@ -47,13 +47,13 @@ void Service::submit(PrefillRequest prefill, WorkerId sink, bool granted, TimePo
   request.output_tokens = request.num_tokens - prefill.request.prompt_tokens;
   request.sample = prefill.sample;
   prefill.hand_off = sink != WorkerId() && prefill.sample;
+  const bool hand_off = prefill.hand_off;
   const kvtransfer::SourceBegin begin{key,
                                       sink,
                                       request.num_tokens,
-                                      kvcache::hash_tokens(prefill.request.tokens),
+                                      hand_off ? kvcache::hash_tokens(prefill.request.tokens) : 0,
                                       prefill.request.deadline,
                                       granted};
-  const bool hand_off = prefill.hand_off;
 
   if (const status added = scheduler_.add(std::move(prefill)); !added) {
     return fail(key, added.error(), added.error().code == Errc::kResourceExhausted);

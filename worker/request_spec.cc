@@ -14,7 +14,9 @@ status check_tokens(const engine::Request& r, const RequestLimits& limits) {
   const auto outside = [&](TokenId token) {
     return token < 0 || static_cast<uint32_t>(token) >= limits.vocab_size;
   };
-  if (std::any_of(r.tokens.begin(), r.tokens.end(), outside)) {
+  bool any = false;
+  for (const TokenId token : r.tokens) any |= outside(token);  // all of them, several at a time
+  if (any) {
     return bad("a token is outside the vocabulary");
   }
   const auto& stops = r.sampling.stop_tokens;

@@ -32,7 +32,7 @@ WorkerCore::WorkerCore(const CoreConfig& config, CoreHost& host, Metrics& metric
       host_(host),
       metrics_(metrics),
       pool_(config.num_blocks),
-      hasher_(config.model_key, config.handoff.layout.block_tokens),
+      hasher_(config.model_key, config.handoff.layout.block_tokens, config.prefix_hash),
       digests_(config.num_blocks, config.handoff.layout.num_layers()),
       slots_(config.limits.max_slots),
       role_(config.role) {}

@@ -30,6 +30,7 @@ struct CoreConfig {
   uint32_t chunk_tokens = 0;       // as prefill::SchedulerConfig
   uint64_t layer_token_bytes = 0;  // what the cache's stand for; 0: themselves
   bool prefix_cache = true;
+  kvcache::PrefixHashKind prefix_hash = kvcache::PrefixHashKind::kSha256;
   uint32_t preempt_every = 0;  // for tests
 };
 

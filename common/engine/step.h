@@ -95,6 +95,7 @@ inline StepSequence& StepBatch::add_sequence() {
 
 inline void StepBatch::clear() {
   opens.clear();
+  if (spare.size() < sequences.size()) std::swap(spare, sequences);  // the fewer are moved
   for (StepSequence& s : sequences) spare.push_back(std::move(s));
   sequences.clear();
   samples.clear();

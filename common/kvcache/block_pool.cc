@@ -1,8 +1,14 @@
 #include "common/kvcache/block_pool.h"
 
+#include <algorithm>
 #include <cassert>
 
 namespace baton::kvcache {
+namespace {
+
+constexpr uint32_t kAhead = 16;  // blocks whose places in the index are fetched before their turn
+
+}  // namespace
 
 BlockPool::BlockPool(uint32_t num_blocks)
     : blocks_(num_blocks), free_(num_blocks), index_(num_blocks) {
@@ -31,7 +37,7 @@ void BlockPool::move_to(Block& block, BlockState state) {
 
 bool BlockPool::allocate(uint32_t n, std::vector<BlockId>& out) {
   if (n > available()) return false;
-  while (counts_.free < n) evict_oldest();
+  if (counts_.free < n) evict_oldest(n - counts_.free);
   for (; n > 0; --n) out.push_back(take_free());
   return true;
 }
@@ -45,10 +51,21 @@ BlockId BlockPool::take_free() {
   return id;
 }
 
-void BlockPool::evict_oldest() {
-  const BlockId id{oldest_};
-  unlink(id);
-  make_free(id);
+void BlockPool::evict_oldest(uint32_t count) {
+  uint32_t next = oldest_;
+  for (uint32_t i = 0; i < std::min(count, kAhead); ++i) {
+    index_.prefetch(blocks_[next].hash);
+    next = blocks_[next].newer;
+  }
+  for (; count > 0; --count) {
+    if (next != kNone) {
+      index_.prefetch(blocks_[next].hash);
+      next = blocks_[next].newer;
+    }
+    const BlockId id{oldest_};
+    unlink(id);
+    make_free(id);
+  }
 }
 
 void BlockPool::make_free(BlockId id) {
@@ -113,6 +130,12 @@ void BlockPool::register_hash(BlockId id, const PrefixHash& hash) {
   if (index_.find(hash)) return;
   index_.insert(hash, id);
   block.found = true;
+}
+
+void BlockPool::register_hashes(std::span<const BlockId> blocks,
+                                std::span<const PrefixHash> hashes) {
+  for (const PrefixHash& hash : hashes.first(blocks.size())) index_.prefetch(hash);
+  for (size_t i = 0; i < blocks.size(); ++i) register_hash(blocks[i], hashes[i]);
 }
 
 void BlockPool::forget(BlockId id) {

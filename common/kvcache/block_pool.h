@@ -46,6 +46,8 @@ class BlockPool {
   // If another block is known for this hash, that one stays the one to be found, and this one takes
   // its place if it is gone. A table's blocks are registered from the first on.
   void register_hash(BlockId block, const PrefixHash& hash);
+  // Several of a table at once, as register_hash() of one after the other.
+  void register_hashes(std::span<const BlockId> blocks, std::span<const PrefixHash> hashes);
   // This block's content is in doubt: it is not found from now on, and free when last used.
   void forget(BlockId block);
   // Appends the longest run of blocks known for hashes[0], hashes[1], ... and takes a reference to
@@ -86,7 +88,7 @@ class BlockPool {
   uint32_t& count(BlockState state);
   void move_to(Block& block, BlockState state);
   BlockId take_free();
-  void evict_oldest();
+  void evict_oldest(uint32_t count);
   void make_free(BlockId block);
   void make_cached(BlockId block);
   void settle_hashed(BlockId block);

@@ -19,12 +19,18 @@ struct PrefixHash {
   friend bool operator==(const PrefixHash&, const PrefixHash&) = default;
 };
 
+enum class PrefixHashKind : uint8_t {
+  kSha256,
+  kFast,  // for prompts that nobody chooses: collisions can be made. Simulations' alone
+};
+
 // The prefix chain: root = SHA-256(model, block size, salt), next = SHA-256(previous, token ids of
 // one full block). Cryptographic, because whoever finds a collision reads another tenant's cache.
 // Used by one thread; allocates nothing after construction.
 class PrefixHasher {
  public:
-  PrefixHasher(const ModelKey& model, uint32_t block_tokens);
+  PrefixHasher(const ModelKey& model, uint32_t block_tokens,
+               PrefixHashKind kind = PrefixHashKind::kSha256);
 
   uint32_t block_tokens() const { return block_tokens_; }
   // `salt` separates tenants; empty is the common one.
@@ -36,6 +42,7 @@ class PrefixHasher {
 
  private:
   uint32_t block_tokens_;
+  PrefixHashKind kind_;
   PrefixHash model_;
   Sha256 sha_;
 };

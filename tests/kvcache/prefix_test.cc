@@ -13,13 +13,19 @@ namespace {
 
 const ModelKey kModel{"w", "a", "t"};
 
-std::vector<PrefixHash> hashes(const ModelKey& model, std::string_view salt,
-                               const std::vector<TokenId>& tokens, uint32_t block_tokens = 4) {
-  PrefixHasher hasher(model, block_tokens);
-  std::vector<PrefixHash> out;
-  hasher.block_hashes(salt, tokens, out);
-  return out;
-}
+class PrefixHasherTest : public testing::TestWithParam<PrefixHashKind> {
+ protected:
+  static std::vector<PrefixHash> hashes(const ModelKey& model, std::string_view salt,
+                                        const std::vector<TokenId>& tokens,
+                                        uint32_t block_tokens = 4) {
+    PrefixHasher hasher(model, block_tokens, GetParam());
+    std::vector<PrefixHash> out;
+    hasher.block_hashes(salt, tokens, out);
+    return out;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Kinds, PrefixHasherTest,
+                         testing::Values(PrefixHashKind::kSha256, PrefixHashKind::kFast));
 
 TEST(Sha256, MatchesTheStandardsExample) {
   Sha256 sha;
@@ -31,27 +37,27 @@ TEST(Sha256, MatchesTheStandardsExample) {
   }
 }
 
-TEST(PrefixHasher, HashesFullBlocksOnly) {
+TEST_P(PrefixHasherTest, HashesFullBlocksOnly) {
   std::vector<TokenId> tokens(11);
   std::iota(tokens.begin(), tokens.end(), 0);
   EXPECT_EQ(hashes(kModel, "", tokens).size(), 2u);
   EXPECT_EQ(hashes(kModel, "", {1, 2, 3}).size(), 0u);
 }
 
-TEST(PrefixHasher, EqualPrefixesHaveEqualHashes) {
+TEST_P(PrefixHasherTest, EqualPrefixesHaveEqualHashes) {
   const auto a = hashes(kModel, "s", {1, 2, 3, 4, 5, 6, 7, 8});
   const auto b = hashes(kModel, "s", {1, 2, 3, 4, 5, 6, 7, 9});
   EXPECT_EQ(a[0], b[0]);
   EXPECT_FALSE(a[1] == b[1]);
 }
 
-TEST(PrefixHasher, ABlockDependsOnEverythingBeforeIt) {
+TEST_P(PrefixHasherTest, ABlockDependsOnEverythingBeforeIt) {
   const auto a = hashes(kModel, "", {1, 2, 3, 4, 9, 9, 9, 9});
   const auto b = hashes(kModel, "", {1, 2, 3, 5, 9, 9, 9, 9});
   EXPECT_FALSE(a[1] == b[1]);
 }
 
-TEST(PrefixHasher, SaltsModelsAndBlockSizesNeverMix) {
+TEST_P(PrefixHasherTest, SaltsModelsAndBlockSizesNeverMix) {
   const std::vector<TokenId> tokens{1, 2, 3, 4};
   const auto base = hashes(kModel, "", tokens)[0];
   EXPECT_FALSE(base == hashes(kModel, "x", tokens)[0]);
@@ -60,6 +66,12 @@ TEST(PrefixHasher, SaltsModelsAndBlockSizesNeverMix) {
   EXPECT_FALSE(base == hashes({"v", "a", "t"}, "", tokens)[0]);
   EXPECT_FALSE(base == hashes({"wa", "", "t"}, "", tokens)[0]);
   EXPECT_FALSE(base == hashes(kModel, "", tokens, 2)[0]);
+}
+
+TEST(PrefixHasher, IsCryptographicUnlessToldOtherwise) {
+  PrefixHasher plain(kModel, 4), sha(kModel, 4, PrefixHashKind::kSha256);
+  const std::vector<TokenId> tokens{1, 2, 3, 4};
+  EXPECT_EQ(plain.next(plain.root(""), tokens), sha.next(sha.root(""), tokens));
 }
 
 TEST(ModelKey, TextTellsKeysApart) {
