@@ -24,6 +24,13 @@ bool ChoiceStream::accept(proto::TokenEvent&& event, std::vector<proto::TokenEve
   return true;
 }
 
+bool ChoiceStream::accept_next(const proto::TokenEvent& event) {
+  const bool next = event.index() == delivered_.size() && event.index() < max_tokens_;
+  if (!next || !early_.empty() || ended()) return false;
+  delivered_.push_back(event.token());
+  return true;
+}
+
 void ChoiceStream::finish(ChoiceEnd end, uint32_t output_tokens) {
   if (end_ || closed_) return;
   end_ = end;

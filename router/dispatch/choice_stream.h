@@ -24,6 +24,10 @@ class ChoiceStream {
   // one. False if its index lies beyond max_tokens.
   bool accept(proto::TokenEvent&& event, std::vector<proto::TokenEvent>& ready);
 
+  // The same of one that can be delivered by itself, as nearly all can, which then is the caller's
+  // to deliver. False, and nothing is changed: accept() it.
+  bool accept_next(const proto::TokenEvent& event);
+
   // The worker's last word; holds once `output_tokens` tokens are delivered.
   void finish(ChoiceEnd end, uint32_t output_tokens);
   // Set once, when all is delivered; afterwards everything is dropped.

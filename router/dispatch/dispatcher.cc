@@ -8,6 +8,22 @@
 #include <variant>
 
 namespace baton::router {
+namespace {
+
+// For a worker, or a worker's answer; one that runs has its request's time.
+TimePoint waits_until(const Leg& leg) {
+  switch (leg.state) {
+    case Leg::State::kQueued:
+      return leg.seeking ? leg.kv_until : leg.queue_deadline;
+    case Leg::State::kReserving:
+      return leg.reserve_deadline;
+    case Leg::State::kRunning:
+      break;
+  }
+  return TimePoint::max();
+}
+
+}  // namespace
 
 Dispatcher::Dispatcher(RequestId first_id, DispatchLimits limits, PlacementOptions placement)
     : limits_(limits),
@@ -112,6 +128,7 @@ result<RequestId> Dispatcher::submit(RequestInput input, TimePoint now, Actions&
   request.arrival = next_arrival_++;
   request.choices.assign(request.input.choices, ChoiceStream(request.input.max_tokens));
   request.trail.submitted = now;
+  note_deadline(request.input.deadline);
   assert(request.input.slo.class_index < placer_.options().classes.size());
   Leg& leg = new_leg(request, id, id);
   leg.num_choices = request.input.choices;
@@ -170,6 +187,7 @@ Leg& Dispatcher::new_leg(RequestState& request, RequestId request_id, RequestId 
   Leg& leg = legs_[id];
   leg.id = id;
   leg.request = request_id;
+  leg.whole = &request;
   request.legs.push_back(id);
   return leg;
 }
@@ -190,27 +208,44 @@ void Dispatcher::drop_legs(RequestState& request, Actions& actions) {
 // --- time ---------------------------------------------------------------------------------------
 
 void Dispatcher::tick(TimePoint now, Actions& actions) {
-  std::vector<RequestId> late;
-  for (const auto& [id, request] : requests_) {
-    if (request.input.deadline <= now) late.push_back(id);
-  }
-  for (const RequestId id : late) {
-    end_request(id, error(Errc::kDeadlineExceeded, "the request's time is up"), actions);
-  }
-  std::vector<RequestId> unplaced;
-  for (const auto& [id, leg] : legs_) {
-    const TimePoint until = leg.seeking ? leg.kv_until : leg.queue_deadline;
-    const bool waits = leg.state == Leg::State::kQueued && until <= now;
-    const bool reserves = leg.state == Leg::State::kReserving && leg.reserve_deadline <= now;
-    if (waits || reserves) unplaced.push_back(id);
-  }
-  for (const RequestId id : unplaced) {
-    const auto it = legs_.find(id);
-    if (it != legs_.end()) time_out(it->second, now, actions);
+  if (next_deadline_ <= now) {
+    next_deadline_ = TimePoint::max();
+    end_late_requests(now, actions);
+    end_late_legs(now, actions);
   }
   move_from_draining(now, actions);
   pump(now, actions);
   if (roles_) order_roles(now, actions);
+}
+
+void Dispatcher::end_late_requests(TimePoint now, Actions& actions) {
+  std::vector<RequestId> late;
+  for (const auto& [id, request] : requests_) {
+    if (request.input.deadline <= now) {
+      late.push_back(id);
+    } else {
+      note_deadline(request.input.deadline);
+    }
+  }
+  for (const RequestId id : late) {
+    end_request(id, error(Errc::kDeadlineExceeded, "the request's time is up"), actions);
+  }
+}
+
+void Dispatcher::end_late_legs(TimePoint now, Actions& actions) {
+  std::vector<RequestId> late;
+  for (const auto& [id, leg] : legs_) {
+    const TimePoint until = waits_until(leg);
+    if (until <= now) {
+      late.push_back(id);
+    } else {
+      note_deadline(until);
+    }
+  }
+  for (const RequestId id : late) {
+    const auto it = legs_.find(id);
+    if (it != legs_.end()) time_out(it->second, now, actions);
+  }
 }
 
 void Dispatcher::order_roles(TimePoint now, Actions& actions) {

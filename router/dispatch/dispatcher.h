@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -85,8 +86,8 @@ class Dispatcher {
   const RoleKeeper* roles() const { return roles_ ? &*roles_ : nullptr; }
 
  private:
-  RequestState& request_of(const Leg& leg) { return requests_.at(leg.request); }
-  const RequestState& request_of(const Leg& leg) const { return requests_.at(leg.request); }
+  RequestState& request_of(const Leg& leg) { return *leg.whole; }
+  const RequestState& request_of(const Leg& leg) const { return *leg.whole; }
 
   // dispatcher.cc
   void send_peers(Actions& actions);
@@ -95,6 +96,9 @@ class Dispatcher {
   Leg& new_leg(RequestState& request, RequestId request_id, RequestId id);
   void drop_leg(Leg& leg, bool cancel, Actions& actions);
   void drop_legs(RequestState& request, Actions& actions);
+  void end_late_requests(TimePoint now, Actions& actions);
+  void end_late_legs(TimePoint now, Actions& actions);
+  void note_deadline(TimePoint at) { next_deadline_ = std::min(next_deadline_, at); }
   void time_out(Leg& leg, TimePoint now, Actions& actions);
   void order_roles(TimePoint now, Actions& actions);
 
@@ -149,6 +153,7 @@ class Dispatcher {
   void on_place_in_line(Leg& leg, const proto::ReserveReply& reply, TimePoint now,
                         Actions& actions);
   void on_token(WorkerId from, proto::TokenEvent&& event, TimePoint now, Actions& actions);
+  void note_delivered(RequestState& request, uint32_t choice, uint32_t tokens, TimePoint now);
   void on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actions& actions);
   void on_handed_off(WorkerId from, const proto::HandedOff& done);
   void on_finished(WorkerId from, const proto::Finished& finished, Actions& actions);
@@ -176,8 +181,9 @@ class Dispatcher {
   using Turn = std::tuple<TimePoint, uint64_t, RequestId>;
   Turn turn_of(const Leg& leg) const;
   std::map<std::string, std::set<Turn>> queues_;
-  std::set<RequestId> seeking_;           // legs whose KV waits for a decode worker
-  std::vector<proto::TokenEvent> ready_;  // scratch
+  std::set<RequestId> seeking_;                 // legs whose KV waits for a decode worker
+  TimePoint next_deadline_ = TimePoint::max();  // none of a request or leg is before it
+  std::vector<proto::TokenEvent> ready_;        // scratch
   uint64_t refusals_ = 0;
   uint64_t stale_events_ = 0;
 };

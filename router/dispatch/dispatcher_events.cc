@@ -114,20 +114,29 @@ void Dispatcher::on_token(WorkerId from, proto::TokenEvent&& event, TimePoint no
   if (leg->counted_prompt_tokens > 0) settle_prompt(*leg);
   ChoiceStream& stream = request.choices[c];
   if (stream.ended()) return;
-  ready_.clear();
-  if (!stream.accept(std::move(event), ready_)) ++stale_events_;
-  if (!ready_.empty()) {
-    request.trail.last_token = now;
-    if (roles_) roles_->delivered(request.input.model, static_cast<uint32_t>(ready_.size()), now);
-    if (!request.trail.first_token) note_first_token(request, now);
-    if (c == 0 && !request.trail.second_token && stream.delivered().size() > 1) {
-      request.trail.second_token = now;
+  if (stream.accept_next(event)) {
+    note_delivered(request, c, 1, now);
+    actions.outputs.emplace_back(TokenOut{leg->request, c, std::move(event)});
+  } else {
+    ready_.clear();
+    if (!stream.accept(std::move(event), ready_)) ++stale_events_;
+    if (!ready_.empty()) note_delivered(request, c, static_cast<uint32_t>(ready_.size()), now);
+    for (proto::TokenEvent& token : ready_) {
+      actions.outputs.emplace_back(TokenOut{leg->request, c, std::move(token)});
     }
   }
-  for (proto::TokenEvent& token : ready_) {
-    actions.outputs.push_back(TokenOut{leg->request, c, std::move(token)});
-  }
   if (stream.ended()) choice_ended(*leg, c, actions);
+}
+
+void Dispatcher::note_delivered(RequestState& request, uint32_t choice, uint32_t tokens,
+                                TimePoint now) {
+  RequestTrail& trail = request.trail;
+  trail.last_token = now;
+  if (roles_) roles_->delivered(request.input.model, tokens, now);
+  if (!trail.first_token) note_first_token(request, now);
+  if (choice == 0 && !trail.second_token && request.choices[0].delivered().size() > 1) {
+    trail.second_token = now;
+  }
 }
 
 void Dispatcher::on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actions& actions) {

@@ -33,6 +33,7 @@ void Dispatcher::start_leg(Leg& leg, const Decision& decision, TimePoint now, Ac
   }
   leg.state = Leg::State::kReserving;
   leg.reserve_deadline = now + limits_.reserve_timeout;
+  note_deadline(leg.reserve_deadline);
   ++decode.reserving;
   proto::Frame frame;
   *frame.mutable_reserve()->mutable_spec() = make_spec(request, leg, now);
@@ -121,7 +122,7 @@ void Dispatcher::cancel_on(WorkerId worker, const Leg& leg, Generation generatio
 }
 
 bool Dispatcher::leg_ended(const Leg& leg) const {
-  const RequestState& request = requests_.at(leg.request);
+  const RequestState& request = request_of(leg);
   if (request.wants_scores()) return false;
   for (uint32_t c = leg.first_choice; c < leg.end_choice(); ++c) {
     if (leg.has(c) && !request.choices[c].ended()) return false;

@@ -15,6 +15,7 @@ Dispatcher::Turn Dispatcher::turn_of(const Leg& leg) const {
 }
 
 void Dispatcher::enqueue(const Leg& leg) {
+  note_deadline(leg.seeking ? leg.kv_until : leg.queue_deadline);
   if (leg.seeking) {
     seeking_.insert(leg.id);
   } else {

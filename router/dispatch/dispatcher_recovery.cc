@@ -219,7 +219,7 @@ bool Dispatcher::end_unspoken(RequestId id, uint32_t choice, Actions& actions) {
 // Decode has the KV, and the router all that prefill had to say.
 bool Dispatcher::prefill_is_over(const Leg& leg) const {
   if (!leg.handed_off) return false;
-  const RequestState& request = requests_.at(leg.request);
+  const RequestState& request = request_of(leg);
   for (uint32_t c = leg.first_choice; c < leg.end_choice(); ++c) {
     const ChoiceStream& choice = request.choices[c];
     if (leg.has(c) && !choice.ended() && choice.delivered().size() <= leg.tokens.size()) {

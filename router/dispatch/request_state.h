@@ -9,6 +9,8 @@
 
 namespace baton::router {
 
+struct RequestState;
+
 // A part of a request that is served by one placement. A request starts as one leg of all its
 // choices. A leg that fails before any of its tokens was delivered is served anew, with the next
 // generation; afterwards each unfinished choice goes on as a leg of its own, from the tokens
@@ -17,8 +19,9 @@ namespace baton::router {
 struct Leg {
   enum class State { kQueued, kReserving, kRunning };
 
-  RequestId id;       // on the wire
-  RequestId request;  // of the client
+  RequestId id;                   // on the wire
+  RequestId request;              // of the client
+  RequestState* whole = nullptr;  // which outlives it
   Generation generation{1};
   uint32_t first_choice = 0;
   uint32_t num_choices = 1;

@@ -6,13 +6,6 @@
 #include <limits>
 
 namespace baton::router {
-namespace {
-
-// Pairs of so many prefill and so many decode workers are looked at closely.
-constexpr size_t kClosely = 6;
-
-}  // namespace
-
 result<Policy> parse_policy(std::string_view name) {
   const auto it = std::ranges::find(kPolicyNames, name);
   if (it != std::end(kPolicyNames)) return static_cast<Policy>(it - std::begin(kPolicyNames));
@@ -135,7 +128,7 @@ void Placer::offer(const Candidate& prefill, const Candidate& decode, const Plac
 
 // Both are ranked: by a policy whose costs add, the first pair in each prefill worker's row is its
 // best, and a row that begins worse than the best so far ends the search.
-void Placer::best_pair(const PlacementQuery& query, Best& best) const {
+void Placer::best_pair(const PlacementQuery& query, Best& best) {
   const bool closely = options_.policy == Policy::kGoodput;
   const auto top = [&](const Candidates& c) {
     return closely ? std::min(c.size(), kClosely) : c.size();
@@ -151,6 +144,7 @@ void Placer::best_pair(const PlacementQuery& query, Best& best) const {
     }
   }
   if (!closely || best.prefill != nullptr) return;
+  for (Candidates* some : {&prefill_, &decode_}) sort_first(*some, some->size());
   for (const Candidate& prefill : prefill_) {  // none of the best few are a pair
     for (const Candidate& decode : decode_) {
       if (is_paired(*decode.worker, *prefill.worker)) return offer(prefill, decode, query, best);

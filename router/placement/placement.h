@@ -114,6 +114,7 @@ class Placer {
     const Worker* worker = nullptr;
     uint32_t matched = 0, cached = 0;  // tokens, as in Decision
     double cost = 0;                   // of the scan; the less the better
+    uint32_t turn = 0;                 // among equals
     bool foreseen = false;
     PromptEstimate prompt;
     uint32_t late = 0;  // prompts there that it would make late
@@ -125,12 +126,14 @@ class Placer {
                const PlacementQuery& query, Candidates& out);
   void collect_prefill(const WorkerPool& pool, const PlacementQuery& query, Candidates& out);
   void rank(Candidates& candidates, uint64_t turn);
+  static void sort_first(Candidates& candidates, size_t count);
   double prompt_cost(const Candidate& c, const PlacementQuery& query) const;
   double decode_cost(const Candidate& c, const PlacementQuery& query) const;
   double scan_cost(const Candidate& c, proto::Role role, const PlacementQuery& query) const;
 
   // placement.cc
-  static constexpr double kLast = 1e9;  // a cost: only if there is nobody else
+  static constexpr size_t kClosely = 6;  // of each role, so many are looked at closely
+  static constexpr double kLast = 1e9;   // a cost: only if there is nobody else
   // What is foreseen to differ by less does not: equals take turns.
   static constexpr double kEqual = 0.97;
   struct Score {
@@ -154,7 +157,7 @@ class Placer {
   Score score(const Candidate& prefill, const Candidate& decode, const PlacementQuery& query) const;
   void offer(const Candidate& prefill, const Candidate& decode, const PlacementQuery& query,
              Best& best) const;
-  void best_pair(const PlacementQuery& query, Best& best) const;
+  void best_pair(const PlacementQuery& query, Best& best);
   void best_alone(const PlacementQuery& query, Best& best) const;
 
   PlacementOptions options_;

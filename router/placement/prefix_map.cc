@@ -50,6 +50,11 @@ std::span<const PrefixMap::Entry> PrefixMap::row(uint64_t unit) const {
 // nothing here.
 void PrefixMap::find(std::span<const uint64_t> units, std::vector<Match>& matches) const {
   matches.clear();
+  for (const uint64_t unit : units) {  // memory is waited for once
+    const std::span<const Entry> ways = row(unit);
+    __builtin_prefetch(&ways.front());
+    __builtin_prefetch(&ways.back());
+  }
   for (size_t i = units.size(); i-- > 0;) {
     for (const Entry& entry : row(units[i])) {
       if (entry.key != units[i]) continue;

@@ -141,7 +141,8 @@ double Placer::decode_cost(const Candidate& c, const PlacementQuery& query) cons
   }
 }
 
-// The best first by the policy; equals in the order of turns.
+// The best first by the policy; equals in the order of turns. Of those that will be looked at
+// closely no more are put in order than that.
 void Placer::rank(Candidates& candidates, uint64_t turn) {
   if (candidates.empty()) return;
   const auto first = candidates.begin() + static_cast<long>(turn % candidates.size());
@@ -151,13 +152,26 @@ void Placer::rank(Candidates& candidates, uint64_t turn) {
     std::swap(candidates[1], candidates[1 + random_() % (candidates.size() - 1)]);
     for (size_t i = 2; i < candidates.size(); ++i) candidates[i].cost += kNotDrawn;
   }
-  if (options_.policy == Policy::kGoodput) {
-    const double least = std::ranges::min(candidates, {}, &Candidate::cost).cost;
+  for (size_t i = 0; i < candidates.size(); ++i) candidates[i].turn = static_cast<uint32_t>(i);
+  const bool closely = options_.policy == Policy::kGoodput;
+  if (closely) {
+    const double least = std::ranges::min_element(candidates, {}, &Candidate::cost)->cost;
     for (Candidate& c : candidates) {
       if (c.cost * kEqual <= least) c.cost = least;
     }
   }
-  std::ranges::stable_sort(candidates, {}, &Candidate::cost);
+  sort_first(candidates, closely ? kClosely : candidates.size());
+}
+
+void Placer::sort_first(Candidates& candidates, size_t count) {
+  const auto before = [](const Candidate& a, const Candidate& b) {
+    return a.cost != b.cost ? a.cost < b.cost : a.turn < b.turn;
+  };
+  if (count < candidates.size()) {
+    std::ranges::partial_sort(candidates, candidates.begin() + static_cast<long>(count), before);
+  } else {
+    std::ranges::sort(candidates, before);
+  }
 }
 
 }  // namespace baton::router

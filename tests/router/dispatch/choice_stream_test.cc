@@ -33,6 +33,22 @@ TEST(ChoiceStream, AnyOrderAndAnyRepetitionGivesEachTokenOnceInOrder) {
   }
 }
 
+TEST(ChoiceStream, TakesTheNextOneAloneOnlyIfNothingElseFollowsFromIt) {
+  ChoiceStream stream(3);
+  std::vector<proto::TokenEvent> ready;
+  EXPECT_TRUE(stream.accept_next(event(0)));
+  EXPECT_FALSE(stream.accept_next(event(0))) << "a double";
+  EXPECT_FALSE(stream.accept_next(event(2))) << "early";
+  EXPECT_TRUE(stream.accept(event(2), ready));
+  EXPECT_FALSE(stream.accept_next(event(1))) << "the early one is to come behind it";
+  EXPECT_TRUE(stream.accept(event(1), ready));
+  EXPECT_EQ(ready.size(), 2u);
+  EXPECT_FALSE(stream.accept_next(event(3))) << "beyond max_tokens";
+  EXPECT_EQ(stream.delivered(), (std::vector<TokenId>{100, 101, 102}));
+  stream.close();
+  EXPECT_FALSE(stream.accept_next(event(3)));
+}
+
 TEST(ChoiceStream, AnIndexBeyondMaxTokensIsRefused) {
   ChoiceStream stream(3);
   std::vector<proto::TokenEvent> ready;
