@@ -18,14 +18,14 @@ void Engine::submit(StepBatch* batch) {
 
 void Engine::start() {
   model_.begin(*queue_.front());
-  callbacks_.later(layer_time_, [this] { layer_done(0); });
+  callbacks_.process.later(layer_time_, [this] { layer_done(0); });
 }
 
 void Engine::layer_done(uint32_t layer) {
   StepBatch& batch = *queue_.front();
   if (model_.write_layer(batch, layer)) callbacks_.on_layer(batch, layer);
   if (layer + 1 == model_.num_layers()) return finish();
-  callbacks_.later(layer_time_, [this, layer] { layer_done(layer + 1); });
+  callbacks_.process.later(layer_time_, [this, layer] { layer_done(layer + 1); });
 }
 
 void Engine::finish() {

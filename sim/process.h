@@ -26,11 +26,13 @@ class Process : public std::enable_shared_from_this<Process> {
   const ProcessClock& clock() const { return clock_; }
 
   // Now, or when it is awake again; in this order.
-  void run(Timeline::Event event) {
+  template <class Callable>
+  void run(Callable event) {
     if (!paused()) return event();
     later(paused_until_ - timeline_.now(), std::move(event));
   }
-  void later(Duration after, Timeline::Event event) {
+  template <class Callable>
+  void later(Duration after, Callable event) {
     timeline_.after(after, [self = weak_from_this(), event = std::move(event)]() mutable {
       if (const auto alive = self.lock()) alive->run(std::move(event));
     });

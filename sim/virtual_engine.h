@@ -6,7 +6,7 @@
 
 #include "common/engine/step.h"
 #include "common/kvcache/kv_cache.h"
-#include "sim/timeline.h"
+#include "sim/process.h"
 
 namespace baton::sim {
 
@@ -16,8 +16,7 @@ class VirtualEngine {
   struct Callbacks {
     std::function<void(const engine::StepBatch&, uint32_t layer)> on_layer;  // of digested ones
     std::function<void(engine::StepBatch&)> on_done;
-    // Runs it at that time, or when the process is awake again.
-    std::function<void(Duration after, Timeline::Event)> later;
+    Process& process;  // whose time steps take; while it sleeps, nothing is done
   };
   // The cache that it computes in outlives the engine.
   using Maker =

@@ -23,12 +23,11 @@ Worker::Worker(const WorkerSetup& setup, std::unique_ptr<kvtransfer::Transport> 
   for (uint32_t i = 0; i < setup_.step_depth; ++i) {
     free_.push_back(batches_.emplace_back(std::make_unique<engine::StepBatch>()).get());
   }
-  engine_ = setup_.make_engine(
-      cache_,
-      {.on_layer = [this](const engine::StepBatch& batch,
-                          uint32_t layer) { on_layer(batch, layer); },
-       .on_done = [this](engine::StepBatch& batch) { on_done(batch); },
-       .later = [this](Duration after, Timeline::Event event) { later(after, std::move(event)); }});
+  engine_ =
+      setup_.make_engine(cache_, {.on_layer = [this](const engine::StepBatch& batch,
+                                                     uint32_t layer) { on_layer(batch, layer); },
+                                  .on_done = [this](engine::StepBatch& batch) { on_done(batch); },
+                                  .process = *this});
 }
 
 void Worker::start(Duration phase) {
@@ -127,14 +126,13 @@ proto::Load Worker::load() {
 
 void Worker::send_load() {
   if (core_ == nullptr) return;
-  proto::Frame frame;
-  *frame.mutable_load() = load();
-  std::string text = frame.SerializeAsString();
+  *load_.mutable_load() = load();
+  load_.SerializeToString(&load_text_);
   const TimePoint now = local_now();
-  if (text == last_load_ && now - last_load_at_ < setup_.load_every) return;
-  last_load_ = std::move(text);
+  if (load_text_ == last_load_ && now - last_load_at_ < setup_.load_every) return;
+  std::swap(last_load_, load_text_);
   last_load_at_ = now;
-  outside_.to_all_routers(*this, frame);
+  outside_.to_all_routers(*this, load_);
 }
 
 void Worker::send(RouterId router, const proto::Frame& frame) {

@@ -97,7 +97,8 @@ class Worker final : public Process, private worker::CoreHost {
   uint64_t next_step_ = 1;
   bool work_added_ = false, touched_ = true;
   std::optional<latency::StepModel> learnt_;
-  std::string last_load_;
+  proto::Frame load_;                  // scratch
+  std::string load_text_, last_load_;  // scratch; as routers have it
   TimePoint last_load_at_{};
 };
 

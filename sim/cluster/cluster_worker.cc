@@ -67,6 +67,7 @@ WorkerSetup cluster_worker(const WorkerGroup& group, WorkerId id, std::string na
   core.num_blocks = num_blocks;
   core.chunk_tokens = group.chunk_tokens;
   core.prefix_cache = group.prefix_cache;
+  core.prefix_hash = kvcache::PrefixHashKind::kFast;
   setup.model = kClusterModel;
   setup.max_sequences = group.max_sequences;
   setup.profile = group.profile;

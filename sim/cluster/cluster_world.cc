@@ -218,25 +218,34 @@ void ClusterWorld::to_all_routers(Worker& from, const proto::Frame& frame) {
   for (const auto& router : routers_) post(from.id(), router->id(), frame);
 }
 
-void ClusterWorld::post(WorkerId from, RouterId to, const proto::Frame& frame) {
-  std::shared_ptr<proto::Frame> copy;
-  if (frame.has_tokens() && !spare_frames_.empty()) {
-    copy = std::move(spare_frames_.back());
-    spare_frames_.pop_back();
+// A copy, in the memory of an earlier one of its kind: nearly all are of these two.
+ClusterWorld::Mail ClusterWorld::copy_of(const proto::Frame& frame) {
+  std::vector<Mail>* const spare = spare_of(frame);
+  if (spare == nullptr || spare->empty()) return std::make_unique<proto::Frame>(frame);
+  Mail copy = std::move(spare->back());
+  spare->pop_back();
+  if (frame.has_tokens()) {
     *copy->mutable_tokens() = frame.tokens();
   } else {
-    copy = std::make_shared<proto::Frame>(frame);
+    *copy->mutable_load() = frame.load();
   }
-  timeline_.after(latency_, [this, from, to, frame = std::move(copy)] {
+  return copy;
+}
+
+std::vector<ClusterWorld::Mail>* ClusterWorld::spare_of(const proto::Frame& frame) {
+  return frame.has_tokens() ? &spare_tokens_ : frame.has_load() ? &spare_loads_ : nullptr;
+}
+
+void ClusterWorld::post(WorkerId from, RouterId to, const proto::Frame& frame) {
+  timeline_.after(latency_, [this, from, to, mail = copy_of(frame)]() mutable {
     if (seat_of(from) == nullptr) return;  // it died: the connection broke
     Frontend& router = *routers_[to.value - 1];
-    if (frame->has_worker_hello()) {
-      (void)router.worker_joined(frame->worker_hello(), frame->worker_hello().pair_address());
+    if (mail->has_worker_hello()) {
+      (void)router.worker_joined(mail->worker_hello(), mail->worker_hello().pair_address());
       return;
     }
-    const bool tokens = frame->has_tokens();
-    router.on_frame(from, std::move(*frame));
-    if (tokens && frame->has_tokens()) spare_frames_.push_back(frame);
+    router.on_frame(from, std::move(*mail));
+    if (auto* const spare = spare_of(*mail)) spare->push_back(std::move(mail));
   });
 }
 
@@ -247,8 +256,8 @@ void ClusterWorld::to_worker(RouterProcess& from, WorkerId to, proto::Frame&& fr
   if (frame.has_set_role()) {
     result_.flips.push_back({timeline_.now() - begun_, name_of(to), frame.set_role().role()});
   }
-  auto mail = std::make_shared<proto::Frame>(std::move(frame));
-  timeline_.after(latency_, [this, router = from.id(), to, mail] {
+  auto mail = std::make_unique<proto::Frame>(std::move(frame));
+  timeline_.after(latency_, [this, router = from.id(), to, mail = std::move(mail)] {
     Seat* seat = seat_of(to);
     if (seat == nullptr) return;
     if (mail->has_peers()) return pair(*seat->worker, mail->peers());

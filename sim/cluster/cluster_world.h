@@ -55,6 +55,9 @@ class ClusterWorld final : public Worker::Outside, public Frontend::Outside {
   void request_ended(const Frontend& at, uint64_t request, const Outcome& outcome,
                      const std::string& why) override;
   void pair(Worker& decode, const proto::Peers& peers);
+  using Mail = std::unique_ptr<proto::Frame>;
+  Mail copy_of(const proto::Frame& frame);
+  std::vector<Mail>* spare_of(const proto::Frame& frame);
   void post(WorkerId from, RouterId to, const proto::Frame& frame);
   void log_decision(const proto::Frame& frame, const std::string& to);
   std::string name_of(WorkerId id);
@@ -73,7 +76,7 @@ class ClusterWorld final : public Worker::Outside, public Frontend::Outside {
   std::vector<Seat*> dirty_;
   std::vector<std::shared_ptr<Frontend>> routers_;
   uint64_t next_request_ = 0;
-  std::vector<std::shared_ptr<proto::Frame>> spare_frames_;  // of tokens, for their memory
+  std::vector<Mail> spare_tokens_, spare_loads_;  // for their memory
   ClusterResult result_;
 };
 

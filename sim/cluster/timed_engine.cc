@@ -19,10 +19,10 @@ void TimedEngine::start() {
   batch.duration = times_.of(engine::work_of(batch));
   for (uint32_t layer = 0; digested && layer + 1 < num_layers_; ++layer) {
     if (!batch.is_told(layer)) continue;
-    callbacks_.later(batch.duration * (layer + 1) / num_layers_,
-                     [this, layer] { callbacks_.on_layer(*queue_.front(), layer); });
+    callbacks_.process.later(batch.duration * (layer + 1) / num_layers_,
+                             [this, layer] { callbacks_.on_layer(*queue_.front(), layer); });
   }
-  callbacks_.later(batch.duration, [this, digested] {
+  callbacks_.process.later(batch.duration, [this, digested] {
     if (digested) callbacks_.on_layer(*queue_.front(), num_layers_ - 1);
     finish();
   });

@@ -110,12 +110,17 @@ double Traffic::rate() const {
 // Of a block that its seed names. Two streams in turn: that both of two blocks are equal does not
 // happen by chance.
 void Traffic::fill(uint64_t seed, TokenId first, uint32_t count, std::span<TokenId> out) {
-  uint64_t streams[2] = {mix(seed), mix(seed ^ kGolden)};
-  for (size_t t = 0; t < out.size(); ++t) {
-    uint64_t& state = streams[t % 2];
-    state += kGolden;
-    out[t] = first + static_cast<TokenId>((state >> 32) * count >> 32);
+  uint64_t even = mix(seed), odd = mix(seed ^ kGolden);
+  const auto draw = [&](uint64_t& stream) {
+    stream += kGolden;
+    return first + static_cast<TokenId>((stream >> 32) * count >> 32);
+  };
+  size_t t = 0;
+  for (; t + 1 < out.size(); t += 2) {
+    out[t] = draw(even);
+    out[t + 1] = draw(odd);
   }
+  if (t < out.size()) out[t] = draw(even);
 }
 
 void Traffic::prompt(size_t i, TokenId first, uint32_t count, std::vector<TokenId>& out) const {

@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "sim/process.h"
@@ -22,6 +26,54 @@ TEST(Timeline, RunsWhatIsDueInOrderOfTimeThenOfArrival) {
   }
   EXPECT_EQ(ran, (std::vector<int>{1, 2, 3}));
   EXPECT_EQ(timeline.next(), TimePoint::max());
+}
+
+TEST(Timeline, KeepsTheOrderOfManyThatComeAndGo) {
+  Timeline timeline;
+  std::vector<std::pair<TimePoint, int>> ran, wanted;
+  for (int i = 0; i < 1000; ++i) {
+    const TimePoint when(milliseconds(i * 37 % 50));
+    wanted.emplace_back(when, i);
+    timeline.at(when, [&ran, when, i] { ran.emplace_back(when, i); });
+  }
+  std::ranges::stable_sort(wanted, {}, &std::pair<TimePoint, int>::first);
+  for (int ms = 0; ms < 50; ++ms) {
+    timeline.advance(TimePoint(milliseconds(ms)));
+    while (timeline.run_one()) {
+    }
+  }
+  EXPECT_EQ(ran, wanted);
+}
+
+// Counts those of it that live.
+struct Counted {
+  explicit Counted(int& living) : living(&living) { ++living; }
+  Counted(Counted&& other) noexcept : living(other.living) { ++*living; }
+  Counted(const Counted&) = delete;
+  ~Counted() { --*living; }
+  int* living;
+};
+
+TEST(Event, IsDestroyedOnceWhereverItLives) {
+  int living = 0, ran = 0;
+  {
+    Event small = [counted = Counted(living), &ran] { ++ran; };
+    Event large = [counted = Counted(living), room = std::array<char, 200>{}, &ran] {
+      ran += 1 + room[7];
+    };
+    Event moved = std::move(small);
+    moved();
+    large();
+    EXPECT_EQ(living, 2);
+    moved = std::move(large);  // the small one ends
+    EXPECT_EQ(living, 1);
+    moved();
+    Timeline timeline;  // ends with something left to do
+    timeline.after(seconds(1), std::move(moved));
+    EXPECT_EQ(living, 1);
+  }
+  EXPECT_EQ(living, 0);
+  EXPECT_EQ(ran, 3);
 }
 
 TEST(ProcessClock, GoesAtItsOwnPaceAndBack) {
