@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <iterator>
 #include <utility>
+#include <variant>
 
 #include "router/dispatch/dispatcher.h"
 
@@ -13,6 +14,13 @@ namespace {
 // Everything ended at its first token: decode waits for KV that will not come.
 bool holds_reservation(const Leg& leg) { return !leg.placement.mixed() && !leg.handed_off; }
 
+void put_out(const Leg& leg, uint32_t choice, proto::TokenEvent&& event, Actions& actions) {
+  auto& out = std::get<TokenOut>(actions.outputs.emplace_back(std::in_place_type<TokenOut>));
+  out.request = leg.request;
+  out.choice = choice;
+  out.event = std::move(event);
+}
+
 bool is_known(uint32_t code) { return code <= static_cast<uint32_t>(Errc::kInternal); }
 
 }  // namespace
@@ -20,6 +28,11 @@ bool is_known(uint32_t code) { return code <= static_cast<uint32_t>(Errc::kInter
 void Dispatcher::on_frame(WorkerId from, proto::Frame&& frame, TimePoint now, Actions& actions) {
   switch (frame.body_case()) {
     case proto::Frame::kTokens:
+      // What they belong to lies far apart: memory is waited for once, not for each.
+      for (const proto::TokenEvent& event : frame.tokens().tokens()) {
+        const auto it = legs_.find(RequestId(event.request()));
+        if (it != legs_.end()) __builtin_prefetch(it->second.whole->choices.data());
+      }
       for (proto::TokenEvent& event : *frame.mutable_tokens()->mutable_tokens()) {
         on_token(from, std::move(event), now, actions);
       }
@@ -116,14 +129,12 @@ void Dispatcher::on_token(WorkerId from, proto::TokenEvent&& event, TimePoint no
   if (stream.ended()) return;
   if (stream.accept_next(event)) {
     note_delivered(request, c, 1, now);
-    actions.outputs.emplace_back(TokenOut{leg->request, c, std::move(event)});
+    put_out(*leg, c, std::move(event), actions);
   } else {
     ready_.clear();
     if (!stream.accept(std::move(event), ready_)) ++stale_events_;
     if (!ready_.empty()) note_delivered(request, c, static_cast<uint32_t>(ready_.size()), now);
-    for (proto::TokenEvent& token : ready_) {
-      actions.outputs.emplace_back(TokenOut{leg->request, c, std::move(token)});
-    }
+    for (proto::TokenEvent& token : ready_) put_out(*leg, c, std::move(token), actions);
   }
   if (stream.ended()) choice_ended(*leg, c, actions);
 }
