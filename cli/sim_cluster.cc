@@ -4,11 +4,11 @@
 #include <malloc.h>
 #include <unistd.h>
 
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <memory>
 
+#include "cli/sim_words.h"
 #include "sim/cluster/cluster_spec.h"
 #include "sim/cluster/phases.h"
 #include "sim/cluster/report.h"
@@ -21,29 +21,6 @@ namespace {
 using sim::Arrivals;
 
 Error bad(std::string what) { return error(Errc::kInvalidArgument, std::move(what)); }
-
-result<double> parse_number(std::string_view text, const char* option) {
-  double value = 0;
-  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (ec != std::errc() || end != text.data() + text.size() || !(value > 0) || !(value < 1e9)) {
-    return bad(fmt::format("--{} has '{}', which is no number above 0", option, text));
-  }
-  return value;
-}
-
-result<sim::Slo> parse_slo(const std::vector<std::string>& words) {
-  sim::Slo slo;
-  for (const std::string& word : words) {
-    const size_t equals = word.find('=');
-    const std::string name = word.substr(0, equals);
-    if (equals == std::string::npos || (name != "ttft" && name != "tpot")) {
-      return bad("--slo is not of the form ttft=SECONDS,tpot=SECONDS");
-    }
-    BATON_TRY(const double value, parse_number(std::string_view(word).substr(equals + 1), "slo"));
-    (name == "ttft" ? slo.ttft : slo.tpot) = from_seconds(value);
-  }
-  return slo;
-}
 
 status set_placement(const SimClusterSettings& s, sim::SweepOptions& sweep) {
   const auto policy = router::parse_policy(s.policy);
@@ -137,16 +114,6 @@ class Progress {
   bool shown_ = false;
 };
 
-status write(const std::string& path, const std::string& text) {
-  if (path.empty()) return {};
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "w"),
-                                                             std::fclose);
-  if (!file || std::fwrite(text.data(), 1, text.size(), file.get()) != text.size()) {
-    return error(Errc::kIo, "cannot write " + path);
-  }
-  return {};
-}
-
 void tell_work(const std::vector<sim::SweepPoint>& points) {
   uint64_t events = 0, tokens = 0, failures = 0, retries = 0, preemptions = 0, flips = 0;
   double simulated = 0, core = 0;
@@ -199,8 +166,8 @@ status run(const SimClusterSettings& s, Plan& p) {
                s.find_goodput, points[best].rate / std::max(head.gpus, 1u));
   }
   tell_work(points);
-  BATON_CHECK_OK(write(s.json, sim::to_json(head, points, best)));
-  return write(s.svg, sim::to_svg(head, points));
+  BATON_CHECK_OK(write_text(s.json, sim::to_json(head, points, best)));
+  return write_text(s.svg, sim::to_svg(head, points));
 }
 
 }  // namespace

@@ -4,87 +4,16 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "sim/cluster/csv.h"
+#include "sim/cluster/yaml_keys.h"
 
 namespace baton::sim {
 namespace {
 
 constexpr double kBytesPerGbit = 1e9 / 8;
 constexpr double kMostWorkers = 100'000;
-
-// One map of the file: takes keys, and in the end refuses those that nobody took.
-class Keys {
- public:
-  Keys(const YAML::Node& map, std::string where, const std::filesystem::path& from)
-      : map_(map), where_(std::move(where)), from_(from) {}
-
-  bool has(const char* key) const { return static_cast<bool>(map_[key]); }
-
-  result<double> number(const char* key, std::optional<double> otherwise, double least,
-                        double most) {
-    taken_.emplace_back(key);
-    const YAML::Node node = map_[key];
-    if (!node) {
-      if (otherwise) return *otherwise;
-      return bad(key, "is missing");
-    }
-    double value = 0;
-    if (!node.IsScalar() || !YAML::convert<double>::decode(node, value)) {
-      return bad(key, "is no number");
-    }
-    if (!(value >= least && value <= most)) {
-      return bad(key, fmt::format("= {:g} is not in [{:g}, {:g}]", value, least, most));
-    }
-    return value;
-  }
-  result<uint64_t> whole(const char* key, std::optional<double> otherwise, double least,
-                         double most) {
-    BATON_TRY(const double value, number(key, otherwise, least, most));
-    if (value != std::floor(value)) return bad(key, "is no whole number");
-    return static_cast<uint64_t>(value);
-  }
-  result<std::string> text(const char* key, std::optional<std::string> otherwise) {
-    taken_.emplace_back(key);
-    const YAML::Node node = map_[key];
-    if (!node && otherwise) return *otherwise;
-    if (!node || !node.IsScalar()) return bad(key, "is missing or no text");
-    return node.as<std::string>();
-  }
-  result<bool> yes(const char* key, bool otherwise) {
-    taken_.emplace_back(key);
-    const YAML::Node node = map_[key];
-    bool value = otherwise;
-    if (node && (!node.IsScalar() || !YAML::convert<bool>::decode(node, value))) {
-      return bad(key, "is neither true nor false");
-    }
-    return value;
-  }
-  YAML::Node node(const char* key) {
-    taken_.emplace_back(key);
-    return map_[key];
-  }
-  status done() const {
-    for (const auto& entry : map_) {
-      const auto key = entry.first.as<std::string>("");
-      if (std::ranges::find(taken_, key) == taken_.end()) {
-        return bad(key.c_str(), "is not known");
-      }
-    }
-    return {};
-  }
-  Error bad(const char* key, std::string_view what) const {
-    return error(Errc::kInvalidArgument,
-                 fmt::format("cluster {}: '{}{}' {}", from_.string(), where_, key, what));
-  }
-
- private:
-  const YAML::Node map_;
-  const std::string where_;
-  const std::filesystem::path& from_;
-  std::vector<std::string> taken_;
-};
+constexpr std::string_view kWhat = "cluster";  // in errors
 
 class Reader {
  public:
@@ -93,7 +22,7 @@ class Reader {
   result<ClusterSpec> read(const YAML::Node& root) const {
     if (!root.IsMap()) return bad("is no map of keys");
     ClusterSpec spec;
-    Keys keys(root, "", from_);
+    YamlKeys keys(root, "", kWhat, from_);
     BATON_TRY(spec.name, keys.text("name", from_.stem().string()));
     BATON_TRY(const uint64_t routers, keys.whole("routers", 1, 1, 64));
     spec.routers = static_cast<uint32_t>(routers);
@@ -121,7 +50,7 @@ class Reader {
   status network(const YAML::Node& node, ClusterSpec& spec) const {
     if (!node) return {};
     if (!node.IsMap()) return bad("'network' is no map of keys");
-    Keys keys(node, "network.", from_);
+    YamlKeys keys(node, "network.", kWhat, from_);
     BATON_TRY(const double latency, keys.number("message_us", 100, 0, 1e6));
     spec.message_latency = latency * 1e-6;
     if (keys.has("spine_gbit")) {
@@ -134,7 +63,7 @@ class Reader {
   status failures(const YAML::Node& node, ClusterSpec& spec) const {
     if (!node) return {};
     if (!node.IsMap()) return bad("'failures' is no map of keys");
-    Keys keys(node, "failures.", from_);
+    YamlKeys keys(node, "failures.", kWhat, from_);
     FailureRates rates;
     BATON_TRY(rates.mean_seconds_between, keys.number("mean_seconds_between", {}, 1, 1e9));
     BATON_TRY(rates.restart_seconds, keys.number("restart_seconds", 30, 0, 1e9));
@@ -145,7 +74,7 @@ class Reader {
   status roles(const YAML::Node& node, ClusterSpec& spec) const {
     if (!node) return {};
     if (!node.IsMap()) return bad("'roles' is no map of keys");
-    Keys keys(node, "roles.", from_);
+    YamlKeys keys(node, "roles.", kWhat, from_);
     const auto least = [&](const char* key, uint32_t& to) -> status {
       BATON_TRY(const uint64_t n, keys.whole(key, to, 0, kMostWorkers));
       to = static_cast<uint32_t>(n);
@@ -159,7 +88,7 @@ class Reader {
 
   result<WorkerGroup> group(const YAML::Node& node, const std::string& where) const {
     if (!node.IsMap()) return bad(fmt::format("'{}' is no map of keys", where));
-    Keys keys(node, where, from_);
+    YamlKeys keys(node, where, kWhat, from_);
     WorkerGroup g;
     BATON_TRY(std::string role, keys.text("role", {}));
     g.auto_role = role == "auto";

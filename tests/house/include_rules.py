@@ -43,7 +43,7 @@ FENCED = {
     r"(oneapi/dnnl|dnnl)": r"common/ops/cpu/.*\.(cc|h)",
     r"boost/beast": r"(common/net/.*\.cc|(router|cli|tests)/.*)",
     r"boost/json": r"((common/(formats|text)|router|cli|tests)/.*|sim/cluster/.*\.cc)",
-    r"yaml-cpp/": r"((common/(base|latency)|sim/cluster)/.*\.cc|cli/.*|tests/.*)",
+    r"yaml-cpp/": r"((common/(base|latency)|sim/cluster)/.*\.cc|sim/cluster/yaml_keys\.h|(cli|tests)/.*)",
     r"CLI/": r"(common/base/.*\.cc|(cli|tests)/.*)",
 }
 
