@@ -21,7 +21,8 @@ constexpr const char* kHelp =
     "  up        a whole cluster on this machine: a router and its workers\n"
     "  router    the HTTP front that places requests on workers\n"
     "  worker    one worker: prefill, decode, mixed or auto\n"
-    "  sim       the cluster on a virtual clock: finds faults in seconds\n"
+    "  sim       the cluster on a virtual clock: how fast it is, and what goes wrong in it\n"
+    "  plan      which workers serve a traffic best, for a number of GPUs\n"
     "  version   print the version\n";
 
 // What a command could not start with, and says by an exception, is one sentence as well.
@@ -49,6 +50,7 @@ int main(int argc, char** argv) {
   if (command == "worker") return run(command, baton::cli::run_worker, args);
   if (command == "rank") return run(command, baton::cli::run_rank, args);
   if (command == "sim") return run(command, baton::cli::run_sim, args);
+  if (command == "plan") return run(command, baton::cli::run_plan, args);
   if (command == "version" || command == "--version") {
     std::printf("baton %s\n", BATON_VERSION);
     return 0;

@@ -17,6 +17,7 @@ COMMANDS = {
     "router": "The HTTP front, placing requests on workers.",
     "worker": "One worker: a model, its KV cache, and a role.",
     "sim": "The cluster on a virtual clock: how fast it is, and what goes wrong in it (docs/simulator.md).",
+    "plan": "Which placement serves a traffic best (docs/planning.md).",
 }
 LEFT_OUT = {"ready_fd"}  # between `baton up` and its children
 

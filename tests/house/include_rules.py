@@ -42,8 +42,8 @@ FENCED = {
     r"gloo/": r"common/collective/.*\.cc",
     r"(oneapi/dnnl|dnnl)": r"common/ops/cpu/.*\.(cc|h)",
     r"boost/beast": r"(common/net/.*\.cc|(router|cli|tests)/.*)",
-    r"boost/json": r"((common/(formats|text)|router|cli|tests)/.*|sim/cluster/.*\.cc)",
-    r"yaml-cpp/": r"((common/(base|latency)|sim/cluster)/.*\.cc|sim/cluster/yaml_keys\.h|(cli|tests)/.*)",
+    r"boost/json": r"((common/(formats|text)|router|cli|tests)/.*|sim/(cluster|plan)/.*\.cc)",
+    r"yaml-cpp/": r"((common/(base|latency)|sim/(cluster|plan))/.*\.cc|sim/cluster/yaml_keys\.h|(cli|tests)/.*)",
     r"CLI/": r"(common/base/.*\.cc|(cli|tests)/.*)",
 }
 
