@@ -103,8 +103,8 @@ double most_per_second(const WorkerOption& worker, Phase phase, const TraceFile&
   }
   std::ranges::sort(work);
   double sum = 0;
-  const auto kept = static_cast<size_t>(share * static_cast<double>(work.size()));
-  for (size_t i = 0; i < kept; ++i) sum += work[i];
+  double kept = share * static_cast<double>(work.size());  // of the last of them, a part
+  for (size_t i = 0; i < work.size() && kept > 0; ++i, --kept) sum += work[i] * std::min(kept, 1.0);
   return sum > 0 ? static_cast<double>(work.size()) / sum : std::numeric_limits<double>::infinity();
 }
 

@@ -9,7 +9,7 @@ constexpr size_t kBatch = 4;         // tried at once, with any number of thread
 constexpr double kBetter = 1.01;     // what a challenger must hold, of the best
 constexpr double kFarBelow = 0.85;   // an estimate, of the best one
 constexpr double kFarWorse = 0.08;   // of what was to be met
-constexpr double kNotNeeded = 0.99;  // of the best's rate, without a worker
+constexpr double kNotNeeded = 0.98;  // of the best's rate, without a worker
 
 bool same_kinds(const Layout& a, const Layout& b) {
   return a.split() && b.split() && a.prefill.worker == b.prefill.worker &&
@@ -107,6 +107,7 @@ void Contest::search(const std::vector<Entrant>& batch, const std::vector<double
 }
 
 void Contest::trim() {
+  const double rate = best_ ? best_->goodput * kNotNeeded : 0;
   while (best_ && best_->layout.split()) {
     std::vector<Layout> fewer;
     for (WorkerPool Layout::*pool : {&Layout::prefill, &Layout::decode}) {
@@ -115,7 +116,6 @@ void Contest::trim() {
       --(fewer.back().*pool).count;
     }
     if (fewer.empty()) return;
-    const double rate = best_->goodput * kNotNeeded;
     const std::vector<double> shares = attained(fewer, rate);
     const Layout* smallest = nullptr;
     for (size_t i = 0; i < fewer.size(); ++i) {

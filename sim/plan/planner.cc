@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/latency/step_model.h"
+
 namespace baton::sim {
 namespace {
 
@@ -10,7 +12,7 @@ constexpr uint32_t kMostAlone = 4;  // workers of one kind, where a phase is sim
 constexpr uint64_t kOtherSeeds = 3;
 // Estimates that are always tried: of split placements they are rough.
 constexpr size_t kSureMixed = 4, kSureSplit = 16;
-constexpr double kCoarse = 1.04;  // of searches that only estimate
+constexpr double kCoarse = 1.05;  // of searches that only estimate
 
 // Limits of one unit, and what they leave room for.
 struct Room {
@@ -159,22 +161,18 @@ class Planner {
         add_alone(*w, Phase::kDecode, options_.split_chunk, units.within_node);
       }
     }
-    each_mixed(table_, options_, [&](const Layout& layout) {
-      add_alone(*layout.mixed.worker, Phase::kBoth, layout.chunk_tokens);
-    });
     std::vector<ClusterSpec> specs;
     std::vector<uint32_t> counts;
     std::vector<Trials::Search> searches;
     specs.reserve(plan_.alone.size());
     for (const PhaseAlone& a : plan_.alone) {
-      const uint32_t most = room_.most(*a.worker);
-      const uint32_t half = a.phase == Phase::kBoth ? most : std::max(1u, most / 2);
-      counts.push_back(std::min(half, kMostAlone));
+      counts.push_back(std::clamp(room_.most(*a.worker) / 2, 1u, kMostAlone));
       specs.push_back(phase_alone(table_, {a.worker, counts.back()}, a.phase == Phase::kDecode,
                                   a.chunk_tokens, a.within_node));
       searches.push_back({{.spec = &specs.back(),
                            .trace = a.phase == Phase::kPrefill ? &prompts_ : &trace_,
-                           .rate = counts.back() * first_guess(a)},
+                           .rate = counts.back() * first_guess(a),
+                           .admission = false},
                           counts.back() * a.bound,
                           kCoarse});
     }
@@ -198,7 +196,40 @@ class Planner {
     return nullptr;
   }
 
+  // The best chunks of each kind of worker, found with a few of them.
+  void mixed_alone() {
+    for (const WorkerOption* w : usable_) {
+      std::vector<Entrant> entrants;
+      each_mixed(table_, options_, [&](const Layout& layout) {
+        if (layout.mixed.worker != w || hopeless(*w, Phase::kBoth, layout.chunk_tokens)) return;
+        Layout few = layout;
+        few.mixed.count = std::min(layout.mixed.count, kMostAlone);
+        const double bound = few.mixed.count * mixed_bound(*w, layout.chunk_tokens);
+        // A guess: less where a step with a whole chunk takes much of the target.
+        const double guess = few.mixed.count * first_guess({w, Phase::kBoth, layout.chunk_tokens,
+                                                            false, bound / few.mixed.count, 0});
+        const auto step = latency::StepWork::prefill(layout.chunk_tokens, 0);
+        const double slack =
+            to_seconds(slo().tpot) / to_seconds(latency::step_time(w->profile.step, step));
+        entrants.push_back({few, guess * std::min(1.0, slack / 2), bound});
+      });
+      Contest contest(trials_, table_, trace_);
+      const size_t all = entrants.size();
+      contest.hold(std::move(entrants), all);
+      if (!contest.best()) continue;
+      const Layout& best = contest.best()->layout;
+      plan_.alone.push_back({w, Phase::kBoth, best.chunk_tokens, false,
+                             mixed_bound(*w, best.chunk_tokens),
+                             contest.best()->goodput / best.mixed.count});
+    }
+  }
+
+  double mixed_bound(const WorkerOption& w, uint32_t chunk) const {
+    return most_per_second(w, Phase::kBoth, trace_, chunk, table_.max_sequences, share(), slo());
+  }
+
   std::optional<Winner> mixed() {
+    mixed_alone();
     std::vector<Entrant> entrants;
     each_mixed(table_, options_, [&](const Layout& layout) {
       const PhaseAlone* a = alone_of(layout.mixed.worker, Phase::kBoth, layout.chunk_tokens);

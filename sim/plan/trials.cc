@@ -97,6 +97,7 @@ double Trials::run(const Trial& trial, std::atomic<uint64_t>& ended) const {
   run.ended = &ended;
   run.promise = {options_.slo.ttft, options_.slo.tpot};
   run.placement.classes = {{.name = "default", .target = run.promise}};
+  run.placement.admission = trial.admission;
   run.placement.most_local_tokens = trial.most_local_tokens;
   const ClusterResult result = run_cluster(*trial.spec, *traffic, run);
   return measure(std::span(result.outcomes).subspan(count.skipped), options_.slo).joint_met;

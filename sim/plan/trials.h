@@ -32,6 +32,7 @@ struct Trial {
   double rate = 0;
   uint64_t seed = 0;               // 0: that of the options
   uint32_t most_local_tokens = 0;  // prompts that a decode worker may compute
+  bool admission = true;           // what would miss its targets is refused
 };
 
 // Seeks the highest rate that holds, two rates at a time: upwards or downwards from `start` until

