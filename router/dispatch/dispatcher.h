@@ -112,6 +112,8 @@ class Dispatcher {
   bool must_wait(const Leg& leg, const Decision& decision, TimePoint now) const;
   bool try_to_place(Leg& leg, TimePoint now, Actions& actions);
   void admit(Leg& leg, TimePoint now, Actions& actions);
+  void refuse(RequestId id, Refusal refusal, TimePoint now, Actions& actions);
+  bool refuse_at_decode(const Leg& leg, TimePoint now, Actions& actions);
   void note_placed(Leg& leg, const Decision& decision, TimePoint now);
   void forget_stream(const Leg& leg);
   void note_first_token(RequestState& request, TimePoint now);

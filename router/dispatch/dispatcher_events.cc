@@ -127,6 +127,8 @@ void Dispatcher::on_token(WorkerId from, proto::TokenEvent&& event, TimePoint no
   if (leg->counted_prompt_tokens > 0) settle_prompt(*leg);
   ChoiceStream& stream = request.choices[c];
   if (stream.ended()) return;
+  const bool judged_now = placer_.options().admit_by == AdmitBy::kAtDecode;
+  if (judged_now && !request.trail.first_token && refuse_at_decode(*leg, now, actions)) return;
   if (stream.accept_next(event)) {
     note_delivered(request, c, 1, now);
     put_out(*leg, c, std::move(event), actions);

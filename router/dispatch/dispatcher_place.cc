@@ -119,11 +119,7 @@ void Dispatcher::admit(Leg& leg, TimePoint now, Actions& actions) {
   const auto expected = decision ? decision : placer_.place(pool_, query);
   if (expected) {
     if (auto refusal = placer_.judge(pool_, query, *expected)) {
-      const RequestId id = leg.request;
-      if (roles_) roles_->refused(request_of(leg).input.model, now);
-      end_request(id, error(Errc::kResourceExhausted, refusal->message), actions);
-      std::get<RequestEnded>(actions.outputs.back()).refusal = std::move(refusal);
-      return;
+      return refuse(leg.request, *std::move(refusal), now, actions);
     }
   }
   if (decision && !must_wait(leg, *decision, now)) {
@@ -133,6 +129,26 @@ void Dispatcher::admit(Leg& leg, TimePoint now, Actions& actions) {
     enqueue(leg);
     pump(now, actions);
   }
+}
+
+void Dispatcher::refuse(RequestId id, Refusal refusal, TimePoint now, Actions& actions) {
+  if (roles_) roles_->refused(requests_.at(id).input.model, now);
+  end_request(id, error(Errc::kResourceExhausted, refusal.message), actions);
+  std::get<RequestEnded>(actions.outputs.back()).refusal = std::move(refusal);
+}
+
+// Of one whose first token is there and was not passed on. True: it is over.
+bool Dispatcher::refuse_at_decode(const Leg& leg, TimePoint now, Actions& actions) {
+  if (leg.retries > 0 || ends_at_first(leg)) return false;
+  PlacementQuery query = make_query(leg, now);
+  query.target.ttft.reset();
+  const Decision decision = placer_.at_decode(pool_, query, leg.placement);
+  if (auto refusal = placer_.judge(pool_, query, decision)) {
+    refuse(leg.request, *std::move(refusal), now, actions);
+    return true;
+  }
+  if (decision.known) request_of(leg).trail.predicted_tpot = from_seconds(decision.tpot);
+  return false;
 }
 
 // --- what is remembered -------------------------------------------------------------------------

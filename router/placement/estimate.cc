@@ -77,18 +77,12 @@ PromptEstimate estimate_prompt(const Worker& worker, const RequestShape& shape, 
   return out;
 }
 
-DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, double after,
-                               double prompt, std::span<const SloClass> classes, TimePoint now) {
+namespace {
+
+// Beside `n` sequences of those that are there and awaited.
+DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, double n,
+                             double prompt, std::span<const SloClass> classes, TimePoint now) {
   const WorkerView& view = worker.view;
-  const double before = step_seconds(view, view.sequences, view.context);
-  const double running = std::min(view.sequences, worker.load.sequences());
-  const double awaited = view.sequences - running;
-  const double survive = std::exp(-after / (shape.output * before));
-  // How many of them will have ended is a matter of luck (binomial): as many as in 9 of 10 cases.
-  constexpr double kSure = 1.3;
-  const double ended =
-      running * (1 - survive) - kSure * std::sqrt(running * survive * (1 - survive));
-  const double n = awaited + running - std::max(0.0, ended);
   const double context = view.sequences > 0 ? view.context * n / view.sequences : 0;
   const double own = static_cast<double>(shape.tokens) + shape.output / 2;
   const double step = step_seconds(view, n + shape.choices, context + own * shape.choices);
@@ -112,6 +106,33 @@ DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, 
     if (old <= target && next > target) out.harmed += view.streams[c];
   }
   return out;
+}
+
+}  // namespace
+
+DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, Joining joining,
+                               double prompt, std::span<const SloClass> classes, TimePoint now) {
+  const WorkerView& view = worker.view;
+  const double before = step_seconds(view, view.sequences, view.context);
+  const double running = std::min(view.sequences, worker.load.sequences());
+  const double awaited = view.sequences - running;
+  const double life = shape.output * before;
+  const double survive = std::exp(-joining.after / life);
+  // Of those that are awaited: who has come by then and not ended. ∫ exp(-t / life) dt / all
+  const double all = std::max(joining.after, joining.all);
+  const double come = all > 1e-3 * life ? (1 - survive) * life / all : 1.0;
+  // How many of them will have ended is a matter of luck (binomial): as many as in 9 of 10 cases.
+  constexpr double kSure = 1.3;
+  const double variance = running * survive * (1 - survive) + awaited * come * (1 - come);
+  const double ended = running * (1 - survive) + awaited * (1 - come) - kSure * std::sqrt(variance);
+  const double n = awaited + running - std::max(0.0, ended);
+  return decode_beside(worker, shape, n, prompt, classes, now);
+}
+
+DecodeEstimate decode_now(const Worker& worker, const RequestShape& shape,
+                          std::span<const SloClass> classes, TimePoint now) {
+  const double running = std::min(worker.view.sequences, worker.load.sequences());
+  return decode_beside(worker, shape, running, 0, classes, now);
 }
 
 double exposed_read(const WorkerView& view, uint64_t tokens, double compute, uint32_t beside) {

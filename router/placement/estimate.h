@@ -40,11 +40,21 @@ struct DecodeEstimate {
   double added = 0;     // what it costs those there, together, until it ends
   uint32_t harmed = 0;  // streams there that would miss their target for it, and else would not
 };
-// `after`: seconds until it joins; what runs there until then is taken to end at the rate at which
-// outputs of this length do ("predicted, not current load"; Mooncake, section 5.2). 0 to go by what
-// is there now. `prompt`: seconds of prompts that it brings to this worker itself (mixed).
-DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, double after,
+// Seconds until it joins, and until all have that are awaited before it: they come one by one until
+// then, not all at once. Zeros: all is as it is now, and they are there.
+struct Joining {
+  double after = 0, all = 0;
+};
+// What is there until it joins is taken to end at the rate at which outputs of this length do
+// ("predicted, not current load"; Mooncake, section 7.4). `prompt`: seconds of prompts that it
+// brings to this worker itself (mixed).
+DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, Joining joining,
                                double prompt, std::span<const SloClass> classes, TimePoint now);
+
+// The same by what decodes there now, without those that are awaited: what a load that is measured
+// tells.
+DecodeEstimate decode_now(const Worker& worker, const RequestShape& shape,
+                          std::span<const SloClass> classes, TimePoint now);
 
 // How much later than the first token this worker has the KV of a prompt that another computes in
 // `compute` seconds: reads go on meanwhile, beside those of `beside` other prompts, which share the

@@ -24,7 +24,15 @@ std::optional<Decision> Placer::place(const WorkerPool& pool, const PlacementQue
   if (best.prefill == nullptr) return std::nullopt;
   Candidate prefill = *best.prefill;
   if (!prefill.foreseen) look_at(prefill, query);
-  return decide(prefill, *best.decode, foresee_decode(*best.decode, prefill, query), query);
+  return decide(prefill, *best.decode, admitted_by(*best.decode, prefill, query), query);
+}
+
+Decision Placer::at_decode(const WorkerPool& pool, const PlacementQuery& query,
+                           const Placement& placement) const {
+  const Candidate prefill{.worker = pool.find(placement.prefill), .prompt = {}};
+  const Candidate decode{.worker = pool.find(placement.decode), .prompt = {}};
+  return decide(prefill, decode,
+                decode_now(*decode.worker, query.shape, options_.classes, query.now), query);
 }
 
 void Placer::collect_all(const WorkerPool& pool, const PlacementQuery& query) {
@@ -43,11 +51,16 @@ void Placer::collect_all(const WorkerPool& pool, const PlacementQuery& query) {
     for (Candidates* some : {&prefill_, &decode_, &mixed_}) foresee(*some, query);
   }
   soonest_ = std::numeric_limits<double>::max();
+  double sum = 0, looked_at = 0;
   for (const Candidates* some : {&prefill_, &mixed_}) {
     for (const Candidate& c : *some) {
-      if (c.foreseen) soonest_ = std::min(soonest_, c.prompt.ttft());
+      if (!c.foreseen) continue;
+      soonest_ = std::min(soonest_, c.prompt.ttft());
+      sum += c.prompt.ttft();
+      ++looked_at;
     }
   }
+  mean_ttft_ = looked_at > 0 ? sum / looked_at : 0.0;
 }
 
 // Of the few that will be looked at closely.
@@ -65,10 +78,10 @@ void Placer::look_at(Candidate& c, const PlacementQuery& query) const {
 DecodeEstimate Placer::foresee_decode(const Candidate& decode, const Candidate& prefill,
                                       const PlacementQuery& query) const {
   const bool alone = prefill.worker == decode.worker;
-  const double after = options_.predict ? std::min(prefill.prompt.ttft(), soonest_) : 0.0;
+  const Joining joining{std::min(prefill.prompt.ttft(), soonest_), mean_ttft_};
   DecodeEstimate out =
-      estimate_decode(*decode.worker, query.shape, after, alone ? prefill.prompt.compute : 0.0,
-                      options_.classes, query.now);
+      estimate_decode(*decode.worker, query.shape, options_.predict ? joining : Joining{},
+                      alone ? prefill.prompt.compute : 0.0, options_.classes, query.now);
   if (alone) return out;
   // Each prefill worker sends what it computes, one prompt after the other. What is computed by
   // then, or waits for room, is read when all of it is there.
@@ -81,6 +94,19 @@ DecodeEstimate Placer::foresee_decode(const Candidate& decode, const Candidate& 
       exposed_read(reader.view, query.shape.tokens, streams ? prefill.prompt.compute : 0.0, beside);
   out.tpot += gap / std::max(1.0, query.shape.output - 1);
   return out;
+}
+
+// What is told of a choice, and judged; chosen it is by what is foreseen, in any case.
+DecodeEstimate Placer::admitted_by(const Candidate& decode, const Candidate& prefill,
+                                   const PlacementQuery& query) const {
+  switch (options_.admit_by) {
+    case AdmitBy::kNow:
+      return decode_now(*decode.worker, query.shape, options_.classes, query.now);
+    case AdmitBy::kAtDecode:
+      return {};
+    default:
+      return foresee_decode(decode, prefill, query);
+  }
 }
 
 Decision Placer::decide(const Candidate& prefill, const Candidate& decode,

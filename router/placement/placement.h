@@ -38,9 +38,19 @@ inline constexpr std::string_view kPolicyNames[] = {"round_robin", "least_loaded
 result<Policy> parse_policy(std::string_view name);
 inline std::string_view name_of(Policy policy) { return kPolicyNames[static_cast<size_t>(policy)]; }
 
+// By what a request with targets is admitted, and when. Mooncake (section 7 of its paper) compares
+// the three; the servers have the first, and the simulator the others to compare it with.
+enum class AdmitBy : uint8_t {
+  kForeseen,  // when it comes, by what it will find
+  kNow,       // when it comes, by what decodes now: who still waits for its prompt is not seen
+  kAtDecode,  // TTFT when it comes; TPOT when its prompt is computed, by what decodes then
+};
+inline constexpr std::string_view kAdmitByNames[] = {"foreseen", "now", "at-decode"};
+
 struct PlacementOptions {
   Policy policy = Policy::kGoodput;
-  bool admission = true;      // refuse what would miss its targets
+  bool admission = true;  // refuse what would miss its targets
+  AdmitBy admit_by = AdmitBy::kForeseen;
   bool predict = true;        // go by what will run when a request joins; else by what runs now
   double overlap_weight = 1;  // of kKvCost: a block to compute against one in use
   // A prompt with more tokens to compute goes to a decode worker only to be decoded.
@@ -95,6 +105,9 @@ class Placer {
 
   // Nothing if nobody has room.
   std::optional<Decision> place(const WorkerPool& pool, const PlacementQuery& query);
+  // AdmitBy::kAtDecode: of one that was placed so and whose prompt is computed. Its TTFT is over.
+  Decision at_decode(const WorkerPool& pool, const PlacementQuery& query,
+                     const Placement& placement) const;
   // Why a request with this decision is not to be served; nothing if it is.
   std::optional<Refusal> judge(const WorkerPool& pool, const PlacementQuery& query,
                                const Decision& decision);
@@ -152,6 +165,8 @@ class Placer {
   void look_at(Candidate& c, const PlacementQuery& query) const;
   DecodeEstimate foresee_decode(const Candidate& decode, const Candidate& prefill,
                                 const PlacementQuery& query) const;
+  DecodeEstimate admitted_by(const Candidate& decode, const Candidate& prefill,
+                             const PlacementQuery& query) const;
   Decision decide(const Candidate& prefill, const Candidate& decode, const DecodeEstimate& foreseen,
                   const PlacementQuery& query) const;
   Score score(const Candidate& prefill, const Candidate& decode, const PlacementQuery& query) const;
@@ -167,6 +182,7 @@ class Placer {
   // The least TTFT of any. A batch is foreseen for then: else a longer queue for the prompt would
   // make its decode worker look better.
   double soonest_ = 0;
+  double mean_ttft_ = 0;  // of those looked at: until the awaited ones' prompts are computed
 };
 
 }  // namespace baton::router

@@ -312,6 +312,21 @@ TEST_F(GoodputTest, BatchesThatHaveEndedWhenItJoinsAreForeseen) {
   EXPECT_NEAR(place(q).tpot, 0.051, 1e-6);
 }
 
+// Forty that wait for their prompts do not join all at once: the first ones have ended by then.
+TEST_F(GoodputTest, WhoIsAwaitedComesOneByOne) {
+  add_pairs();
+  load(kPrefill, 0.4, 0);
+  load(kPrefill2, 0.4, 0);
+  for (const WorkerId id : {kDecode, kDecode2}) {
+    pool_.find(id)->placed_sequences = 40;
+    WorkerPool::refresh_view(*pool_.find(id));
+  }
+  PlacementQuery q = query(100);
+  q.shape.output = 4;  // 0.2 s, of the half second until it joins
+  EXPECT_LT(place(q).tpot, 0.037);
+  EXPECT_GT(place(q).tpot, 0.02);
+}
+
 TEST_F(GoodputTest, AFullCacheCountsAgainstTheTpot) {
   add_pairs();
   PlacementQuery q = query(480);
