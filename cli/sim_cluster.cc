@@ -4,6 +4,7 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -29,6 +30,11 @@ status set_placement(const SimClusterSettings& s, sim::SweepOptions& sweep) {
   placement.policy = *policy;
   placement.admission = s.admission;
   placement.predict = s.predict;
+  const auto by = std::ranges::find(router::kAdmitByNames, s.admit_by);
+  if (by == std::end(router::kAdmitByNames)) {
+    return bad("--admit-by is not foreseen, now or at-decode");
+  }
+  placement.admit_by = static_cast<router::AdmitBy>(by - std::begin(router::kAdmitByNames));
   placement.most_local_tokens = s.local_prefill_tokens;
   sweep.run.promise = {sweep.slo.ttft, sweep.slo.tpot};
   placement.classes = {{.name = "default", .target = sweep.run.promise}};
@@ -36,6 +42,24 @@ status set_placement(const SimClusterSettings& s, sim::SweepOptions& sweep) {
     return bad("--load-every-ms is not in [1, 60000]");
   }
   sweep.run.load_every = from_seconds(s.load_every_ms * 1e-3);
+  return {};
+}
+
+status set_views(const SimClusterSettings& s, sim::SweepOptions& sweep) {
+  const bool measured = !s.step_times.empty();
+  if (measured && (s.bound || s.clairvoyant > 0)) {
+    return bad("--bound and --clairvoyant are of profiles' times: not with --step-times");
+  }
+  if (!(s.moments_every >= 0 && s.moments_every <= 3600)) {
+    return bad("--moments-every is not in [0, 3600]");
+  }
+  if (!(s.clairvoyant >= 0)) return bad("--clairvoyant is below 0");
+  if (!(s.believed >= 0.1 && s.believed <= 10)) return bad("--believed is not in [0.1, 10]");
+  if (measured && s.believed != 1) return bad("--believed is not for --step-times");
+  sweep.run.believed = s.believed;
+  sweep.run.moments_every = from_seconds(s.moments_every);
+  sweep.bound = s.bound;
+  sweep.clairvoyant = s.clairvoyant;
   return {};
 }
 
@@ -77,6 +101,7 @@ result<Plan> plan(const SimClusterSettings& s, sim::SeedRange seeds, uint64_t re
   p.sweep.run.times = p.steps.get();
   p.sweep.run.deadline = from_seconds(s.deadline);
   p.sweep.run.known_lengths = s.known_lengths;
+  BATON_CHECK_OK(set_views(s, p.sweep));
   p.sweep.count = requests;
   p.sweep.seeds = seeds;
   p.sweep.threads = jobs;
@@ -135,6 +160,27 @@ void tell_work(const std::vector<sim::SweepPoint>& points) {
   fmt::print("{}\n", flips == 0 ? "" : fmt::format(", {} roles changed", flips));
 }
 
+// What was asked for beside what came out.
+void tell_views(const sim::SweepPoint& p) {
+  const double rate = p.of(&sim::Measures::rate).mean;
+  const sim::Estimate bound = p.of(&sim::Measures::bound);
+  if (p.of(&sim::Measures::blind_bound).mean > 0) {
+    fmt::print(
+        "{:.3g}/s: nobody could have met more than {:.2f}±{:.2f}/s, nor, without knowing "
+        "lengths, about {:.2f}/s; these are {:.1f} % of it\n",
+        rate, bound.mean, bound.half_width, p.of(&sim::Measures::blind_bound).mean,
+        100 * p.of(&sim::Measures::goodput).mean / bound.mean);
+  }
+  for (const auto& moments : p.moments) {
+    if (moments.empty()) continue;
+    const sim::Swing swing = sim::swing_of(moments);
+    fmt::print(
+        "{:.3g}/s: {:.1f} sequences decode, varying by {:.1f} %; period {:.1f} s, "
+        "autocorrelation {:.2f}\n",
+        rate, swing.mean, 100 * swing.variation, swing.period, swing.regularity);
+  }
+}
+
 status run(const SimClusterSettings& s, Plan& p) {
   Progress progress;
   p.sweep.progress = [&progress](uint64_t ended, uint64_t all) { progress(ended, all); };
@@ -160,6 +206,7 @@ status run(const SimClusterSettings& s, Plan& p) {
   for (const sim::SweepPoint& point : points) {
     if (!p.trace.phases.empty()) fmt::print("{}", sim::phase_table(p.trace, point.phases));
   }
+  for (const sim::SweepPoint& point : points) tell_views(point);
   if (s.find_goodput > 0 && best < 0) fmt::print("no rate was met by {:g}\n", s.find_goodput);
   if (best >= 0) {
     fmt::print("{:.4g} requests/s are met by {:g}: {:.4g} per GPU\n", points[best].rate,
@@ -184,9 +231,15 @@ void add_sim_cluster_options(Options& options, SimClusterSettings& s) {
               "With --cluster: refuse at once what would miss its targets");
   options.add("predict", &s.predict,
               "With --cluster: go by what will run when a request joins, not by what runs now");
+  options.add(
+      "admit-by", &s.admit_by,
+      "With --cluster: by what requests are admitted: foreseen, as by the router; now: what "
+      "decodes when they come; at-decode: what decodes when their prompt is computed");
   options.add("local-prefill-tokens", &s.local_prefill_tokens, "With --cluster: as of the router");
   options.add("load-every-ms", &s.load_every_ms,
               "With --cluster: how often workers tell routers of their load");
+  options.add("believed", &s.believed,
+              "With --cluster: what workers say that their steps take, as a share of what they do");
   options.add("slo", &s.slo,
               "With --cluster: what requests must meet, ttft=SECONDS,tpot=SECONDS; "
               "ttft=0.5,tpot=0.05 where it is not said");
@@ -207,6 +260,15 @@ void add_sim_cluster_options(Options& options, SimClusterSettings& s) {
       "step-times", &s.step_times,
       "With --cluster: recorded step times, instead of the profiles': a CSV file, or a folder with "
       "steps-WORKER.csv for each worker");
+  options.add("moments-every", &s.moments_every,
+              "With --cluster: seconds between two moments whose prompts, sequences and refusals "
+              "--json has; 0: none");
+  options.add("bound", &s.bound,
+              "With --cluster: tell the most that anybody could have met who knew all beforehand");
+  options.add(
+      "clairvoyant", &s.clairvoyant,
+      "With --cluster: turn away who costs more than this at the bound's prices, where 1 is "
+      "the gain of one request; 0: nobody");
   options.add("json", &s.json, "With --cluster: a file for all figures");
   options.add("svg", &s.svg, "With --cluster: a file for a plot of what is met against the rate");
   options.add("log-decisions", &s.log_decisions,

@@ -10,6 +10,7 @@
 #include "sim/cluster/cluster_spec.h"
 #include "sim/cluster/frontend.h"
 #include "sim/cluster/step_times.h"
+#include "sim/cluster/swing.h"
 #include "sim/cluster/traffic.h"
 
 namespace baton::sim {
@@ -21,8 +22,13 @@ struct ClusterRunOptions {
   const StepRecordings* times = nullptr;   // null: the profiles'
   bool known_lengths = false;              // requests ask for just as many tokens as they get
   Duration load_every = milliseconds(50);  // how old a router's view of a worker gets
-  uint64_t seed = 1;                       // of failures, and of workers' ticks
-  Duration deadline = seconds(3600);       // of a request, from its arrival
+  // What workers say that their steps take, as a share of what they do; not with `times`.
+  double believed = 1;
+  uint64_t seed = 1;                  // of failures, and of workers' ticks
+  Duration deadline = seconds(3600);  // of a request, from its arrival
+  Duration moments_every{};           // how often the result has a moment; 0: it has none
+  // [requests of the traffic], or none: who is refused as it comes, whatever the router would do.
+  std::vector<bool> turned_away;
   std::FILE* decisions = nullptr;          // a line each: what the router decided
   std::atomic<uint64_t>* ended = nullptr;  // counts requests that ended, for whoever watches
 };
@@ -44,6 +50,7 @@ struct ClusterResult {
   uint64_t failures = 0;  // of workers
   uint64_t retries = 0, preemptions = 0;
   std::vector<FlipAt> flips;
+  std::vector<Moment> moments;  // while requests come
 };
 
 // Plays a traffic on a cluster in virtual time: the servers' dispatcher, schedulers, accounting and

@@ -15,6 +15,14 @@ namespace {
 // Workers and routers meet and pair before the first request may come.
 constexpr Duration kMeeting = seconds(1);
 
+latency::StepCosts scaled(latency::StepCosts c, double by) {
+  for (double* cost :
+       {&c.fixed, &c.row, &c.row_beyond, &c.context_token, &c.attended_pair, &c.output}) {
+    *cost *= by;
+  }
+  return c;
+}
+
 std::string_view name_of(proto::Role role) {
   return role == proto::ROLE_PREFILL ? "prefill" : role == proto::ROLE_DECODE ? "decode" : "mixed";
 }
@@ -80,12 +88,13 @@ void ClusterWorld::make_seats() {
 void ClusterWorld::start_worker(Seat& seat) {
   by_id_.push_back(&seat);
   const WorkerId id(by_id_.size());
+  WorkerSetup setup = cluster_worker(
+      *seat.group, id, seat.name,
+      options_.times == nullptr ? nullptr : &options_.times->of(seat.name),
+      [this](uint64_t seed) { return output_length(seed); }, options_.load_every);
+  setup.profile->step = scaled(setup.profile->step, options_.believed);
   seat.worker = std::make_shared<Worker>(
-      cluster_worker(
-          *seat.group, id, seat.name,
-          options_.times == nullptr ? nullptr : &options_.times->of(seat.name),
-          [this](uint64_t seed) { return output_length(seed); }, options_.load_every),
-      fabric_.make_transport(seat.links, [this, &seat] { mark(seat); }), *this, timeline_,
+      setup, fabric_.make_transport(seat.links, [this, &seat] { mark(seat); }), *this, timeline_,
       ProcessClock());
   // Processes start when they do: their ticks do not fall together.
   seat.worker->start(phases_.up_to(options_.load_every));
@@ -141,6 +150,9 @@ std::string ClusterWorld::name_of(WorkerId id) {
 
 ClusterResult ClusterWorld::run() {
   schedule_arrival(0);
+  if (options_.moments_every > Duration::zero()) {
+    timeline_.at(begun_ + options_.moments_every, [this] { take_moment(); });
+  }
   settle();
   while (!over()) {
     timeline_.advance(timeline_.next());
@@ -168,8 +180,23 @@ void ClusterWorld::schedule_arrival(uint64_t request) {
   timeline_.at(begun_ + traffic_.at(request), [this, request] {
     next_request_ = request + 1;
     if (next_request_ < traffic_.size()) schedule_arrival(next_request_);
-    routers_[request % routers_.size()]->submit(request);
+    ++came_;
+    Frontend& router = *routers_[request % routers_.size()];
+    const bool away = !options_.turned_away.empty() && options_.turned_away[request];
+    away ? router.turn_away(request) : router.submit(request);
   });
+}
+
+void ClusterWorld::take_moment() {
+  Moment m{.at = timeline_.now() - begun_, .came = came_, .refused = refused_};
+  for (const auto& router : routers_) {
+    m.prompts += router->num_awaited();
+    m.sequences += router->num_open() - router->num_awaited();
+  }
+  came_ = refused_ = 0;
+  result_.moments.push_back(m);
+  if (next_request_ >= traffic_.size()) return;
+  timeline_.after(options_.moments_every, [this] { take_moment(); });
 }
 
 std::vector<RouterId> ClusterWorld::routers_of(const Worker&) {
@@ -299,6 +326,7 @@ void ClusterWorld::log_decision(const proto::Frame& frame, const std::string& to
 
 void ClusterWorld::request_ended(const Frontend&, uint64_t request, const Outcome& outcome,
                                  const std::string& why) {
+  refused_ += outcome.end == Outcome::End::kRefused;
   if (options_.ended != nullptr) options_.ended->fetch_add(1, std::memory_order_relaxed);
   if (options_.decisions == nullptr || outcome.end == Outcome::End::kAnswered) return;
   fmt::print(options_.decisions, "{:.9f} {} {} {}\n", to_seconds(timeline_.now() - begun_), request,

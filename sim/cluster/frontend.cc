@@ -32,6 +32,7 @@ void Frontend::submit(uint64_t request) {
   const auto id = dispatch().submit(std::move(input), local_now(), actions());
   if (id) {
     ++num_open_;
+    ++num_awaited_;
     requests_.resize(id->value - config_.first_request.value + 1);
     requests_.back() = request;
   } else {
@@ -39,6 +40,14 @@ void Frontend::submit(uint64_t request) {
     outside_.request_ended(*this, request, outcome, id.error().message);
   }
   carry_out();
+}
+
+void Frontend::turn_away(uint64_t request) {
+  Outcome& outcome = outcomes_[request];
+  outcome.scheduled = elapsed();
+  outcome.input_tokens = traffic_.input_tokens(request);
+  outcome.end = Outcome::End::kRefused;
+  outside_.request_ended(*this, request, outcome, "it was turned away");
 }
 
 uint64_t Frontend::request_of(RequestId id) const {
@@ -58,6 +67,7 @@ void Frontend::hear_token(const router::TokenOut& token) {
   const Duration now = elapsed();
   if (outcome.tokens++ == 0) {
     outcome.first_token = now;
+    --num_awaited_;
   } else {
     outcome.worst_gap = std::max(outcome.worst_gap, now - outcome.last_token);
   }
@@ -69,6 +79,7 @@ void Frontend::hear_end(const router::RequestEnded& end) {
   const uint64_t request = request_of(end.request);
   Outcome& outcome = outcomes_[request];
   --num_open_;
+  num_awaited_ -= outcome.tokens == 0;
   retries_ += end.trail.retries;
   preemptions_ += end.trail.preemptions;
   const bool refused =

@@ -51,7 +51,9 @@ class Frontend final : public RouterProcess {
         outside_(outside) {}
 
   void submit(uint64_t request);  // of the traffic
+  void turn_away(uint64_t request);
   size_t num_open() const { return num_open_; }
+  size_t num_awaited() const { return num_awaited_; }  // of these, those without a first token
   uint64_t tokens() const { return tokens_; }
   uint64_t retries() const { return retries_; }
   uint64_t preemptions() const { return preemptions_; }
@@ -68,7 +70,7 @@ class Frontend final : public RouterProcess {
   std::vector<Outcome>& outcomes_;
   Outside& outside_;
   std::vector<uint64_t> requests_;  // [id - first_request]; ids of legs have holes
-  size_t num_open_ = 0;
+  size_t num_open_ = 0, num_awaited_ = 0;
   uint64_t tokens_ = 0, retries_ = 0, preemptions_ = 0;
 };
 

@@ -26,8 +26,10 @@ struct Measures {
   uint64_t requests = 0, answered = 0, refused = 0, failed = 0;
   double ttft_met = 0, tpot_met = 0, joint_met = 0;  // of all, in [0, 1]
   Quantiles ttft, tpot, worst_gap;
-  double rate = 0;             // requests a second that came
-  double goodput = 0;          // requests a second that met both
+  double rate = 0;     // requests a second that came
+  double goodput = 0;  // requests a second that met both
+  // The most that could have, and that could have without knowing lengths (bound.h); 0: not asked.
+  double bound = 0, blind_bound = 0;
   double tokens_a_second = 0;  // of output, while requests came
 };
 

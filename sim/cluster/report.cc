@@ -68,25 +68,57 @@ std::string json_of(const Measures& m) {
   return fmt::format(
       R"({{"requests": {}, "answered": {}, "refused": {}, "failed": {}, "rate": {:.9g}, )"
       R"("ttft_met": {:.9g}, "tpot_met": {:.9g}, "joint_met": {:.9g}, "goodput": {:.9g}, )"
-      R"("output_tokens_per_second": {:.9g}, "ttft_s": {}, "tpot_s": {}, "worst_gap_s": {}}})",
+      R"("bound": {:.9g}, "blind_bound": {:.9g}, "output_tokens_per_second": {:.9g}, )"
+      R"("ttft_s": {}, "tpot_s": {}, "worst_gap_s": {}}})",
       m.requests, m.answered, m.refused, m.failed, m.rate, m.ttft_met, m.tpot_met, m.joint_met,
-      m.goodput, m.tokens_a_second, json_of(m.ttft), json_of(m.tpot), json_of(m.worst_gap));
+      m.goodput, m.bound, m.blind_bound, m.tokens_a_second, json_of(m.ttft), json_of(m.tpot),
+      json_of(m.worst_gap));
+}
+
+std::string json_of(std::span<const Moment> moments) {
+  if (moments.empty()) return "{}";
+  const Swing swing = swing_of(moments);
+  std::string out = fmt::format(
+      R"({{"swing": {{"mean": {:.9g}, "variation": {:.9g}, "period_s": {:.9g}, )"
+      R"("regularity": {:.9g}}}, "every_s": {:.9g})",
+      swing.mean, swing.variation, swing.period, swing.regularity, to_seconds(moments.front().at));
+  const auto list = [&](std::string_view name, uint64_t Moment::*what) {
+    out += fmt::format(R"(, "{}": [)", name);
+    for (size_t i = 0; i < moments.size(); ++i) {
+      out += fmt::format("{}{}", i == 0 ? "" : ",", moments[i].*what);
+    }
+    out += ']';
+  };
+  list("prompts", &Moment::prompts);
+  list("sequences", &Moment::sequences);
+  list("came", &Moment::came);
+  list("refused", &Moment::refused);
+  return out + '}';
 }
 
 std::string json_of(const SweepPoint& p, uint32_t gpus) {
   const Estimate goodput = p.of(&Measures::goodput);
   std::string out = fmt::format(
       R"({{"rate": {:.9g}, "ttft_met": {}, "tpot_met": {}, "joint_met": {}, "goodput": {}, )"
-      R"("goodput_per_gpu": {:.9g}, "worker_failures": {}, "retries": {}, "preemptions": {}, )"
+      R"("bound": {}, "blind_bound": {}, "goodput_per_gpu": {:.9g}, "worker_failures": {}, "retries": {}, "preemptions": {}, )"
       R"("events": {}, "tokens": {}, "simulated_s": {:.9g}, "runs": [)",
       p.of(&Measures::rate).mean, json_of(p.of(&Measures::ttft_met)),
       json_of(p.of(&Measures::tpot_met)), json_of(p.of(&Measures::joint_met)), json_of(goodput),
+      json_of(p.of(&Measures::bound)), json_of(p.of(&Measures::blind_bound)),
       gpus == 0 ? 0 : goodput.mean / gpus, p.failures, p.retries, p.preemptions, p.events, p.tokens,
       p.simulated_seconds);
   for (size_t i = 0; i < p.runs.size(); ++i) {
     out += (i == 0 ? "\n      " : ",\n      ") + json_of(p.runs[i]);
   }
-  return out + "]}";
+  out += "]";
+  if (!p.moments.empty() && !p.moments.front().empty()) {
+    out += R"(, "moments": [)";
+    for (size_t i = 0; i < p.moments.size(); ++i) {
+      out += (i == 0 ? "\n      " : ",\n      ") + json_of(p.moments[i]);
+    }
+    out += "]";
+  }
+  return out + "}";
 }
 
 }  // namespace

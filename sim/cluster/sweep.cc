@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "sim/cluster/bound.h"
 #include "sim/cluster/phases.h"
 
 namespace baton::sim {
@@ -59,15 +60,20 @@ class Pool {
       ClusterRunOptions run = options_.run;
       run.seed = job.seed;
       run.ended = &ended_;
+      const Bounds bounds = bounds_of(job.traffic, run);
       const double begun = core_seconds();
-      const ClusterResult result = run_cluster(spec_, job.traffic, run);
+      ClusterResult result = run_cluster(spec_, job.traffic, run);
       const double core = core_seconds() - begun;
-      const Measures measures = measure(result.outcomes, options_.slo);
+      Measures measures = measure(result.outcomes, options_.slo);
+      const double share = measures.rate / static_cast<double>(job.traffic.size());
+      measures.bound = bounds.known * share;
+      measures.blind_bound = bounds.blind * share;
       std::vector<Measures> phases = measure_phases(result.outcomes, trace_, options_.slo);
       const std::lock_guard lock(mutex_);
       SweepPoint& point = points_[job.point];
       point.runs[job.run] = measures;
       point.phases[job.run] = std::move(phases);
+      point.moments[job.run] = std::move(result.moments);
       point.flips += result.flips.size();
       point.events += result.events;
       point.tokens += result.tokens;
@@ -79,6 +85,24 @@ class Pool {
       ++finished_;
       done_.notify_one();
     }
+  }
+
+  // Requests that anybody could have met, and who knows no lengths.
+  struct Bounds {
+    double known = 0, blind = 0;
+  };
+  // Turns away those whom nobody who knows all would serve, if that is asked for.
+  Bounds bounds_of(const Traffic& traffic, ClusterRunOptions& run) const {
+    if (!options_.bound && options_.clairvoyant == 0) return {};
+    BoundOptions how{options_.slo, run.placement.most_local_tokens};
+    const Bound known = most_met(spec_, traffic, how);
+    if (options_.clairvoyant > 0) {
+      for (const double cost : known.costs) {
+        run.turned_away.push_back(cost > options_.clairvoyant);
+      }
+    }
+    how.known_outputs = false;
+    return {known.requests, options_.bound ? most_met(spec_, traffic, how).requests : 0};
   }
 
   const ClusterSpec& spec_;
@@ -118,6 +142,7 @@ result<std::vector<SweepPoint>> sweep(const ClusterSpec& spec, const TraceFile& 
     points[p].rate = rates[p];
     points[p].runs.resize(runs);
     points[p].phases.resize(runs);
+    points[p].moments.resize(runs);
     for (size_t r = 0; r < runs; ++r) {
       const uint64_t seed = options.seeds.first + r;
       BATON_TRY(Traffic traffic,

@@ -16,6 +16,10 @@ struct SweepOptions {
   uint64_t count = 0;  // requests of a run; 0: as many as the trace has
   SeedRange seeds;
   Slo slo;
+  bool bound = false;  // the most that anybody could have met is told, too (bound.h)
+  // Above 0: who pays more than this at the bound's prices is turned away as it comes, so that the
+  // rest is served in time: what somebody who knew all of it beforehand can do.
+  double clairvoyant = 0;
   unsigned threads = 1;
   // Called now and then by the calling thread: requests that have ended, of all that will be.
   std::function<void(uint64_t ended, uint64_t all)> progress;
@@ -26,6 +30,7 @@ struct SweepPoint {
   double rate = 0;                            // asked for; 0: the trace's
   std::vector<Measures> runs;                 // a seed each
   std::vector<std::vector<Measures>> phases;  // [run][phase of the trace]
+  std::vector<std::vector<Moment>> moments;   // [run][moment]; empty ones: none were asked for
   uint64_t events = 0, tokens = 0, failures = 0, retries = 0, preemptions = 0, flips = 0;
   double simulated_seconds = 0, core_seconds = 0;  // of all runs together
 

@@ -42,7 +42,8 @@ class Traffic {
   uint32_t input_tokens(size_t i) const { return entry(i).input_tokens; }
   uint32_t output_tokens(size_t i) const { return entry(i).output_tokens; }
   uint32_t longest_output() const { return longest_output_; }
-  double rate() const;  // requests a second
+  bool shares_prompts() const { return trace_->block_tokens > 0; }  // some begin alike
+  double rate() const;                                              // requests a second
 
   // Tokens in [first, first + count): where two requests share blocks, equal ones.
   void prompt(size_t i, TokenId first, uint32_t count, std::vector<TokenId>& out) const;
