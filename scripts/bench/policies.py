@@ -1,5 +1,6 @@
-"""Each placement policy, with and without admission, on one simulated cluster: requests a second that
-meet both targets, below and beyond what the cluster can serve. Writes docs/benchmarks_policies.md.
+"""Each placement policy, with and without admission, on simulated clusters: requests a second that meet
+both targets, below and beyond what the cluster can serve, and how far that is from the most that
+anybody could have met. Writes docs/benchmarks_policies.md.
 
 Nothing here depends on how busy the machine is: time is virtual, and the same seeds give the same
 figures everywhere.
@@ -7,20 +8,30 @@ figures everywhere.
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import pathlib
 import subprocess
 import tempfile
+
+from bench import page as pages
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/benchmarks_policies.md"
 POLICIES = ["goodput", "least_loaded", "power_of_two", "prefix", "kv_cost", "round_robin"]
 # What is switched off, or worse than usual, with the default policy.
 VARIANTS = {
-    "goodput, by the load of now": ["--predict=false"],
+    "goodput, prediction off": ["--predict=false"],
+    "goodput, admitted by the load of now": ["--admit-by", "now"],
+    "goodput, refused at decode": ["--admit-by", "at-decode"],
     "goodput, never local": ["--local-prefill-tokens=0"],
+    "goodput, views of 200 ms": ["--load-every-ms", "200"],
     "goodput, views of 500 ms": ["--load-every-ms", "500"],
+    "goodput, steps believed 20 % shorter": ["--believed", "0.8"],
+    "goodput, steps believed 20 % longer": ["--believed", "1.2"],
 }
+# At these prices of a request the clairvoyant turns it away; the best of them counts.
+PRICES = [0.7, 0.85, 1.0, 1.2]
 
 
 @dataclasses.dataclass
@@ -38,7 +49,7 @@ WORKLOADS = [
     Workload("decoding is the bottleneck", "h200-4p4d", "lengths:500,400",
              "ttft=0.5,tpot=0.008", [110, 150, 200]),
     Workload("mixed workers", "h200-8m", "lengths:756,200",
-             "ttft=0.25,tpot=0.02", [120, 180, 240]),
+             "ttft=0.25,tpot=0.02", [120, 180, 240, 300]),
 ]  # fmt: skip
 
 
@@ -47,23 +58,29 @@ def main() -> int:
     parser.add_argument("--baton", type=pathlib.Path, default=ROOT / "build/release/bin/baton")
     parser.add_argument("--requests", type=int, default=10_000, help="of a run")
     parser.add_argument("--seeds", default="1..5")
+    parser.add_argument("--keep", type=pathlib.Path, metavar="FOLDER",
+                        help="what was simulated is kept here, and not simulated again")  # fmt: skip
     parser.add_argument("--output", type=pathlib.Path, default=PAGE)
     args = parser.parse_args()
     parts = [part(args, workload) for workload in WORKLOADS]
-    args.output.write_text(page(args, parts))
+    before = args.output.read_text() if args.output.exists() else ""
+    args.output.write_text(pages.with_parts_of(before, page(args, parts)))
     print(f"wrote {args.output}")
     return 0
 
 
 def part(args, workload: Workload) -> str:
-    rows = []
+    rows = {}
     for policy in POLICIES:
         for admission in [True, False]:
             how = ["--policy", policy, f"--admission={str(admission).lower()}"]
+            if policy == "goodput" and admission:
+                how.append("--bound")
             name = policy if admission else f"{policy}, no admission"
-            rows.append((name, simulate(args, workload, how)))
+            rows[name] = simulate(args, workload, how)
     for name, how in VARIANTS.items():
-        rows.append((name, simulate(args, workload, how)))
+        rows[name] = simulate(args, workload, how)
+    bounds = bounds_of(args, workload, rows["goodput"])
     head = " | ".join(f"{rate:g}/s" for rate in workload.rates)
     out = [
         f"## {workload.title[0].upper()}{workload.title[1:]}",
@@ -73,28 +90,56 @@ def part(args, workload: Workload) -> str:
         f"| policy | {head} | kept at {workload.rates[-1]:g}/s | TTFT p50, p99 there |",
         "|" + "---|" * (len(workload.rates) + 3),
     ]
-    for name, points in rows:
-        cells = " | ".join(goodput_cell(p) for p in points)
+    for name, points in rows.items():
+        cells = " | ".join(goodput_cell(p["goodput"]) for p in points)
         out.append(f"| {name} | {cells} | {kept(points[-1])} | {ttft(points[-1])} |")
+    for name, cells in bounds.items():
+        out.append(f"| *{name}* | {' | '.join(map(goodput_cell, cells))} | | |")
+    for name, cells in bounds.items():
+        shares = [p["goodput"]["mean"] / most["mean"]
+                  for p, most in zip(rows["goodput"], cells, strict=True)]  # fmt: skip
+        out.append(
+            f"| goodput of *{name}* | {' | '.join(f'{100 * s:.0f} %' for s in shares)} | | |"
+        )
     return "\n".join(out) + "\n"
 
 
+def bounds_of(args, workload: Workload, plain: list[dict]) -> dict[str, list[dict]]:
+    """What could have been, each with a mean and an interval by rate."""
+    tried = [simulate(args, workload, ["--clairvoyant", f"{price:g}"]) for price in PRICES]
+    tried.append(plain)
+    return {
+        "clairvoyant": [max((points[i]["goodput"] for points in tried), key=lambda g: g["mean"])
+                        for i in range(len(workload.rates))],
+        "bound without knowing lengths": [p["blind_bound"] for p in plain],
+        "bound": [p["bound"] for p in plain],
+    }  # fmt: skip
+
+
 def simulate(args, workload: Workload, how: list[str]) -> list[dict]:
+    rates = ",".join(f"{rate:g}" for rate in workload.rates)
+    options = [
+        "--trace", workload.trace, "--slo", workload.slo, "--rates", rates,
+        "--requests", str(args.requests), "--seeds", args.seeds, *how,
+    ]  # fmt: skip
+    cluster = ROOT / f"deploy/clusters/{workload.cluster}.yaml"
+    if args.keep:
+        args.keep.mkdir(parents=True, exist_ok=True)
+        key = hashlib.sha256("\n".join([workload.cluster, *options]).encode()).hexdigest()[:16]
+        return run(args, cluster, options, args.keep / f"{key}.json")
     with tempfile.TemporaryDirectory() as folder:
-        figures = pathlib.Path(folder) / "figures.json"
-        rates = ",".join(f"{rate:g}" for rate in workload.rates)
-        command = [
-            args.baton, "sim", "--cluster", ROOT / f"deploy/clusters/{workload.cluster}.yaml",
-            "--trace", workload.trace, "--slo", workload.slo, "--rates", rates,
-            "--requests", str(args.requests), "--seeds", args.seeds, "--json", figures, *how,
-        ]  # fmt: skip
-        print(" ".join(map(str, command[4:])), flush=True)
+        return run(args, cluster, options, pathlib.Path(folder) / "figures.json")
+
+
+def run(args, cluster: pathlib.Path, options: list[str], figures: pathlib.Path) -> list[dict]:
+    if not figures.exists():
+        command = [args.baton, "sim", "--cluster", cluster, *options, "--json", figures]
+        print(cluster.stem, " ".join(options), flush=True)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return json.loads(figures.read_text())["points"]
+    return json.loads(figures.read_text())["points"]
 
 
-def goodput_cell(point: dict) -> str:
-    goodput = point["goodput"]
+def goodput_cell(goodput: dict) -> str:
     return f"{goodput['mean']:.1f} ± {goodput['half_width_95']:.1f}"
 
 
@@ -120,6 +165,12 @@ The router, the schedulers and the hand-off are the server's ([simulator.md](sim
 times of a profile that was measured on an H200, prompts and outputs are log-normal and arrivals are
 Poisson. "Kept": of the requests that were accepted, how many met both. What policies are:
 [placement.md](placement.md).
+
+Last in each table is what could have been. *Bound*: nobody could have met more who knew all arrivals and
+lengths beforehand (`sim/cluster/bound.h` proves it); *without knowing lengths*: nor, on average and about,
+who does not know how long answers will be, as no router does. *Clairvoyant*: what `goodput` met when those
+were turned away as they came whom the bound would not serve, of several prices the best: somebody who
+knows all can meet that many, by preferring short prompts and short answers.
 
 {chr(10).join(parts)}"""
 
