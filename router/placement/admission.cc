@@ -80,11 +80,12 @@ std::optional<Refusal> Placer::judge(const WorkerPool& pool, const PlacementQuer
   }
   Refusal out;
   // As late as it may well come.
-  const auto with = [](double s, const std::optional<Duration>& target, const Margin& margin) {
-    return target ? s + margin.share() * to_seconds(*target) : s;
+  const auto with = [](double s, const std::optional<Duration>& target, const Margin& margin,
+                       double idle) {
+    return target ? s + margin.below(to_seconds(*target), idle) : s;
   };
-  const double ttft = with(decision.ttft, query.target.ttft, ttft_margin_);
-  const double tpot = with(decision.tpot, query.target.tpot, tpot_margin_);
+  const double ttft = with(decision.ttft, query.target.ttft, ttft_margin_, idle.ttft);
+  const double tpot = with(decision.tpot, query.target.tpot, tpot_margin_, idle.tpot);
   const Miss miss = miss_of(query.target, ttft, tpot);
   if (decision.in_time) {
     out.message =

@@ -10,9 +10,11 @@ namespace {
 
 constexpr double kNominalToken = 1e-4;  // seconds, of a worker that says nothing
 constexpr double kNominalStep = 1e-2;
-// Over how long the share of prompts is taken.
-constexpr double kShareSeconds = 10;
+// Over how long the share of prompts is taken: about as long as a stream lives. Over longer, many
+// prompts at once would look like few, and stall the streams beside them all their life.
+constexpr double kShareSeconds = 2;
 constexpr double kMostShare = 0.95;
+constexpr double kSure = 1.3;  // deviations: as in 9 of 10 cases
 
 }  // namespace
 
@@ -45,6 +47,14 @@ double room_wait(const WorkerView& view, const RequestShape& shape, double seque
   const double freed = std::max(1.0, held / std::max(1u, view.sequences));
   const double for_blocks = lacks > 0 ? std::ceil(lacks / freed) : 0.0;
   return std::max(for_blocks, std::max(over, 0.0)) / ends;
+}
+
+// The share of a stream's time that prompts take, where one takes `each` of it. On a decode worker,
+// which need not take them, as much as in 9 of 10 cases: how many meet a stream is a matter of luck
+// (Poisson).
+double share_beside(const Worker& worker, double share, double each) {
+  if (worker.role == proto::ROLE_DECODE) share += kSure * std::sqrt(share * each);
+  return std::min(share, kMostShare);
 }
 
 }  // namespace
@@ -91,8 +101,10 @@ DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, do
   out.wait = room_wait(view, shape, n, step);
   double busy_before = 0, busy = 0, backlog = 0;
   if (worker.role != proto::ROLE_PREFILL) {  // steps are stretched by chunks of prompts
-    busy_before = std::min(prompt_share(view, now), kMostShare);
-    busy = std::min(busy_before + prompt / kShareSeconds, kMostShare);
+    const double share = prompt_share(view, now);
+    const double each = prompt_seconds(view, shape.tokens, 0) / (shape.output * step);
+    busy_before = share_beside(worker, share, each);
+    busy = share_beside(worker, share + prompt / kShareSeconds, each);
     backlog = worker.prompts.total(now) / shape.output;
   }
   const double stretched = std::max(step / (1 - busy_before), step + backlog);
@@ -122,7 +134,6 @@ DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, 
   const double all = std::max(joining.after, joining.all);
   const double come = all > 1e-3 * life ? (1 - survive) * life / all : 1.0;
   // How many of them will have ended is a matter of luck (binomial): as many as in 9 of 10 cases.
-  constexpr double kSure = 1.3;
   const double variance = running * survive * (1 - survive) + awaited * come * (1 - come);
   const double ended = running * (1 - survive) + awaited * (1 - come) - kSure * std::sqrt(variance);
   const double n = awaited + running - std::max(0.0, ended);

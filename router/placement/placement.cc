@@ -119,11 +119,17 @@ Decision Placer::decide(const Candidate& prefill, const Candidate& decode,
   d.tpot = query.ends_at_first ? 0.0 : foreseen.tpot;
   d.known = prefill.worker->view.known() && decode.worker->view.known();
   d.harmed = prefill.late + (query.ends_at_first ? 0 : foreseen.harmed);
-  const auto meets = [](double s, const std::optional<Duration>& target, const Margin& margin) {
-    return !target || s <= to_seconds(*target) * (1 - margin.share());
+  const auto meets = [](double s, const std::optional<Duration>& target, const Margin& margin,
+                        auto idle) {
+    if (!target) return true;
+    const double most = to_seconds(*target);
+    return s <= most * (1 - margin.share()) || s <= most - margin.below(most, idle());
   };
-  const bool first = meets(d.ttft, query.target.ttft, ttft_margin_);
-  const bool others = meets(d.tpot, query.target.tpot, tpot_margin_);
+  const bool first = meets(d.ttft, query.target.ttft, ttft_margin_, [&] { return d.prompt; });
+  const bool others = meets(d.tpot, query.target.tpot, tpot_margin_, [&] {
+    return step_seconds(decode.worker->view, query.shape.choices,
+                        static_cast<double>(query.shape.tokens));
+  });
   d.in_time = first && others;
   return d;
 }

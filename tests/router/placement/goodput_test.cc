@@ -249,6 +249,30 @@ TEST_F(GoodputTest, WhatAnIdleClusterCannotDoIsImpossible) {
   EXPECT_THAT(refusal->message, HasSubstr("TTFT would be 610 ms on an idle cluster, 110 ms over"));
 }
 
+// Who refuses all learns nothing from which it could learn to refuse less.
+TEST_F(GoodputTest, WhateverErrorsTaughtAnIdleClusterServes) {
+  add_pairs();
+  for (int i = 0; i < 600; ++i) {
+    placer_->observe_ttft(0.4, 4, 0.5);
+    placer_->observe_tpot(0.012, 0.12, 0.02);
+  }
+  const Decision idle = place(query(400));
+  EXPECT_NEAR(idle.ttft, 0.41, 0.001);  // of 500 ms, and half of the room is left
+  EXPECT_NEAR(idle.tpot, 0.011, 0.001);
+  EXPECT_TRUE(idle.in_time);
+  EXPECT_FALSE(judge(query(400)));
+  load(kPrefill, 0.06, 0);
+  load(kPrefill2, 0.06, 0);
+  const auto refusal = judge(query(400));
+  ASSERT_TRUE(refusal);  // 470 ms foreseen, and 45 ms are to be left
+  EXPECT_THAT(refusal->message, HasSubstr("TTFT would be 515 ms, 15 ms over"));
+  load(kPrefill, 0, 0);
+  for (const WorkerId decode : {kDecode, kDecode2}) load(decode, 0, 8);
+  const auto busy = judge(query(100));
+  ASSERT_TRUE(busy);  // 19 ms foreseen
+  EXPECT_THAT(busy->message, HasSubstr("TPOT would be"));
+}
+
 TEST_F(GoodputTest, WhoSaysNothingOfItsCostsIsNotJudged) {
   proto::WorkerHello hello = make_hello(kMixed, proto::ROLE_MIXED);
   ASSERT_TRUE(pool_.add(hello, "host:1"));
@@ -295,6 +319,23 @@ TEST_F(GoodputTest, AShortPromptGoesToAnIdleDecodeWorkerIfPrefillIsBusy) {
   load(kDecode, 0, 20);
   load(kDecode2, 0, 20);
   EXPECT_FALSE(place(q).placement.mixed());
+}
+
+TEST_F(GoodputTest, PromptsAtOnceDoNotStallADecodeWorker) {
+  make(Policy::kGoodput, 512);
+  add_pairs();
+  for (const WorkerId prefill : {kPrefill, kPrefill2}) load(prefill, 0.35, 0);
+  for (const WorkerId decode : {kDecode, kDecode2}) load(decode, 0, 1);
+  int local = 0;
+  for (int i = 0; i < 20; ++i) {
+    const Decision d = place(query(100));
+    if (d.placement.prefill != d.placement.decode) continue;
+    ++local;
+    note_prompt(pool_.find(d.placement.decode)->view, d.prompt, now_);
+  }
+  // 110 ms each, for a stream of 0.6 s that has less than half of it to spare.
+  EXPECT_GE(local, 2);
+  EXPECT_LE(local, 8);
 }
 
 TEST_F(GoodputTest, BatchesThatHaveEndedWhenItJoinsAreForeseen) {
