@@ -11,41 +11,26 @@ by the simulator.
 import argparse
 import asyncio
 import csv
-import dataclasses
 import json
 import math
 import pathlib
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
-import yaml
+from bench import emulated, open_loop, served
+from bench.emulated import SLO, Setup
+from bench.open_loop import quantile
 
-from bench import load, served
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROFILE = ROOT / "deploy/profiles/h200-llama3-8b.yaml"
-SLOWER = 8.75
-KV_TOKENS, BLOCK, SEQUENCES, CONTEXT = 199_872, 64, 64, 2048
-SLO = {"ttft": 0.4, "tpot": 0.06}
 SIMULATED = 8  # runs of the same requests: when workers tell of their load is drawn for each
 MOST_SECONDS = 300  # of requests' arrivals, for one rate
 
 
-@dataclasses.dataclass
-class Setup:
-    name: str
-    workers: dict[str, int]
-    chunk_tokens: int
-    rates: tuple[float, ...]  # from idle to overload
-
-
-SETUPS = {
-    "split": Setup("4 prefill + 4 decode", {"prefill": 4, "decode": 4}, 2048, (10, 20, 35, 45)),
-    "mixed": Setup("8 mixed", {"mixed": 8}, 512, (10, 25, 45, 60)),
+SETUPS = {"split": emulated.SPLIT, "mixed": emulated.MIXED}
+RATES = {  # from idle to overload
+    emulated.SPLIT.name: (10, 20, 35, 45),
+    emulated.MIXED.name: (10, 25, 45, 60),
 }
 WITHIN = {"met": 0.02, "ttft_p50": 0.05, "ttft_p90": 0.05, "tpot_p50": 0.05, "tpot_p90": 0.05}
 FIGURES = list(WITHIN)
@@ -56,7 +41,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=pathlib.Path, required=True, help="for its tokenizer")
-    parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "build/release/bin")
+    parser.add_argument("--bin", type=pathlib.Path, default=emulated.ROOT / "build/release/bin")
     parser.add_argument("--setup", choices=SETUPS, action="append", help="default: all")
     parser.add_argument("--rates", type=float, nargs="+", help="instead of the setup's own")
     parser.add_argument("--requests", type=int, default=400, help="of each rate and round")
@@ -81,8 +66,8 @@ def main() -> int:
 
 def compare(args, setup: Setup, folder: pathlib.Path) -> int:
     """1 if the median of any difference was more than it may be."""
-    rounds = {rate: [] for rate in args.rates or setup.rates}
-    write_inputs(args, setup, folder)
+    rounds = {rate: [] for rate in args.rates or RATES[setup.name]}
+    emulated.write_inputs(setup, folder, args.message_us)
     for seed in range(args.first_seed, args.first_seed + args.rounds):
         for rate in rounds:
             print(f"{setup.name}: {rate:g} requests/s, seed {seed}", file=sys.stderr)
@@ -100,7 +85,7 @@ def one_round(args, setup: Setup, rate: float, seed: int, folder: pathlib.Path) 
     """By a cluster of its own: a router learns from what it has served, and so does a simulated
     one, which begins with nothing."""
     requests = draw(rate, args.requests, seed)
-    write_trace(requests, folder / "trace.csv")
+    emulated.write_trace(requests, folder / "trace.csv")
     record = folder / "record"
     record.mkdir(exist_ok=True)
     with start(args, setup, folder, "--record", record) as server:
@@ -154,10 +139,10 @@ def replay(args, setup: Setup, folder: pathlib.Path) -> int:
     """1 if a decision was another, or a figure further off than it may be."""
     args.no_admission = True  # of who is refused nothing is known to replay
     failed = 0
-    for rate in args.rates or setup.rates[:2]:
+    for rate in args.rates or RATES[setup.name][:2]:
         record = folder / f"record-{rate:g}"
         record.mkdir(exist_ok=True)
-        write_inputs(args, setup, folder)
+        emulated.write_inputs(setup, folder, args.message_us)
         requests = draw(rate, args.requests, args.first_seed)
         with start(args, setup, folder, "--record", record) as server:
             asyncio.run(play(server, requests))
@@ -168,7 +153,7 @@ def replay(args, setup: Setup, folder: pathlib.Path) -> int:
             (arrival_of(row) - begun, int(row["prompt_tokens"]), int(row["output_tokens"]))
             for row in rows
         ]
-        write_trace(again, folder / "trace.csv")
+        emulated.write_trace(again, folder / "trace.csv")
         decisions = folder / "decisions"
         simulated = simulate(args, folder, "--known-lengths", "--step-times", record,
                              "--log-decisions", decisions)  # fmt: skip
@@ -266,44 +251,15 @@ def draw(rate: float, count: int, seed: int) -> list[tuple[float, int, int]]:
     return requests
 
 
-def write_inputs(args, setup: Setup, folder: pathlib.Path):
-    profile = yaml.safe_load(PROFILE.read_text())
-    for part in ("step", "link"):
-        for key in profile[part]:
-            if key.endswith("_us"):
-                profile[part][key] *= SLOWER
-    (folder / "profile.yaml").write_text(yaml.safe_dump(profile))
-    group = {
-        "profile": "profile.yaml", "kv_tokens": KV_TOKENS, "block_tokens": BLOCK,
-        "chunk_tokens": setup.chunk_tokens, "max_sequences": SEQUENCES, "max_context": CONTEXT,
-    }  # fmt: skip
-    workers = [group | {"role": role, "count": n} for role, n in setup.workers.items()]
-    cluster = {"network": {"message_us": args.message_us}, "workers": workers}
-    (folder / "cluster.yaml").write_text(yaml.safe_dump(cluster))
-
-
 def start(args, setup: Setup, folder: pathlib.Path, *more) -> served.Server:
-    kv_bytes = yaml.safe_load(PROFILE.read_text())["kv_bytes_per_token"] * (KV_TOKENS + 1)
-    flags = ["--device", "emulated", "--profile", folder / "profile.yaml"]
-    flags += ["--kv-gib", kv_bytes / 2**30, "--block-tokens", BLOCK]
-    flags += ["--chunk-tokens", setup.chunk_tokens]
-    flags += ["--max-sequences", SEQUENCES, "--max-context", CONTEXT]
-    flags += ["--slo-class", f"default: ttft={SLO['ttft']}s, tpot={SLO['tpot'] * 1000:g}ms"]
+    flags = emulated.worker_flags(setup, folder) + emulated.router_flags(placing(args))
     for role in ("prefill", "decode", "mixed"):
         flags += [f"--{role}", setup.workers.get(role, 0)]
-    return served.Server(args.bin, args.model, [*flags, *placement(args), *more])
+    return served.Server(args.bin, args.model, [*flags, *more])
 
 
-def placement(args) -> list[str]:
-    return ["--policy", args.policy, f"--admission={str(not args.no_admission).lower()}"]
-
-
-def write_trace(requests: list[tuple[float, int, int]], path: pathlib.Path):
-    lines = ["TIMESTAMP,ContextTokens,GeneratedTokens"]
-    for at, prompt, output in requests:
-        minutes, seconds = divmod(round(at * 1e7) / 1e7, 60)
-        lines.append(f"2024-01-01 00:{int(minutes):02d}:{seconds:010.7f},{prompt},{output}")
-    path.write_text("\n".join(lines))
+def placing(args) -> emulated.Placing:
+    return emulated.Placing(args.policy, not args.no_admission)
 
 
 # --- the two --------------------------------------------------------------------------------------
@@ -312,26 +268,11 @@ def write_trace(requests: list[tuple[float, int, int]], path: pathlib.Path):
 async def play(server: served.Server, requests: list[tuple[float, int, int]]):
     """TTFT from the scheduled arrival and TPOT of each by the client's clock; None: it was refused,
     or failed. And how late the client was: the 90th percentile."""
-    source = random.Random(time.time_ns())
-    bodies = [
-        load.body_of(server.model, [source.randrange(100, served.VOCAB) for _ in range(n)], output)
-        for _, n, output in requests
-    ]
-    await asyncio.sleep(2)  # workers have paired, and the last rate's requests are over
-    begun = time.perf_counter() + 0.5
-    late = []
-
-    async def one(at: float, body: dict):
-        await asyncio.sleep(begun + at - time.perf_counter())
-        late.append(time.perf_counter() - begun - at)
-        try:
-            answer = await load.stream_one(server.port, body)
-        except (OSError, RuntimeError):
-            return None
-        return answer.arrivals[0] - begun - at, answer.tpot
-
-    outcomes = await asyncio.gather(*(one(r[0], body) for r, body in zip(requests, bodies)))
-    return outcomes, quantile(late, 0.9)
+    asked = [open_loop.Request(*request) for request in requests]
+    await asyncio.sleep(emulated.PAIRING_SECONDS)
+    found = await open_loop.play([server.port], server.model, asked, seed=1)
+    outcomes = [(one.ttft, one.tpot) if one.whole else None for one in found]
+    return outcomes, quantile([one.late for one in found], 0.9)
 
 
 def summary(requests: int, outcomes: list[tuple[float, float] | None]) -> dict[str, float]:
@@ -348,22 +289,10 @@ def summary(requests: int, outcomes: list[tuple[float, float] | None]) -> dict[s
     }
 
 
-def quantile(values: list[float], share: float) -> float:
-    """As the simulator has it."""
-    return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
-
-
 def simulate(args, folder: pathlib.Path, *more) -> dict[str, float]:
     """The mean of several runs."""
-    command = [
-        args.bin / "baton", "sim", "--cluster", folder / "cluster.yaml", "--trace",
-        folder / "trace.csv", "--slo", f"ttft={SLO['ttft']},tpot={SLO['tpot']}",
-        "--json", folder / "result.json", *placement(args), *more,
-    ]  # fmt: skip
     if "--log-decisions" not in more:
-        command += ["--seeds", f"1..{SIMULATED}"]
-    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
-    runs = json.loads((folder / "result.json").read_text())["points"][0]["runs"]
+        more = (*more, "--seeds", f"1..{SIMULATED}")
     found = [
         {
             "met": run["joint_met"],
@@ -372,6 +301,6 @@ def simulate(args, folder: pathlib.Path, *more) -> dict[str, float]:
             "tpot_p50": run["tpot_s"]["p50"],
             "tpot_p90": run["tpot_s"]["p90"],
         }
-        for run in runs
+        for run in emulated.simulate(args.bin, folder, placing(args), *more)
     ]
     return {figure: statistics.fmean(one[figure] for one in found) for figure in FIGURES}
