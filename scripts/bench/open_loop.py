@@ -20,7 +20,8 @@ class Request:
     at: float  # seconds from the beginning
     prompt_tokens: int
     max_tokens: int
-    stop: tuple[str, ...] = ()  # ends the answer, and is in no token known beforehand; (): nothing
+    stop: tuple[str, ...] = ()  # the first token with one of them in ends the answer; (): nothing
+    min_tokens: int = 0  # before which it does not
 
 
 @dataclasses.dataclass
@@ -131,14 +132,14 @@ class Bodies:
         )
 
     def _head(self, request: Request) -> bytes:
-        key = (request.max_tokens, request.stop)
+        key = (request.max_tokens, request.stop, request.min_tokens)
         if key not in self._heads:
             fields = {
                 "model": self.model, "max_tokens": request.max_tokens, "temperature": 0,
                 "stream": True, "stream_options": {"include_usage": True}, "ignore_eos": True,
             }  # fmt: skip
             if request.stop:
-                fields["stop"] = list(request.stop)
+                fields |= {"stop": list(request.stop), "min_tokens": request.min_tokens}
             self._heads[key] = json.dumps(fields)[:-1].encode()
         return self._heads[key]
 
@@ -201,6 +202,7 @@ class Traffic:
     stop: tuple[str, ...]
     ends: float  # the share of the vocabulary that has one of them in, for the simulator alone
     max_tokens: int
+    min_tokens: int = 8  # of two, TPOT would be the one gap in which the hand-over lies
     most_prompt_tokens: int = 1500
 
 
@@ -211,21 +213,19 @@ def draw(traffic: Traffic, rate: float, seconds: float, seed: int, begin: float 
     while (at := at + source.expovariate(rate)) < begin + seconds:
         tokens = round(traffic.prompt_tokens * math.exp(source.gauss(-0.18, 0.6)))
         tokens = min(max(tokens, 1), traffic.most_prompt_tokens)
-        requests.append(Request(at, tokens, traffic.max_tokens, traffic.stop))
+        requests.append(Request(at, tokens, traffic.max_tokens, traffic.stop, traffic.min_tokens))
     return requests
 
 
 def draw_lengths(traffic: Traffic, requests: list[Request], seed: int):
     """The requests as a simulator's trace: arrival, prompt and output tokens."""
     source = random.Random(seed)
-    return [
-        (
-            request.at,
-            request.prompt_tokens,
-            min(1 + int(source.expovariate(-math.log1p(-traffic.ends))), traffic.max_tokens),
-        )
-        for request in requests
-    ]
+
+    def output() -> int:
+        more = 1 + int(source.expovariate(-math.log1p(-traffic.ends)))
+        return min(traffic.min_tokens + more, traffic.max_tokens)
+
+    return [(request.at, request.prompt_tokens, output()) for request in requests]
 
 
 def quantile(values: list[float], share: float) -> float:

@@ -37,7 +37,7 @@ def run(args, context: Context) -> Part:
 
 def draw(rate: float, seconds: float, seed: int) -> list[Request]:
     """Lengths that differ, of these means; a real model is told how long to go on."""
-    traffic = open_loop.Traffic(INPUT, (), 1 / OUTPUT, 4 * OUTPUT)
+    traffic = open_loop.Traffic(INPUT, (), 1 / OUTPUT, 4 * OUTPUT, min_tokens=0)
     asked = open_loop.draw(traffic, rate, seconds, seed)
     return [Request(*one) for one in open_loop.draw_lengths(traffic, asked, seed)]
 

@@ -28,11 +28,11 @@ class Phase:
     rate: float
 
 
-# Of SmolLM2's tokens one in 19 has a C or an M, and one in 160 a V.
-PROMPTS = Phase("prompts: 1000 in, 19 out",
-                Traffic(1000, ("C", "M"), ends=2530 / 49152, max_tokens=100), 20)  # fmt: skip
-OUTPUTS = Phase("outputs: 100 in, 160 out",
-                Traffic(100, ("V",), ends=307 / 49152, max_tokens=800), 30)  # fmt: skip
+# Of SmolLM2's tokens one in 16 has an f, and one in 160 a V.
+PROMPTS = Phase("prompts: 500 in, 24 out",
+                Traffic(500, ("f",), ends=3041 / 49152, max_tokens=100), 40)  # fmt: skip
+OUTPUTS = Phase("outputs: 100 in, 168 out",
+                Traffic(100, ("V",), ends=307 / 49152, max_tokens=800), 36)  # fmt: skip
 PHASES = (PROMPTS, OUTPUTS, PROMPTS)
 OF_BEST, SETTLED_SECONDS = 0.9, 60  # goodput, at least; and when roles are where they stay
 CANDIDATES = 2  # splits that the simulator finds best, each measured

@@ -55,11 +55,12 @@ def test_prompts_have_their_length_and_begin_differently(tokens):
     bodies = Bodies("m", seed=1)
     seen = set()
     for number in (0, 1, 40_000):
-        head, _, data = bodies.make(number, Request(0, tokens, 9, ("D",))).partition(b"\r\n\r\n")
+        head, _, data = bodies.make(number, Request(0, tokens, 9, ("D",), 4)).partition(b"\r\n\r\n")
         assert b"Content-Length: %d" % len(data) in head
         body = json.loads(data)
         assert len(body["prompt"]) == tokens and min(body["prompt"]) >= 10_000
         assert (body["seed"], body["max_tokens"], body["stop"]) == (number, 9, ["D"])
+        assert body["min_tokens"] == 4
         seen.add(tuple(body["prompt"][:2]))
     assert len(seen) == (2 if tokens == 1 else 3)
 
@@ -148,8 +149,8 @@ def test_traffic_is_what_it_says():
     assert 50 <= requests[0].at < requests[-1].at < 150
     assert abs(sum(r.prompt_tokens for r in requests) / len(requests) - 500) < 15
     lengths = [n for _, _, n in open_loop.draw_lengths(traffic, requests, 2)]
-    assert min(lengths) == 1 and max(lengths) == 300
-    assert abs(sum(lengths) / len(lengths) - 60) < 3
+    assert min(lengths) == 9 and max(lengths) == 300
+    assert abs(sum(lengths) / len(lengths) - 67) < 3
 
 
 def test_roles_are_settled_when_they_are_there_for_good():
