@@ -236,12 +236,14 @@ def quantile(values: list[float], share: float) -> float:
 
 
 def summary(outcomes: list[Outcome], slo: dict[str, float], begin: float, seconds: float) -> dict:
-    """Of the requests that first came within these seconds. Those count for goodput that were
-    accepted within them, too: not who came again after the storm."""
+    """Of the requests that first came within these seconds. For goodput those count that were
+    accepted within them, whenever they first came: not who came again after the storm."""
     ours = [o for o in outcomes if begin <= o.asked < begin + seconds]
     accepted = [o for o in ours if o.status == 200]
     whole = [o for o in accepted if o.whole]
     met = [o for o in accepted if o.met(slo)]
+    end = begin + seconds
+    in_time = sum(begin <= o.last_asked < end and o.met(slo) for o in outcomes)
     refused = [o for o in ours if o.status in (422, 429, 503)]
     return {
         "requests": len(ours),
@@ -249,7 +251,7 @@ def summary(outcomes: list[Outcome], slo: dict[str, float], begin: float, second
         "accepted": len(accepted),
         "refused": len(refused),
         "failed": len(ours) - len(refused) - len(whole),
-        "goodput": sum(o.last_asked < begin + seconds for o in met) / seconds,
+        "goodput": in_time / seconds,
         "met": len(met) / max(len(ours), 1),
         "kept": len(met) / len(accepted) if accepted else math.nan,
         "late_ttft": sum(o.ttft > slo["ttft"] for o in whole),

@@ -57,7 +57,7 @@ def cell(context, setup: Setup, placing: Placing, requests, rate, seconds, numbe
 def head(rounds: int, seconds: float) -> str:
     return f"""## Every policy
 
-Prompts of 500 tokens and answers of 59 in the mean, {seconds:g} s of arrivals. The same requests to
+Prompts of 500 tokens and answers of 60 in the mean, {seconds:g} s of arrivals. The same requests to
 each policy, one policy after the other, {rounds} {"rounds" if rounds > 1 else "round"} of other
 requests each: medians, and the least and the most. The first rate is about what the cluster serves in
 time, the second half as much again. Simulated: by `baton sim` of the same cluster and arrivals.
