@@ -17,8 +17,8 @@ from bench.emulated import Placing, Setup
 from bench.open_loop import Request, Traffic
 
 TICKS = os.sysconf("SC_CLK_TCK")
-# Answers of 60 tokens in the mean: one in 52 of SmolLM2's tokens has an R.
-CHAT = Traffic(500, stop=("R",), ends=945 / 49152, max_tokens=300)
+# Answers of 57 tokens in the mean: one in 52 of SmolLM2's tokens has an R.
+CHAT = Traffic(500, stop=("R",), ends=945 / 49152, max_tokens=160)
 
 
 @dataclasses.dataclass

@@ -2,13 +2,13 @@
 be, but for the device, which is emulated (docs/emulated.md) and slowed down so that two cores carry
 all of it. Writes its parts of docs/benchmarks_real.md.
 
-The machine must have nothing else to do. Parts, and how long they take:
+The machine must have nothing else to do. Parts, and the minutes that each takes:
 
-  policies   each placement policy, at the edge of what the cluster serves in time, and beyond
-  overload   three times as much as that, of clients that come again when they are told to
-  routers    the same load through four routers, against one
-  roles      traffic that shifts from prompts to outputs and back, on workers whose roles follow
-  cpu        a real model on the CPU: one worker of each kind against mixed ones
+  policies  14  each placement policy, at the edge of what the cluster serves in time, and beyond
+  overload   8  three times as much as that, of clients that come again when they are told to
+  routers    6  the same load through four routers, against one
+  roles      9  traffic that shifts from prompts to outputs and back, on workers whose roles follow
+  cpu        6  a real model on the CPU: one worker of each kind against mixed ones
 """
 
 import argparse

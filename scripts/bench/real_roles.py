@@ -31,8 +31,8 @@ class Phase:
 # Of SmolLM2's tokens one in 16 has an f, and one in 160 a V.
 PROMPTS = Phase("prompts: 500 in, 24 out",
                 Traffic(500, ("f",), ends=3041 / 49152, max_tokens=100), 40)  # fmt: skip
-OUTPUTS = Phase("outputs: 100 in, 168 out",
-                Traffic(100, ("V",), ends=307 / 49152, max_tokens=800), 36)  # fmt: skip
+OUTPUTS = Phase("outputs: 100 in, 153 out",
+                Traffic(100, ("V",), ends=307 / 49152, max_tokens=400), 45)  # fmt: skip
 PHASES = (PROMPTS, OUTPUTS, PROMPTS)
 OF_BEST, SETTLED_SECONDS = 0.9, 60  # goodput, at least; and when roles are where they stay
 CANDIDATES = 2  # splits that the simulator finds best, each measured
