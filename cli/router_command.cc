@@ -31,6 +31,7 @@ struct RouterSettings {
   uint32_t deadline_seconds = 600;
   uint32_t drain_seconds = 30;
   std::string record_requests;
+  std::string access_log;
   std::string log_level = "info";
   int32_t ready_fd = -1;
 };
@@ -56,6 +57,8 @@ void add_options(Options& options, RouterSettings& s) {
       "record-requests", &s.record_requests,
       "File for how each request went, without what it said (CSV), which is replaced; empty: "
       "none");
+  options.add("access-log", &s.access_log,
+              "File that gets a line of JSON for each request; -: standard output; empty: none");
   options.add("log-level", &s.log_level, "debug, info, warn or error");
   options.add("ready-fd", &s.ready_fd, "Descriptor to report the port on, once");
 }
@@ -90,6 +93,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   config.request_deadline = seconds(s.deadline_seconds);
   config.drain_timeout = seconds(s.drain_seconds);
   config.record_requests = s.record_requests;
+  config.access_log = s.access_log;
   return config;
 }
 
@@ -106,7 +110,8 @@ int serve(const RouterSettings& s, const router::RouterConfig& config) {
       [&] {
         report_ready(s.ready_fd, "{\"http\": " + std::to_string((*service)->http_port()) + "}");
       },
-      [&](std::function<void()> done) { (*service)->drain(std::move(done)); });
+      [&](std::function<void()> done) { (*service)->drain(std::move(done)); },
+      [&] { (*service)->reopen_logs(); });
   return 0;
 }
 

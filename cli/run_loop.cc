@@ -28,10 +28,19 @@ void ask_for_short_slices() {
   (void)::syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 
+void reload_on(boost::asio::signal_set& hangups, const std::function<void()>& reload) {
+  hangups.async_wait([&](boost::system::error_code ec, int) {
+    if (ec) return;
+    reload();
+    reload_on(hangups, reload);
+  });
+}
+
 }  // namespace
 
 void run_until_drained(boost::asio::io_context& io, const std::function<void()>& ready,
-                       const std::function<void(std::function<void()> done)>& drain) {
+                       const std::function<void(std::function<void()> done)>& drain,
+                       const std::function<void()>& reload) {
   boost::asio::signal_set signals(io, SIGINT, SIGTERM);
   signals.async_wait([&](boost::system::error_code ec, int) {
     if (ec) return;
@@ -41,6 +50,11 @@ void run_until_drained(boost::asio::io_context& io, const std::function<void()>&
       if (!again) std::_Exit(130);
     });
   });
+  boost::asio::signal_set hangups(io);
+  if (reload) {
+    hangups.add(SIGHUP);
+    reload_on(hangups, reload);
+  }
   ask_for_short_slices();
   ready();
   io.run();

@@ -53,6 +53,8 @@ void add_options(Options& options, UpConfig& c) {
   add_placement_options(options, c.placement);
   options.add("api-key-file", &c.api_key_file, "File with one accepted API key a line");
   add_tls_options(options, c.tls);
+  options.add("access-log", &c.access_log,
+              "File that gets a line of JSON for each request; -: standard output; empty: none");
   options.add("log-level", &c.log_level, "debug, info, warn or error");
   options.add("record", &c.record,
               "Folder for what each worker's steps took and how requests went (docs/simulator.md)");
@@ -171,6 +173,7 @@ std::vector<std::string> router_args(const UpConfig& c, uint16_t port,
                                  {"tls-cert", c.tls.cert},
                                  {"tls-key", c.tls.key},
                                  {"tls-ca", c.tls.ca},
+                                 {"access-log", c.access_log},
                                  {"log-level", c.log_level},
                                  {"drain-seconds", std::to_string(kRouterDrain.count())}});
   if (!c.record.empty()) {

@@ -46,7 +46,8 @@ struct UpConfig {
   std::string secret_file;  // not an option: drawn for the children
   TlsPaths tls;             // of all of them
   std::string log_level = "warn";
-  std::string record;  // a folder; empty: nothing is recorded
+  std::string access_log;  // of the router; empty: none
+  std::string record;      // a folder; empty: nothing is recorded
   std::string ask, once;
   uint32_t ask_tokens = 200;
   bool quiet = false;

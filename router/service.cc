@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <boost/asio/io_context.hpp>
+#include <chrono>
 #include <optional>
 #include <utility>
 
+#include "common/base/line_log.h"
 #include "common/base/log.h"
 #include "router/service/api.h"
 #include "router/service/cluster.h"
@@ -26,29 +28,56 @@ result<ModelMap> load_models(const std::vector<ModelSource>& sources) {
   return models;
 }
 
+// What it writes about requests.
+struct Logs {
+  std::optional<RequestRecord> record;
+  std::unique_ptr<LineLog> access;  // null: none
+};
+
+result<Logs> open_logs(const RouterConfig& config) {
+  Logs logs;
+  if (!config.record_requests.empty()) {
+    BATON_TRY(auto file, RecordFile::create(config.record_requests, RequestRecord::kHeader));
+    logs.record.emplace(std::move(file), Clock::now());
+  }
+  if (!config.access_log.empty()) {
+    BATON_TRY(logs.access, LineLog::open(config.access_log));
+  }
+  return logs;
+}
+
 class Service final : public RouterService {
  public:
-  Service(boost::asio::io_context& io, RouterConfig config, ModelMap models,
-          std::optional<RequestRecord> record)
+  Service(boost::asio::io_context& io, RouterConfig config, ModelMap models, Logs logs)
       : config_(std::move(config)),
         models_(std::move(models)),
-        record_(std::move(record)),
+        logs_(std::move(logs)),
         metrics_(config_.slo_classes),
         cluster_(io, config_.workers, config_.dispatch, config_.placement, config_.roles,
                  config_.rpc),
-        api_(io, config_, models_, cluster_, metrics_, record_ ? &*record_ : nullptr) {
+        api_(io, config_, models_, cluster_, metrics_, logs_.record ? &*logs_.record : nullptr) {
     cluster_.set_hello_check([this](const proto::WorkerHello& hello) { return check(hello); });
     for (const auto& [name, model] : models_) metrics_.of(name);
+    if (logs_.access) metrics_.watch(*logs_.access);
   }
 
   status listen(boost::asio::io_context& io) {
-    BATON_TRY(http_, HttpServer::start(io, config_.http, api_.handlers()));
+    HttpHandlers handlers = api_.handlers();
+    if (logs_.access) {
+      handlers.log = [this](const AccessEntry& entry) {
+        logs_.access->add(access_json(entry, std::chrono::system_clock::now()));
+      };
+    }
+    BATON_TRY(http_, HttpServer::start(io, config_.http, std::move(handlers)));
     LOG_INFO("serving http on port {}, {} models, {} worker addresses", http_->port(),
              models_.size(), config_.workers.size());
     return {};
   }
 
   uint16_t http_port() const override { return http_->port(); }
+  void reopen_logs() override {
+    if (logs_.access) logs_.access->reopen();
+  }
   void drain(std::function<void()> done) override {
     http_->drain(config_.drain_timeout, std::move(done));
   }
@@ -69,7 +98,7 @@ class Service final : public RouterService {
 
   RouterConfig config_;
   ModelMap models_;
-  std::optional<RequestRecord> record_;
+  Logs logs_;
   RouterMetrics metrics_;
   Cluster cluster_;
   Api api_;
@@ -82,13 +111,9 @@ result<std::unique_ptr<RouterService>> RouterService::start(boost::asio::io_cont
                                                             RouterConfig config) {
   BATON_TRY(ModelMap models, load_models(config.models));
   config.placement.classes = config.slo_classes.all;
-  std::optional<RequestRecord> record;
-  if (!config.record_requests.empty()) {
-    BATON_TRY(auto file, RecordFile::create(config.record_requests, RequestRecord::kHeader));
-    record.emplace(std::move(file), Clock::now());
-  }
+  BATON_TRY(Logs logs, open_logs(config));
   auto service =
-      std::make_unique<Service>(io, std::move(config), std::move(models), std::move(record));
+      std::make_unique<Service>(io, std::move(config), std::move(models), std::move(logs));
   BATON_CHECK_OK(service->listen(io));
   return std::unique_ptr<RouterService>(std::move(service));
 }

@@ -5,6 +5,7 @@
 
 #include "common/base/log.h"
 #include "common/net/protocol.h"
+#include "worker/request_log.h"
 
 namespace baton::worker {
 namespace {
@@ -140,6 +141,9 @@ proto::WorkerHello Node::hello() const {
 
 void Node::on_frame(RouterId router, proto::Frame&& frame) {
   if (frame.has_peers()) return pairing_.set_peers(router, frame.peers());
+  if (spdlog::should_log(spdlog::level::info)) {
+    if (const std::string text = arrival_text(frame); !text.empty()) LOG_INFO("{}", text);
+  }
   core_->on_frame(router, frame, Clock::now());
 }
 

@@ -45,7 +45,8 @@ struct RequestTrail {
   std::string decode_worker;
   uint64_t kv_bytes = 0;  // handed off, all legs
   std::string kv_transport;
-  uint32_t cached_tokens = 0;
+  // Of the prompt, found when it was first computed: what a retry finds is its own.
+  std::optional<uint32_t> cached_tokens;
   uint64_t prefill_queue_us = 0;
   uint64_t prefill_compute_us = 0;
   uint64_t exposed_transfer_us = 0;

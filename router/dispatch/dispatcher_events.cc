@@ -157,8 +157,10 @@ void Dispatcher::on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actio
   if (!leg || from != leg->placement.prefill) return;
   if (leg->counted_prompt_tokens > 0) settle_prompt(*leg);
   RequestState& request = request_of(*leg);
-  request.trail.cached_tokens =
-      std::min<uint32_t>(done.cached_tokens(), static_cast<uint32_t>(request.input.prompt.size()));
+  if (!request.trail.cached_tokens) {
+    request.trail.cached_tokens = std::min<uint32_t>(
+        done.cached_tokens(), static_cast<uint32_t>(request.input.prompt.size()));
+  }
   if (leg->thought_cached > 0) {
     note_cached(pool_.find(from)->view, leg->thought_cached, done.cached_tokens());
   }

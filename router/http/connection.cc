@@ -13,7 +13,6 @@
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/error.hpp>
-#include <chrono>
 #include <exception>
 #include <optional>
 #include <string>
@@ -165,7 +164,7 @@ class HttpConnection final : public Connection,
     head.received = received;
     head.request_id = make_request_id(*shared_);
     Exchange exchange(std::move(head), 0);
-    exchange.reply({.status = error->status, .body = error_body(*error)});
+    exchange.reply({.status = error->status, .body = error_body(*error), .reason = "unreadable"});
     co_await write_reply(exchange, /*keep=*/false, /*with_body=*/true);
     co_await linger();
     co_return false;
@@ -346,18 +345,21 @@ class HttpConnection final : public Connection,
   }
 
   void log(const Exchange& exchange, HttpStatus status) {
-    using std::chrono::duration;
     const HttpHead& head = exchange.head();
-    const double ms = duration<double, std::milli>(Clock::now() - head.received).count();
     std::string_view outcome = std::exchange(outcome_, "ok");
     if (exchange.gone() == Exchange::Gone::kTooSlow) outcome = "too_slow";
     if (exchange.gone() == Exchange::Gone::kDisconnected) outcome = "disconnected";
+    const AccessEntry entry{.head = head,
+                            .status = status,
+                            .reason = exchange.reply().reason,
+                            .outcome = outcome,
+                            .bytes = std::exchange(bytes_written_, 0),
+                            .took = Clock::now() - head.received,
+                            .facts = exchange.facts()};
     const bool quiet = head.method == "GET" && status == HttpStatus::kOk;
     const auto level = quiet ? spdlog::level::debug : spdlog::level::info;
-    spdlog::log(
-        level, "access id={} peer={} method={} path={} status={} outcome={} bytes={} ms={:.1f}{}{}",
-        head.request_id, head.peer, head.method, head.path, static_cast<int>(status), outcome,
-        std::exchange(bytes_written_, 0), ms, exchange.note().empty() ? "" : " ", exchange.note());
+    if (spdlog::should_log(level)) spdlog::log(level, "{}", access_text(entry));
+    if (!quiet && shared_->handlers.log) shared_->handlers.log(entry);
   }
 
   tcp::socket socket_;

@@ -5,7 +5,9 @@
 namespace baton::router {
 
 HttpReply error_reply(const ApiError& error) {
-  HttpReply reply{.status = error.status, .body = error_body(error)};
+  HttpReply reply{.status = error.status,
+                  .body = error_body(error),
+                  .reason = error.code.empty() ? "error" : error.code};
   if (error.retry_after_seconds > 0) {
     reply.headers += fmt::format("retry-after: {}\r\n", error.retry_after_seconds);
   }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "common/base/clock.h"
+#include "router/http/request_facts.h"
 #include "router/http/status.h"
 #include "router/openai/error.h"
 #include "router/placement/request_slo.h"
@@ -32,6 +33,7 @@ struct HttpReply {
   std::string body;
   std::string_view content_type = "application/json";
   std::string headers = {};  // more header lines, each with its line end
+  std::string reason = {};   // for the access log: an error's code
 };
 
 // The reply that an error makes, with the headers it asks for.
@@ -68,8 +70,8 @@ class Exchange {
   // Called once if the server cannot wait for the answer any longer: to end it with that error.
   // Without a callback the error is the answer.
   void on_abort(std::function<void(const ApiError&)> callback) { on_abort_ = std::move(callback); }
-  // More fields for the access log: "key=value key=value".
-  void note(std::string text) { note_ = std::move(text); }
+  // For the access log; to be filled before the answer is complete, or the client is given up.
+  RequestFacts& facts() { return facts_; }
 
   // --- the connection's side ---
   // Called when there is something new to write, or the answer is complete.
@@ -81,7 +83,7 @@ class Exchange {
   bool has_pending() const { return !pending_.empty(); }
   void set_gone(Gone why);
   void abort(const ApiError& why);
-  const std::string& note() const { return note_; }
+  const RequestFacts& facts() const { return facts_; }
 
  private:
   void signal() {
@@ -92,7 +94,7 @@ class Exchange {
   size_t max_pending_bytes_;
   HttpReply reply_;
   std::string pending_;  // of the stream
-  std::string note_;
+  RequestFacts facts_;
   bool streaming_ = false;
   bool complete_ = false;
   Gone gone_ = Gone::kNo;

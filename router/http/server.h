@@ -9,6 +9,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/result.h"
+#include "router/http/access_entry.h"
 #include "router/http/exchange.h"
 
 namespace boost::asio {
@@ -35,6 +36,8 @@ struct HttpHandlers {
   std::function<std::optional<HttpReply>(const HttpHead&)> gate;
   // Answers now or later, through the exchange.
   std::function<void(std::string body, std::shared_ptr<Exchange> exchange)> handle;
+  // A request is over; not called for a GET that got its answer. May be null.
+  std::function<void(const AccessEntry&)> log = {};
 };
 
 // HTTP/1.1 for the OpenAI API: keep-alive, pipelining (answered in order), chunked bodies,

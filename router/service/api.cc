@@ -112,9 +112,9 @@ void Api::handle(std::string body, ExchangePtr exchange) {
   (this->*route->answer)(std::move(body), std::move(exchange));
 }
 
-void Api::refuse(const ExchangePtr& exchange, const ApiError& error, std::string_view more) {
+void Api::refuse(const ExchangePtr& exchange, const ApiError& error) {
   metrics_.refused(refusal_label(error));
-  exchange->note(fmt::format("refused={}{}", refusal_label(error), more));
+  exchange->facts().refused = refusal_label(error);
   exchange->reply(error_reply(error));
 }
 
@@ -181,8 +181,9 @@ void Api::start(api_result<Prepared> prepared, ExchangePtr exchange) {
     if (error.status < HttpStatus::kInternalServerError) return refuse(exchange, error);
     const SloResult result = is_overload(error) ? SloResult::kRefused : SloResult::kFailed;
     metrics_.ended(slo->class_index, result);
-    refuse(exchange, error,
-           fmt::format(" slo={} slo_result={}", slo_classes_[slo->class_index].name, name(result)));
+    exchange->facts().slo_class = slo_classes_[slo->class_index].name;
+    exchange->facts().slo_result = name(result);
+    refuse(exchange, error);
   };
   const auto capacity = cluster_.dispatcher().pool().capacity(model.name());
   if (!capacity) {

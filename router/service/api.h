@@ -69,8 +69,7 @@ class Api {
   api_result<const ServedModel*> find_model_or_only(const std::string& name) const;
   void generate(Job::Api api, std::string body, ExchangePtr exchange);
   void start(api_result<Prepared> prepared, ExchangePtr exchange);
-  // `more`: for the access log, with a blank in front.
-  void refuse(const ExchangePtr& exchange, const ApiError& error, std::string_view more = "");
+  void refuse(const ExchangePtr& exchange, const ApiError& error);
   void append_model(std::string& out, const ServedModel& model) const;
 
   RequestLimits limits_;

@@ -38,6 +38,7 @@ struct RouterConfig {
   Duration drain_timeout = seconds(30);
   net::RpcOptions rpc;
   std::string record_requests;  // a file for how each request went; empty: none
+  std::string access_log;       // a file for a line of JSON a request, "-": stdout; empty: none
 };
 
 }  // namespace baton::router

@@ -47,8 +47,10 @@ FinishReason finish_reason(const ChoiceEnd& end) {
 api_status Generation::start(Context context, Job job, std::shared_ptr<Exchange> exchange) {
   if (exchange->gone() != Exchange::Gone::kNo || exchange->complete()) {
     const bool gone = exchange->gone() != Exchange::Gone::kNo;
-    context.metrics.ended(context.slo.class_index,
-                          gone ? SloResult::kCancelled : SloResult::kFailed);
+    const SloResult result = gone ? SloResult::kCancelled : SloResult::kFailed;
+    context.metrics.ended(context.slo.class_index, result);
+    exchange->facts().slo_class = context.slo_class;
+    exchange->facts().slo_result = name(result);
     return {};
   }
   const auto generation =
@@ -141,7 +143,7 @@ void Generation::on_ended(uint32_t part, const RequestEnded& ended) {
   ++parts_ended_;
   context_.metrics.observe(series_, ended.trail);
   if (over_) return;
-  p.cached_tokens = ended.trail.cached_tokens;
+  p.cached_tokens = ended.trail.cached_tokens.value_or(0);
   keep_trail(ended.trail);
   if (ended.refusal) return refuse(*ended.refusal);
   if (ended.error) return fail(from_error(*ended.error));
@@ -292,15 +294,19 @@ void Generation::cancel_parts() {
     part.ended = true;
     if (const auto trail = context_.cluster.cancel(part.request)) {
       context_.metrics.observe(series_, *trail);
+      part.cached_tokens = trail->cached_tokens.value_or(0);
       keep_trail(*trail);
     }
   }
 }
 
 void Generation::keep_trail(const RequestTrail& trail) {
-  const uint64_t bytes = trail_.kv_bytes + trail.kv_bytes;
-  trail_ = trail;
-  trail_.kv_bytes = bytes;
+  const RequestTrail before = std::exchange(trail_, trail);
+  trail_.kv_bytes += before.kv_bytes;
+  trail_.retries += before.retries;
+  trail_.retargets += before.retargets;
+  trail_.resumes += before.resumes;
+  trail_.preemptions += before.preemptions;
 }
 
 // --- figures -------------------------------------------------------------------------------------
@@ -330,7 +336,7 @@ std::optional<Timings> Generation::timings() const {
   out.kv_transport = trail_.kv_transport;
   out.prefill_worker = trail_.prefill_worker;
   out.decode_worker = trail_.decode_worker;
-  out.cached_tokens = trail_.cached_tokens;
+  out.cached_tokens = trail_.cached_tokens.value_or(0);
   return out;
 }
 
@@ -350,33 +356,32 @@ void Generation::record(std::string_view finish) {
                         .outcome = finish});
 }
 
-// For the access log: figures and names, nothing of what was said.
 void Generation::note(std::string_view finish, SloResult result) {
-  const auto first = times_[0].first();
-  const double ttft = first ? to_ms(*first - exchange_->head().received) : 0.0;
-  std::string text = fmt::format(
-      "model={} finish={} prompt_tokens={} output_tokens={} ttft_ms={:.1f} prefill={} decode={} "
-      "retries={} retargets={} resumes={}",
-      context_.model.name(), finish, job_.prompt_tokens(), completion_tokens_, ttft,
-      trail_.prefill_worker.empty() ? "-" : trail_.prefill_worker,
-      trail_.decode_worker.empty() ? "-" : trail_.decode_worker, trail_.retries, trail_.retargets,
-      trail_.resumes);
-  if (trail_.parked_us > 0) text += fmt::format(" parked_ms={:.1f}", trail_.parked_us * 1e-3);
-  text += fmt::format(" slo={} slo_result={}", context_.slo_class, name(result));
+  RequestFacts& facts = exchange_->facts();
+  facts.slo_class = context_.slo_class;
+  facts.slo_result = name(result);
+  facts.model = context_.model.name();
+  facts.finish = finish;
+  const Usage used = usage();
+  facts.prompt_tokens = used.prompt_tokens;
+  facts.output_tokens = used.completion_tokens;
+  facts.cached_tokens = used.cached_tokens;
   const Measured worst = measured();
-  if (worst.tpot) {
-    text +=
-        fmt::format(" tpot_ms={:.2f} gap_ms={:.1f}", to_ms(*worst.tpot), to_ms(worst.worst_gap));
-  }
-  if (trail_.predicted_ttft) {
-    text += fmt::format(" predicted_ttft_ms={:.1f}", to_ms(*trail_.predicted_ttft));
-  }
-  if (trail_.predicted_tpot) {
-    text += fmt::format(" predicted_tpot_ms={:.2f}", to_ms(*trail_.predicted_tpot));
-  }
-  if (!trail_.stage.empty()) text += fmt::format(" stage={}", trail_.stage);
-  if (!job_.unknown.empty()) text += fmt::format(" ignored={}", fmt::join(job_.unknown, ","));
-  exchange_->note(std::move(text));
+  facts.ttft = worst.ttft;
+  facts.tpot = worst.tpot;
+  if (worst.tpot) facts.worst_gap = worst.worst_gap;
+  facts.predicted_ttft = trail_.predicted_ttft;
+  facts.predicted_tpot = trail_.predicted_tpot;
+  facts.prefill = trail_.prefill_worker;
+  facts.decode = trail_.decode_worker;
+  facts.kv_bytes = trail_.kv_bytes;
+  facts.retries = trail_.retries;
+  facts.retargets = trail_.retargets;
+  facts.resumes = trail_.resumes;
+  facts.preemptions = trail_.preemptions;
+  facts.parked = microseconds(trail_.parked_us);
+  facts.stage = trail_.stage;
+  facts.ignored = job_.unknown;
 }
 
 }  // namespace baton::router

@@ -88,7 +88,7 @@ class Generation final : public RequestListener, public std::enable_shared_from_
   uint32_t completion_tokens_ = 0;
   uint32_t parts_ended_ = 0;
   bool over_ = false;
-  RequestTrail trail_;  // of the last part that ended, bytes of all
+  RequestTrail trail_;  // of the last part that ended, bytes and counts of all
 };
 
 }  // namespace baton::router

@@ -220,6 +220,10 @@ void RouterMetrics::refresh(const Cluster& cluster) {
         refusals_told_);
   count("baton_router_stale_events_total", "Messages of workers that were dropped as out of date.",
         dispatcher.stale_events(), stale_events_told_);
+  if (access_log_ == nullptr) return;
+  count("baton_router_access_log_dropped_total",
+        "Lines of the access log that its file or reader did not take.", access_log_->dropped(),
+        dropped_lines_told_);
 }
 
 // Of models that have a worker whose role may change.

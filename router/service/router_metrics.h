@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/base/line_log.h"
 #include "common/base/metrics.h"
 #include "common/base/process_metrics.h"
 #include "common/latency/error_window.h"
@@ -61,6 +62,9 @@ class RouterMetrics {
   // When a request ends: its stages, retries and bytes.
   void observe(ModelMetrics& model, const RequestTrail& trail);
 
+  // Lines that this log dropped are counted from now on. It outlives this.
+  void watch(const LineLog& access_log) { access_log_ = &access_log; }
+
   // The text exposition, with the gauges brought up to date.
   std::string expose(const Cluster& cluster);
 
@@ -85,7 +89,8 @@ class RouterMetrics {
   latency::ErrorWindow ttft_error_, tpot_error_;
   std::map<ModelAndRole, Blocks> blocks_;  // also of roles that have no worker any more
   RoleKeeper::Flips flips_told_;
-  uint64_t refusals_told_ = 0, stale_events_told_ = 0;
+  const LineLog* access_log_ = nullptr;
+  uint64_t refusals_told_ = 0, stale_events_told_ = 0, dropped_lines_told_ = 0;
 };
 
 }  // namespace baton::router

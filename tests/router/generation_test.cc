@@ -11,6 +11,7 @@
 #include <fstream>
 #include <thread>
 
+#include "router/http/access_entry.h"
 #include "tests/fakes/temp_dir.h"
 #include "tests/fakes/toy_tokenizer.h"
 
@@ -99,8 +100,8 @@ TEST_F(GenerationTest, WhatCannotBeAttainedNowIs503AndWhenToComeBack) {
   // It is no failure.
   EXPECT_THAT(text,
               HasSubstr("request_success_total{finished_reason=\"error\",model_name=\"toy\"} 0"));
-  EXPECT_THAT(exchange_->note(), HasSubstr("finish=slo_unattainable"));
-  EXPECT_THAT(exchange_->note(), HasSubstr("slo=interactive slo_result=refused"));
+  EXPECT_THAT(facts_text(exchange_->facts()), HasSubstr("finish=slo_unattainable"));
+  EXPECT_THAT(facts_text(exchange_->facts()), HasSubstr("slo=interactive slo_result=refused"));
 }
 
 TEST_F(GenerationTest, RetryAfterIsAtLeastASecond) {
@@ -142,7 +143,7 @@ TEST_F(GenerationTest, WhatEndedWellMetItsTargetsOrMissedThem) {
   token(0, 0), token(0, 0), token(0, 0);
   end_well(0);
   EXPECT_THAT(metrics(), HasSubstr(counted("met")));
-  EXPECT_THAT(exchange_->note(), HasSubstr("slo=interactive slo_result=met tpot_ms="));
+  EXPECT_THAT(facts_text(exchange_->facts()), HasSubstr("slo=interactive slo_result=met tpot_ms="));
 
   target_.tpot = Duration(-1);
   begin();
@@ -215,7 +216,8 @@ TEST_F(GenerationTest, PredictionsAreComparedAndShown) {
   EXPECT_GE(ratio("ttft"), 2);
   EXPECT_LT(ratio("ttft"), 20);
   EXPECT_GE(ratio("tpot"), 2000);
-  EXPECT_THAT(exchange_->note(), HasSubstr("predicted_ttft_ms=250.0 predicted_tpot_ms=0.00"));
+  EXPECT_THAT(facts_text(exchange_->facts()),
+              HasSubstr("predicted_ttft_ms=250.0 predicted_tpot_ms=0.00"));
   const auto timings = boost::json::parse(exchange_->reply().body).at("baton");
   EXPECT_EQ(timings.at("slo_class").as_string(), "interactive");
   EXPECT_EQ(timings.at("slo_result").as_string(), "met");
