@@ -22,6 +22,7 @@ struct RouterSettings {
   std::string model;
   std::string model_name;
   std::string api_key_file;
+  std::string admin_key_file;
   std::string secret_file;
   TlsPaths tls;
   PlacementSettings placement;
@@ -44,6 +45,8 @@ void add_options(Options& options, RouterSettings& s) {
   options.add("model-name", &s.model_name, "Name that requests use; empty: from the path");
   options.add("api-key-file", &s.api_key_file,
               "File with one accepted API key a line; empty: open");
+  options.add("admin-key-file", &s.admin_key_file,
+              "File with one key a line for /debug/requests; empty: that is not served");
   options.add("secret-file", &s.secret_file,
               "File with the secret that routers and workers share, one a line");
   add_tls_options(options, s.tls);
@@ -83,6 +86,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   config.workers = s.workers;
   config.models = {{s.model_name.empty() ? model_name_of(s.model) : s.model_name, s.model}};
   BATON_TRY(config.api_keys, read_api_keys(s.api_key_file));
+  BATON_TRY(config.admin_keys, read_api_keys(s.admin_key_file));
   BATON_TRY(config.rpc.secrets, net::read_secrets(s.secret_file));
   BATON_TRY(config.rpc.tls, read_tls(s.tls, net::kTlsRouterName));
   BATON_TRY(PlacementConfig placement, make_placement(s.placement));

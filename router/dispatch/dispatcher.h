@@ -15,6 +15,7 @@
 
 #include "router/dispatch/actions.h"
 #include "router/dispatch/request_state.h"
+#include "router/dispatch/request_view.h"
 #include "router/placement/length_model.h"
 #include "router/placement/placement.h"
 #include "router/placement/worker_pool.h"
@@ -80,6 +81,8 @@ class Dispatcher {
   size_t num_queued() const;  // legs that wait for room
   std::map<std::string, ModelLoad> loads() const;
   size_t num_legs() const { return legs_.size(); }
+  // The requests that are here longest, these first.
+  std::vector<RequestView> oldest(size_t most) const;
   uint64_t refusals() const { return refusals_; }          // by workers, for want of room
   uint64_t stale_events() const { return stale_events_; }  // dropped
   const PlacementOptions& placement() const { return placer_.options(); }
@@ -131,6 +134,9 @@ class Dispatcher {
   void cancel_on(WorkerId worker, const Leg& leg, Generation generation,
                  std::optional<uint32_t> choice, Actions& actions);
   bool leg_ended(const Leg& leg) const;
+
+  // dispatcher_view.cc
+  RequestView view_of(const RequestState& request) const;
 
   // dispatcher_recovery.cc
   void refuse_leg(Leg& leg, WorkerId by, Duration retry_after, TimePoint now, Actions& actions);

@@ -32,25 +32,29 @@ std::string_view refusal_label(const ApiError& error) {
 }  // namespace
 
 struct Api::Route {
+  enum class Door { kOpen, kKey, kAdmin };  // who may pass: all, with an API key, with an admin key
+
   std::string_view path;
   std::string_view method;
-  bool open;    // needs no key
+  Door door;
   bool prefix;  // what follows the path is an argument
   void (Api::*answer)(std::string body, ExchangePtr exchange);
 };
 
 const Api::Route* Api::find_route(std::string_view path) {
+  using Door = Route::Door;
   static constexpr Route kRoutes[] = {
-      {"/v1/chat/completions", "POST", false, false, &Api::chat},
-      {"/v1/completions", "POST", false, false, &Api::complete},
-      {"/v1/models", "GET", false, false, &Api::list_models},
-      {"/v1/models/", "GET", false, true, &Api::show_model},
-      {"/tokenize", "POST", false, false, &Api::tokenize},
-      {"/detokenize", "POST", false, false, &Api::detokenize},
-      {"/health", "GET", true, false, &Api::health},
-      {"/ready", "GET", true, false, &Api::ready},
-      {"/version", "GET", true, false, &Api::version},
-      {"/metrics", "GET", true, false, &Api::metrics},
+      {"/v1/chat/completions", "POST", Door::kKey, false, &Api::chat},
+      {"/v1/completions", "POST", Door::kKey, false, &Api::complete},
+      {"/v1/models", "GET", Door::kKey, false, &Api::list_models},
+      {"/v1/models/", "GET", Door::kKey, true, &Api::show_model},
+      {"/tokenize", "POST", Door::kKey, false, &Api::tokenize},
+      {"/detokenize", "POST", Door::kKey, false, &Api::detokenize},
+      {"/health", "GET", Door::kOpen, false, &Api::health},
+      {"/ready", "GET", Door::kOpen, false, &Api::ready},
+      {"/version", "GET", Door::kOpen, false, &Api::version},
+      {"/metrics", "GET", Door::kOpen, false, &Api::metrics},
+      {"/debug/requests", "GET", Door::kAdmin, false, &Api::debug_requests},
   };
   for (const Route& route : kRoutes) {
     if (route.prefix ? path.starts_with(route.path) : path == route.path) return &route;
@@ -68,6 +72,7 @@ Api::Api(boost::asio::io_context& io, const RouterConfig& config, const ModelMap
       metrics_(metrics),
       record_(record),
       keys_(config.api_keys),
+      admin_keys_(config.admin_keys),
       bodies_(io, config.max_waiting_body_bytes) {
   limits_.max_body_bytes = config.http.max_body_bytes;
 }
@@ -85,7 +90,7 @@ std::optional<HttpReply> Api::gate(const HttpHead& head) {
     return error_reply(error);
   };
   const Route* route = find_route(head.path);
-  if (!route) {
+  if (!route || !is_served(*route)) {
     return refused({.status = HttpStatus::kNotFound,
                     .message = fmt::format("There is no path {}", head.path),
                     .code = "not_found"});
@@ -99,12 +104,31 @@ std::optional<HttpReply> Api::gate(const HttpHead& head) {
     reply.headers += fmt::format("allow: {}\r\n", route->method == "GET" ? "GET, HEAD" : "POST");
     return reply;
   }
-  if (!route->open && !keys_.allow(head.authorization)) {
+  if (!may_pass(*route, head.authorization)) {
+    const std::string_view kind = route->door == Route::Door::kAdmin ? "admin key" : "API key";
     return refused({.status = HttpStatus::kUnauthorized,
-                    .message = "The Authorization header must be 'Bearer KEY' with a valid API key",
+                    .message = fmt::format("The Authorization header must be 'Bearer KEY' with a "
+                                           "valid {}",
+                                           kind),
                     .code = "invalid_api_key"});
   }
   return std::nullopt;
+}
+
+bool Api::is_served(const Route& route) const {
+  return route.door != Route::Door::kAdmin || admin_keys_.required();
+}
+
+bool Api::may_pass(const Route& route, std::string_view authorization) const {
+  switch (route.door) {
+    case Route::Door::kOpen:
+      return true;
+    case Route::Door::kKey:
+      return keys_.allow(authorization);
+    case Route::Door::kAdmin:
+      return admin_keys_.allow(authorization);
+  }
+  return false;
 }
 
 void Api::handle(std::string body, ExchangePtr exchange) {

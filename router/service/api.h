@@ -35,6 +35,9 @@ class Api {
 
   static const Route* find_route(std::string_view path);
   std::optional<HttpReply> gate(const HttpHead& head);
+  // Whether that route exists for anybody.
+  bool is_served(const Route& route) const;
+  bool may_pass(const Route& route, std::string_view authorization) const;
   void handle(std::string body, ExchangePtr exchange);
 
   void list_models(std::string body, ExchangePtr exchange);
@@ -47,6 +50,7 @@ class Api {
   void ready(std::string body, ExchangePtr exchange);
   void version(std::string body, ExchangePtr exchange);
   void metrics(std::string body, ExchangePtr exchange);
+  void debug_requests(std::string body, ExchangePtr exchange);
 
   // Makes something of a body, on whichever thread, and says what becomes of it on ours.
   using Read = std::function<BodyReader::Then(std::string_view body)>;
@@ -79,7 +83,7 @@ class Api {
   Cluster& cluster_;
   RouterMetrics& metrics_;
   RequestRecord* const record_;
-  ApiKeys keys_;
+  ApiKeys keys_, admin_keys_;
   BodyReader bodies_;  // last: its thread uses the above
 };
 

@@ -10,6 +10,7 @@
 #include "router/openai/json_writer.h"
 #include "router/openai/tokenize_request.h"
 #include "router/service/api.h"
+#include "router/service/debug_requests.h"
 
 namespace baton::router {
 namespace {
@@ -142,6 +143,15 @@ void Api::version(std::string, ExchangePtr exchange) {
 void Api::metrics(std::string, ExchangePtr exchange) {
   exchange->reply({.body = metrics_.expose(cluster_),
                    .content_type = "text/plain; version=0.0.4; charset=utf-8"});
+}
+
+// The oldest: what hangs is among them.
+void Api::debug_requests(std::string, ExchangePtr exchange) {
+  constexpr size_t kMostShown = 500;
+  const Dispatcher& dispatcher = cluster_.dispatcher();
+  exchange->reply(
+      {.body = router::debug_requests(dispatcher.oldest(kMostShown), dispatcher.num_requests(),
+                                      slo_classes_, Clock::now())});
 }
 
 }  // namespace baton::router

@@ -28,6 +28,7 @@ struct RouterConfig {
   std::vector<std::string> workers;
   std::vector<ModelSource> models;
   std::vector<std::string> api_keys;                 // none: everybody is let in
+  std::vector<std::string> admin_keys;               // for /debug/...; none: it is not there
   RequestLimits limits;                              // max_body_bytes is http's
   size_t max_waiting_body_bytes = size_t{64} << 20;  // of long bodies not read yet; more gets 503
   DispatchLimits dispatch;

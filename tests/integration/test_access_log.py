@@ -162,3 +162,31 @@ def test_a_retry_is_counted_once(start_cluster, medium, tmp_path):
     assert line["prompt_tokens"] == usage["prompt_tokens"]
     assert line["cached_tokens"] == 0 and line["decode"] != serving
     assert len([x for x in log.lines() if x["id"] == "survivor"]) == 1
+
+
+def test_what_is_in_flight_is_shown_to_admins(start_cluster, medium, tmp_path):
+    (tmp_path / "admin").write_text("an-admin\n")
+    options = harness.ALL_HANDED_OFF | {"admin_key_file": tmp_path / "admin"}
+    cluster = start_cluster(medium, options, prefill=1, decode=1)
+    url = cluster.url + "/debug/requests"
+    assert requests.get(url, timeout=5).status_code == 401
+
+    def shown() -> dict:
+        return requests.get(url, headers={"Authorization": "Bearer an-admin"}, timeout=5).json()
+
+    body = {"model": cluster.model_name, "prompt": PROMPT, "max_tokens": 1500, "ignore_eos": True,
+            "stream": True}  # fmt: skip
+    with requests.post(cluster.url + "/v1/completions", json=body, stream=True, timeout=60,
+                       headers={"x-request-id": "watched"}) as answer:  # fmt: skip
+        lines = answer.iter_lines()
+        for _ in range(20):
+            next(lines)
+        now = shown()
+        assert now["in_flight"] == now["shown"] == 1
+        request = now["requests"][0]
+        assert request["id"] == "watched" and 0 < request["output_tokens"] < 1500
+        part = request["served"][0]
+        assert part["stage"] == "decode" and part["decode"] == "decode-0"
+        log = cluster.workers["decode-0"].process.log.read_text()
+        assert f"request {part['request']}: id=watched " in log
+    harness.wait_for(lambda: shown()["in_flight"] == 0, 5, "the client's leave is noticed")

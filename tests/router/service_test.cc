@@ -370,6 +370,39 @@ TEST_F(ServiceTest, KeysAreAskedForWhereSomethingIsServed) {
   EXPECT_EQ(ask(get("/metrics")).status, 200);
 }
 
+TEST_F(ServiceTest, WhatIsInFlightIsForThoseWithAnAdminKey) {
+  add_worker({.name = "mixed-0", .step = milliseconds(20)});
+  start({.api_keys = {"user"}, .admin_keys = {"admin"}});
+  wait_ready();
+  const char* const kAdmin = "Authorization: Bearer admin\r\n";
+  EXPECT_EQ(ask(get("/debug/requests")).status, 401);
+  EXPECT_EQ(ask(get("/debug/requests", "Authorization: Bearer user\r\n")).status, 401);
+  EXPECT_EQ(ask(get("/v1/models", kAdmin)).status, 401);
+  HttpAnswer answer = ask(get("/debug/requests", kAdmin));
+  ASSERT_EQ(answer.status, 200);
+  EXPECT_EQ(answer.body, R"({"in_flight":0,"shown":0,"requests":[]})");
+
+  RawClient client(port());
+  client.send(post("/v1/completions", R"({"model":"toy","prompt":"xy","max_tokens":200})",
+                   "Authorization: Bearer user\r\nx-request-id: seen\r\n"));
+  ASSERT_TRUE(eventually([&] {
+    answer = ask(get("/debug/requests", kAdmin));
+    return parse(answer.body).at("in_flight").to_number<int>() == 1;
+  }));
+  const auto request = parse(answer.body).at("requests").at(0);
+  EXPECT_EQ(request.at("id").as_string(), "seen");
+  EXPECT_EQ(request.at("class").as_string(), "default");
+  EXPECT_EQ(request.at("max_tokens").to_number<int>(), 200);
+  EXPECT_EQ(request.at("prompt_tokens").to_number<int>(), 2);
+  EXPECT_EQ(request.at("served").at(0).at("decode").as_string(), "mixed-0");
+  EXPECT_EQ(answer.body.find("xy"), std::string::npos);
+}
+
+TEST_F(ServiceTest, WithoutAnAdminKeyNothingOfItIsThere) {
+  start_mixed();
+  EXPECT_EQ(ask(get("/debug/requests")).status, 404);
+}
+
 TEST_F(ServiceTest, LongRequestsAreReadBesideTheStreams) {
   start_mixed({.max_context = 300000});
   const std::string text(200'000, 'x');
