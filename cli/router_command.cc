@@ -7,6 +7,7 @@
 #include "cli/placement_options.h"
 #include "cli/process.h"
 #include "cli/run_loop.h"
+#include "cli/tenants_file.h"
 #include "cli/tls_options.h"
 #include "common/base/config.h"
 #include "common/base/log.h"
@@ -22,6 +23,7 @@ struct RouterSettings {
   std::string model;
   std::string model_name;
   std::string api_key_file;
+  std::string tenants_file;
   std::string admin_key_file;
   std::string secret_file;
   TlsPaths tls;
@@ -45,6 +47,8 @@ void add_options(Options& options, RouterSettings& s) {
   options.add("model-name", &s.model_name, "Name that requests use; empty: from the path");
   options.add("api-key-file", &s.api_key_file,
               "File with one accepted API key a line; empty: open");
+  options.add("tenants-file", &s.tenants_file,
+              "YAML file of tenants: their keys, classes and quotas, instead of --api-key-file");
   options.add("admin-key-file", &s.admin_key_file,
               "File with one key a line for /debug/requests; empty: that is not served");
   options.add("secret-file", &s.secret_file,
@@ -66,6 +70,19 @@ void add_options(Options& options, RouterSettings& s) {
   options.add("ready-fd", &s.ready_fd, "Descriptor to report the port on, once");
 }
 
+result<router::AccessConfig> read_access(const RouterSettings& s,
+                                         const router::SloClasses& classes) {
+  router::AccessConfig access;
+  if (!s.api_key_file.empty() && !s.tenants_file.empty()) {
+    return error(Errc::kInvalidArgument,
+                 "--api-key-file and --tenants-file: keys are the tenants' where there are any");
+  }
+  BATON_TRY(access.api_keys, read_api_keys(s.api_key_file));
+  BATON_TRY(access.admin_keys, read_api_keys(s.admin_key_file));
+  BATON_TRY(access.tenants, read_tenants(s.tenants_file, classes));
+  return access;
+}
+
 result<router::RouterConfig> make_config(const RouterSettings& s) {
   const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
   if (s.workers.empty()) return bad("--workers is needed");
@@ -85,12 +102,11 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   config.http.max_connections = s.max_connections;
   config.workers = s.workers;
   config.models = {{s.model_name.empty() ? model_name_of(s.model) : s.model_name, s.model}};
-  BATON_TRY(config.api_keys, read_api_keys(s.api_key_file));
-  BATON_TRY(config.admin_keys, read_api_keys(s.admin_key_file));
   BATON_TRY(config.rpc.secrets, net::read_secrets(s.secret_file));
   BATON_TRY(config.rpc.tls, read_tls(s.tls, net::kTlsRouterName));
   BATON_TRY(PlacementConfig placement, make_placement(s.placement));
   config.slo_classes = std::move(placement.classes);
+  BATON_TRY(config.access, read_access(s, config.slo_classes));
   config.placement = std::move(placement.placement);
   config.roles = placement.roles;
   config.dispatch.max_queued = s.max_waiting;
@@ -99,6 +115,19 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   config.record_requests = s.record_requests;
   config.access_log = s.access_log;
   return config;
+}
+
+// SIGHUP. All files are read and checked before anything of them is in force.
+void reload(const RouterSettings& s, const router::SloClasses& classes,
+            router::RouterService& service) {
+  service.reopen_logs();
+  const auto access = read_access(s, classes);
+  if (!access) {
+    LOG_ERROR("keys and tenants stay as they were: {}", access.error().message);
+    return;
+  }
+  service.set_access(*access);
+  LOG_INFO("keys and tenants were read again; {} tenants", access->tenants.size());
 }
 
 int serve(const RouterSettings& s, const router::RouterConfig& config) {
@@ -115,7 +144,7 @@ int serve(const RouterSettings& s, const router::RouterConfig& config) {
         report_ready(s.ready_fd, "{\"http\": " + std::to_string((*service)->http_port()) + "}");
       },
       [&](std::function<void()> done) { (*service)->drain(std::move(done)); },
-      [&] { (*service)->reopen_logs(); });
+      [&] { reload(s, config.slo_classes, **service); });
   return 0;
 }
 

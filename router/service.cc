@@ -75,6 +75,7 @@ class Service final : public RouterService {
   }
 
   uint16_t http_port() const override { return http_->port(); }
+  void set_access(const AccessConfig& access) override { api_.set_access(access); }
   void reopen_logs() override {
     if (logs_.access) logs_.access->reopen();
   }

@@ -24,6 +24,8 @@ class RouterService {
   virtual ~RouterService() = default;
 
   virtual uint16_t http_port() const = 0;
+  // From now on these may use it; what runs goes on, and what tenants have used stays used.
+  virtual void set_access(const AccessConfig& access) = 0;
   // The access log goes on in the file that has its name now.
   virtual void reopen_logs() = 0;
   // Takes no more, finishes what runs (at most config.drain_timeout; then it is told so), then

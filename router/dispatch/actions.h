@@ -26,6 +26,7 @@ struct RequestInput {
   proto::Sampling sampling;
   std::string salt;
   std::string trace;
+  std::string tenant;  // for views; empty: there are none
   int32_t prompt_logprobs = -1;
   std::vector<TokenId> end_tokens;  // ids that end a choice, unless ignore_eos
 

@@ -22,6 +22,7 @@ RequestView Dispatcher::view_of(const RequestState& request) const {
   const RequestInput& input = request.input;
   const RequestTrail& trail = request.trail;
   RequestView view{.trace = input.trace,
+                   .tenant = input.tenant,
                    .model = input.model,
                    .class_index = input.slo.class_index,
                    .received = input.slo.received,

@@ -25,7 +25,8 @@ struct LegView {
 struct RequestView {
   static constexpr size_t kMaxLegs = 8;
 
-  std::string trace;  // its x-request-id; several prompts of one request share it
+  std::string trace;   // its x-request-id; several prompts of one request share it
+  std::string tenant;  // empty: there are none
   std::string model;
   uint32_t class_index = 0;
   TimePoint received, deadline;

@@ -90,6 +90,7 @@ void add_model(JsonLine& line, const RequestFacts& f) {
 std::string facts_text(const RequestFacts& f) {
   std::string out;
   const auto to = std::back_inserter(out);
+  if (!f.tenant.empty()) fmt::format_to(to, " tenant={}", f.tenant);
   if (!f.refused.empty()) fmt::format_to(to, " refused={}", f.refused);
   if (!f.model.empty()) {
     fmt::format_to(to,
@@ -134,6 +135,7 @@ std::string access_json(const AccessEntry& e, system_clock::time_point now) {
   line.add("outcome", e.outcome);
   line.add("bytes", e.bytes);
   line.add_ms("ms", e.took);
+  line.add_if("tenant", e.facts.tenant);
   line.add_if("class", e.facts.slo_class);
   line.add_if("slo_result", e.facts.slo_result);
   if (!e.facts.model.empty()) add_model(line, e.facts);

@@ -13,6 +13,7 @@ namespace baton::router {
 // What is told of a request once it is over: figures and names, nothing of what was said. It is
 // also the record of what it used, each token counted once however often it was placed.
 struct RequestFacts {
+  std::string tenant;   // empty: there are none
   std::string refused;  // by which label of the metrics; empty: it was not
 
   // Of requests that were given a class; empty: none was.

@@ -10,6 +10,7 @@ enum class HttpStatus : uint16_t {
   kOk = 200,
   kBadRequest = 400,
   kUnauthorized = 401,
+  kForbidden = 403,
   kNotFound = 404,
   kMethodNotAllowed = 405,
   kRequestTimeout = 408,
@@ -34,6 +35,8 @@ constexpr std::string_view reason(HttpStatus status) {
       return "Bad Request";
     case HttpStatus::kUnauthorized:
       return "Unauthorized";
+    case HttpStatus::kForbidden:
+      return "Forbidden";
     case HttpStatus::kNotFound:
       return "Not Found";
     case HttpStatus::kMethodNotAllowed:

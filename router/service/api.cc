@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/formats/utf8.h"
+#include "router/tenants/tenant_slo.h"
 
 namespace baton::router {
 namespace {
@@ -22,8 +23,9 @@ std::string_view refusal_label(const ApiError& error) {
     case HttpStatus::kMethodNotAllowed:
       return "method";
     case HttpStatus::kServiceUnavailable:
-    case HttpStatus::kTooManyRequests:
       return "overloaded";
+    case HttpStatus::kTooManyRequests:
+      return "quota";
     default:
       return error.status < HttpStatus::kInternalServerError ? "invalid" : "error";
   }
@@ -32,8 +34,6 @@ std::string_view refusal_label(const ApiError& error) {
 }  // namespace
 
 struct Api::Route {
-  enum class Door { kOpen, kKey, kAdmin };  // who may pass: all, with an API key, with an admin key
-
   std::string_view path;
   std::string_view method;
   Door door;
@@ -42,7 +42,6 @@ struct Api::Route {
 };
 
 const Api::Route* Api::find_route(std::string_view path) {
-  using Door = Route::Door;
   static constexpr Route kRoutes[] = {
       {"/v1/chat/completions", "POST", Door::kKey, false, &Api::chat},
       {"/v1/completions", "POST", Door::kKey, false, &Api::complete},
@@ -71,8 +70,7 @@ Api::Api(boost::asio::io_context& io, const RouterConfig& config, const ModelMap
       cluster_(cluster),
       metrics_(metrics),
       record_(record),
-      keys_(config.api_keys),
-      admin_keys_(config.admin_keys),
+      access_(config.access, Clock::now()),
       bodies_(io, config.max_waiting_body_bytes) {
   limits_.max_body_bytes = config.http.max_body_bytes;
 }
@@ -90,7 +88,7 @@ std::optional<HttpReply> Api::gate(const HttpHead& head) {
     return error_reply(error);
   };
   const Route* route = find_route(head.path);
-  if (!route || !is_served(*route)) {
+  if (!route || !access_.exists(route->door)) {
     return refused({.status = HttpStatus::kNotFound,
                     .message = fmt::format("There is no path {}", head.path),
                     .code = "not_found"});
@@ -104,34 +102,18 @@ std::optional<HttpReply> Api::gate(const HttpHead& head) {
     reply.headers += fmt::format("allow: {}\r\n", route->method == "GET" ? "GET, HEAD" : "POST");
     return reply;
   }
-  if (!may_pass(*route, head.authorization)) {
-    const std::string_view kind = route->door == Route::Door::kAdmin ? "admin key" : "API key";
-    return refused({.status = HttpStatus::kUnauthorized,
-                    .message = fmt::format("The Authorization header must be 'Bearer KEY' with a "
-                                           "valid {}",
-                                           kind),
-                    .code = "invalid_api_key"});
+  if (const api_status passed = access_.check(route->door, head.authorization); !passed) {
+    return refused(passed.error());
   }
   return std::nullopt;
 }
 
-bool Api::is_served(const Route& route) const {
-  return route.door != Route::Door::kAdmin || admin_keys_.required();
-}
-
-bool Api::may_pass(const Route& route, std::string_view authorization) const {
-  switch (route.door) {
-    case Route::Door::kOpen:
-      return true;
-    case Route::Door::kKey:
-      return keys_.allow(authorization);
-    case Route::Door::kAdmin:
-      return admin_keys_.allow(authorization);
-  }
-  return false;
-}
+void Api::set_access(const AccessConfig& access) { access_.set(access, Clock::now()); }
 
 void Api::handle(std::string body, ExchangePtr exchange) {
+  if (const auto tenant = access_.tenant_of(exchange->head().authorization)) {
+    exchange->facts().tenant = tenant->config().name;
+  }
   const Route* route = find_route(exchange->head().path);
   (this->*route->answer)(std::move(body), std::move(exchange));
 }
@@ -187,19 +169,46 @@ void Api::read_body(std::string body, const ExchangePtr& exchange, Read read) {
   }
 }
 
-void Api::generate(Job::Api api, std::string body, ExchangePtr exchange) {
-  read_body(std::move(body), exchange, [this, api, exchange](std::string_view text) {
-    return [this, exchange, prepared = prepare(api, text)]() mutable {
-      start(std::move(prepared), exchange);
-    };
-  });
+// Whose it is, and whether that one may have one more.
+api_result<std::shared_ptr<Admission>> Api::admit(const HttpHead& head) {
+  if (!access_.has_tenants()) return std::shared_ptr<Admission>();
+  const auto tenant = access_.tenant_of(head.authorization);
+  if (!tenant) return AccessControl::unknown_key(Door::kKey);  // since its header came
+  const TimePoint now = Clock::now();
+  if (const auto over = tenant->refusal(now)) {
+    metrics_.over_quota(tenant->config().name, over->quota);
+    return from_quota(tenant->config(), *over);
+  }
+  return tenant->admit(now);
 }
 
-void Api::start(api_result<Prepared> prepared, ExchangePtr exchange) {
+void Api::generate(Job::Api api, std::string body, ExchangePtr exchange) {
+  auto admission = admit(exchange->head());
+  if (!admission) return refuse(exchange, admission.error());
+  read_body(std::move(body), exchange,
+            [this, api, exchange, place = std::move(*admission)](std::string_view text) {
+              return [this, exchange, place = place, prepared = prepare(api, text)]() mutable {
+                start(std::move(prepared), std::move(place), exchange);
+              };
+            });
+}
+
+api_result<RequestSlo> Api::promise(const HttpHead& head, const Job& job,
+                                    const Admission* admission) const {
+  if (admission == nullptr) {
+    return choose_slo(slo_classes_, head.slo, job.service_tier, head.received);
+  }
+  return choose_tenant_slo(admission->tenant(), slo_classes_, head.slo, job.service_tier,
+                           head.received);
+}
+
+void Api::start(api_result<Prepared> prepared, std::shared_ptr<Admission> admission,
+                ExchangePtr exchange) {
   if (!prepared) return refuse(exchange, prepared.error());
   const ServedModel& model = *prepared->model;
   const HttpHead& head = exchange->head();
-  const auto slo = choose_slo(slo_classes_, head.slo, prepared->job.service_tier, head.received);
+  Job& job = prepared->job;
+  const auto slo = promise(head, job, admission.get());
   if (!slo) return refuse(exchange, slo.error());
   const auto turn_away = [&](const ApiError& error) {
     if (error.status < HttpStatus::kInternalServerError) return refuse(exchange, error);
@@ -213,14 +222,15 @@ void Api::start(api_result<Prepared> prepared, ExchangePtr exchange) {
   if (!capacity) {
     return turn_away(overloaded(fmt::format("No worker serves the model '{}' yet", model.name())));
   }
-  if (const api_status admitted = admit_job(prepared->job, *capacity); !admitted) {
+  if (const api_status admitted = admit_job(job, *capacity); !admitted) {
     return refuse(exchange, admitted.error());
   }
+  if (admission) job.cache_salt = admission->tenant().salt(job.cache_salt);
   const TimePoint deadline = head.received + request_deadline_;
   const api_status begun =
       Generation::start({cluster_, metrics_, model, capacity->numerics, deadline, *slo,
-                         slo_classes_[slo->class_index].name, record_},
-                        std::move(prepared->job), exchange);
+                         slo_classes_[slo->class_index].name, record_, std::move(admission)},
+                        std::move(job), exchange);
   if (!begun) turn_away(begun.error());
 }
 

@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "router/http/server.h"
-#include "router/service/api_keys.h"
+#include "router/service/access_control.h"
 #include "router/service/body_reader.h"
 #include "router/service/cluster.h"
 #include "router/service/config.h"
@@ -28,6 +28,7 @@ class Api {
       Cluster& cluster, RouterMetrics& metrics, RequestRecord* record = nullptr);
 
   HttpHandlers handlers();
+  void set_access(const AccessConfig& access);
 
  private:
   struct Route;
@@ -35,9 +36,6 @@ class Api {
 
   static const Route* find_route(std::string_view path);
   std::optional<HttpReply> gate(const HttpHead& head);
-  // Whether that route exists for anybody.
-  bool is_served(const Route& route) const;
-  bool may_pass(const Route& route, std::string_view authorization) const;
   void handle(std::string body, ExchangePtr exchange);
 
   void list_models(std::string body, ExchangePtr exchange);
@@ -72,7 +70,12 @@ class Api {
   api_result<const ServedModel*> find_model(const std::string& name) const;
   api_result<const ServedModel*> find_model_or_only(const std::string& name) const;
   void generate(Job::Api api, std::string body, ExchangePtr exchange);
-  void start(api_result<Prepared> prepared, ExchangePtr exchange);
+  api_result<std::shared_ptr<Admission>> admit(const HttpHead& head);
+  api_result<RequestSlo> promise(const HttpHead& head, const Job& job,
+                                 const Admission* admission) const;
+  // `admission`: null without tenants.
+  void start(api_result<Prepared> prepared, std::shared_ptr<Admission> admission,
+             ExchangePtr exchange);
   void refuse(const ExchangePtr& exchange, const ApiError& error);
   void append_model(std::string& out, const ServedModel& model) const;
 
@@ -83,7 +86,7 @@ class Api {
   Cluster& cluster_;
   RouterMetrics& metrics_;
   RequestRecord* const record_;
-  ApiKeys keys_, admin_keys_;
+  AccessControl access_;
   BodyReader bodies_;  // last: its thread uses the above
 };
 

@@ -12,6 +12,7 @@
 #include "router/http/server.h"
 #include "router/openai/sampling.h"
 #include "router/placement/slo_config.h"
+#include "router/tenants/tenant.h"
 
 namespace baton::router {
 
@@ -21,14 +22,20 @@ struct ModelSource {
   std::filesystem::path path;  // a GGUF file or a directory in Hugging Face form
 };
 
+// Who may use it.
+struct AccessConfig {
+  std::vector<std::string> api_keys;    // with tenants none; neither: everybody is let in
+  std::vector<std::string> admin_keys;  // for /debug/...; none: it is not there
+  std::vector<TenantConfig> tenants;    // no key is there twice
+};
+
 // Plain values; whoever starts the router fills them.
 struct RouterConfig {
   HttpOptions http;
   // host:port of each worker's RPC endpoint, or dns:host:port of many (name_watch.h).
   std::vector<std::string> workers;
   std::vector<ModelSource> models;
-  std::vector<std::string> api_keys;                 // none: everybody is let in
-  std::vector<std::string> admin_keys;               // for /debug/...; none: it is not there
+  AccessConfig access;
   RequestLimits limits;                              // max_body_bytes is http's
   size_t max_waiting_body_bytes = size_t{64} << 20;  // of long bodies not read yet; more gets 503
   DispatchLimits dispatch;

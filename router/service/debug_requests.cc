@@ -31,6 +31,8 @@ void append(std::string& out, const RequestView& r, const SloClasses& classes, T
   const auto to = std::back_inserter(out);
   out += R"({"id":)";
   append_json_string(out, r.trace);
+  out += R"(,"tenant":)";
+  append_json_string_or_null(out, r.tenant);
   out += R"(,"model":)";
   append_json_string(out, r.model);
   out += R"(,"class":)";

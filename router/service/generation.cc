@@ -86,15 +86,19 @@ Generation::Generation(Context context, Job job, std::shared_ptr<Exchange> excha
 
 api_status Generation::submit() {
   series_.parse.Observe(to_seconds(Clock::now() - exchange_->head().received));
+  const auto prompt_tokens = static_cast<int64_t>(job_.prompt_tokens());
+  if (context_.admission) context_.admission->charge(prompt_tokens, Clock::now());
   for (uint32_t i = 0; i < parts_.size(); ++i) {
     RequestInput input = make_input(job_, i, context_.model, draw_seed());
     input.deadline = context_.deadline;
     input.slo = context_.slo;
     input.trace = exchange_->head().request_id;
+    if (context_.admission) input.tenant = context_.admission->tenant().name;
     const auto id = context_.cluster.submit(std::move(input), shared_from_this(), i);
     if (!id) {
       over_ = true;
       cancel_parts();
+      if (context_.admission) context_.admission->charge(-prompt_tokens, Clock::now());
       return from_error(id.error());
     }
     parts_[i].request = *id;
@@ -344,6 +348,16 @@ void Generation::account(std::string_view finish, SloResult result) {
   context_.metrics.ended(context_.slo.class_index, result);
   note(finish, result);
   record(finish);
+  settle_quota(result);
+}
+
+// Its prompts were charged when they were submitted. What was refused has cost nobody anything.
+void Generation::settle_quota(SloResult result) {
+  if (!context_.admission) return;
+  const auto prompt = static_cast<int64_t>(job_.prompt_tokens());
+  const bool refused = result == SloResult::kRefused;
+  context_.admission->charge(refused ? -prompt : int64_t{completion_tokens_}, Clock::now());
+  if (!refused) context_.metrics.used(context_.admission->tenant().name, usage());
 }
 
 void Generation::record(std::string_view finish) {

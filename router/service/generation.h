@@ -12,6 +12,7 @@
 #include "router/service/cluster.h"
 #include "router/service/request_record.h"
 #include "router/service/router_metrics.h"
+#include "router/tenants/tenant.h"
 #include "router/text/choice_text.h"
 #include "router/text/job.h"
 
@@ -28,8 +29,9 @@ class Generation final : public RequestListener, public std::enable_shared_from_
     std::string fingerprint;  // of the workers' arithmetic
     TimePoint deadline;
     RequestSlo slo;
-    std::string slo_class;            // its name
-    RequestRecord* record = nullptr;  // null: none is kept
+    std::string slo_class;                           // its name
+    RequestRecord* record = nullptr;                 // null: none is kept
+    std::shared_ptr<Admission> admission = nullptr;  // its tenant's; null: there are none
   };
 
   // Submits the (admitted) job's prompts; answers through the exchange, later errors too. An error:
@@ -69,6 +71,7 @@ class Generation final : public RequestListener, public std::enable_shared_from_
   void keep_trail(const RequestTrail& trail);
   void account(std::string_view finish, SloResult result);
   void note(std::string_view finish, SloResult result);
+  void settle_quota(SloResult result);
   void record(std::string_view finish);
   bool is_silent(TokenId token) const;
   Measured measured() const;

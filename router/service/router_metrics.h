@@ -13,9 +13,11 @@
 #include "common/base/process_metrics.h"
 #include "common/latency/error_window.h"
 #include "router/dispatch/actions.h"
+#include "router/openai/answer_format.h"
 #include "router/placement/attainment.h"
 #include "router/placement/slo_config.h"
 #include "router/service/cluster.h"
+#include "router/tenants/tenant.h"
 
 namespace baton::router {
 
@@ -58,6 +60,9 @@ class RouterMetrics {
   // What was predicted when it was placed, and what came of it.
   void compare(const RequestTrail& trail, const Measured& measured);
   void refused(std::string_view reason);  // a request: "invalid", "unauthorized", "overloaded", ...
+  // What a tenant's request used, and one that was refused for a quota.
+  void used(const std::string& tenant, const Usage& usage);
+  void over_quota(const std::string& tenant, Quota quota);
   void cut_off(std::string_view reason);  // a client: "disconnected", "too_slow"
   // When a request ends: its stages, retries and bytes.
   void observe(ModelMetrics& model, const RequestTrail& trail);

@@ -350,7 +350,7 @@ TEST_F(ServiceTest, MetricsTellWhatHappened) {
 
 TEST_F(ServiceTest, KeysAreAskedForWhereSomethingIsServed) {
   add_worker({});
-  start({.api_keys = {"secret-1", "secret-2"}});
+  start({.access = {.api_keys = {"secret-1", "secret-2"}}});
   wait_ready();
   const std::string body = R"({"model":"toy","prompt":"x","max_tokens":1})";
   for (const char* header : {"", "Authorization: Bearer wrong\r\n", "Authorization: secret-1\r\n",
@@ -372,7 +372,7 @@ TEST_F(ServiceTest, KeysAreAskedForWhereSomethingIsServed) {
 
 TEST_F(ServiceTest, WhatIsInFlightIsForThoseWithAnAdminKey) {
   add_worker({.name = "mixed-0", .step = milliseconds(20)});
-  start({.api_keys = {"user"}, .admin_keys = {"admin"}});
+  start({.access = {.api_keys = {"user"}, .admin_keys = {"admin"}}});
   wait_ready();
   const char* const kAdmin = "Authorization: Bearer admin\r\n";
   EXPECT_EQ(ask(get("/debug/requests")).status, 401);

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "router/openai/error.h"
+#include "router/service/config.h"
+#include "router/tenants/tenants.h"
+
+namespace baton::router {
+
+KeyDigest key_digest(std::string_view key);
+
+// Some keys. Holds digests; a comparison takes the same time whatever is wrong.
+class KeySet {
+ public:
+  explicit KeySet(const std::vector<std::string>& keys = {});
+  bool empty() const { return digests_.empty(); }
+  bool has(const KeyDigest& key) const;
+
+ private:
+  std::vector<KeyDigest> digests_;
+};
+
+// Who may pass a path: everybody, who has a key, who has an admin's key.
+enum class Door : uint8_t { kOpen, kKey, kAdmin };
+
+// Who is let in, and how much of it. On the io_context's thread.
+class AccessControl {
+ public:
+  AccessControl(const AccessConfig& config, TimePoint now);
+
+  // From now on so. What tenants have used stays used; what runs goes on.
+  void set(const AccessConfig& config, TimePoint now);
+
+  // False: without admin keys nobody may pass there, and it is as if it were not.
+  bool exists(Door door) const { return door != Door::kAdmin || !admin_keys_.empty(); }
+  // `authorization`: the header's value, "Bearer KEY".
+  api_status check(Door door, std::string_view authorization) const;
+  static ApiError unknown_key(Door door);
+  // Whose request it is. Null: nobody's, or there are no tenants.
+  std::shared_ptr<Tenant> tenant_of(std::string_view authorization) const;
+  bool has_tenants() const { return tenants_.any(); }
+
+ private:
+  bool allows(Door door, std::string_view authorization) const;
+
+  KeySet keys_, admin_keys_;
+  Tenants tenants_;
+};
+
+}  // namespace baton::router
