@@ -82,7 +82,7 @@ status set_options(const PlanSettings& s, sim::PlanOptions& o) {
   if (s.budget > 0) o.budget = s.budget;
   o.trials.share = s.share;
   o.trials.requests = s.requests;
-  o.trials.most_requests = std::max<uint64_t>(o.trials.most_requests, 3 * s.requests);
+  o.trials.most_requests = std::max<uint64_t>(o.trials.most_requests, 2 * s.requests);
   o.trials.seed = s.seed;
   o.trials.threads = s.jobs == 0 ? std::max(1u, std::thread::hardware_concurrency()) : s.jobs;
   if (s.affinity == "high") {

@@ -10,6 +10,7 @@ namespace {
 
 constexpr uint32_t kMostAlone = 4;  // workers of one kind, where a phase is simulated alone
 constexpr uint64_t kOtherSeeds = 3;
+constexpr uint32_t kLonger = 3;  // what is verified is measured for longer
 // Estimates that are always tried: of split placements they are rough.
 constexpr size_t kSureMixed = 4, kSureSplit = 16;
 constexpr double kCoarse = 1.05;  // of searches that only estimate
@@ -269,7 +270,7 @@ class Planner {
       specs.push_back(cluster_of(table_, winner->layout));
       for (uint64_t i = 1; i <= kOtherSeeds; ++i) {
         trials.push_back({&specs.back(), &trace_, winner->goodput / winner->layout.units,
-                          options_.trials.seed + i, kLocalTokens});
+                          options_.trials.seed + i, kLocalTokens, true, kLonger});
       }
     }
     const std::vector<double> shares = trials_.attained(trials);

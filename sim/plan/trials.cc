@@ -8,8 +8,6 @@
 #include <span>
 #include <thread>
 
-#include "common/latency/step_model.h"
-
 namespace baton::sim {
 namespace {
 
@@ -17,20 +15,10 @@ constexpr auto kProgressEvery = std::chrono::milliseconds(500);
 constexpr int kMostRounds = 30;
 constexpr double kLeastOfStart = 1.0 / 128;  // less is none
 
-// How long a request stays that meets its targets: until the slowest workers are full, a step is
-// shorter than the target may be.
-double residence(const ClusterSpec& spec, const TraceFile& trace, const Slo& slo) {
-  const double context = trace.mean_input() + trace.mean_output() / 2;
-  double step = 0;
-  for (const WorkerGroup& g : spec.groups) {
-    if (g.role == proto::ROLE_PREFILL) continue;
-    const auto full = std::min<double>(g.max_sequences, static_cast<double>(g.kv_tokens) / context);
-    latency::StepWork work = latency::StepWork::decode(static_cast<uint64_t>(full),
-                                                       static_cast<uint64_t>(full * context));
-    if (g.role == proto::ROLE_MIXED) work += latency::StepWork::prefill(g.chunk_tokens, 0);
-    step = std::max(step, to_seconds(latency::step_time(g.profile.step, work)));
-  }
-  return to_seconds(slo.ttft) + trace.mean_output() * std::min(step, to_seconds(slo.tpot));
+// How long a request may stay and meet its targets. What waits for a place in decode waits within
+// its TPOT: a queue there can grow for as long before it shows.
+double residence(const TraceFile& trace, const Slo& slo) {
+  return to_seconds(slo.ttft) + trace.mean_output() * to_seconds(slo.tpot);
 }
 
 struct Count {
@@ -38,10 +26,10 @@ struct Count {
 };
 
 Count count_of(const Trial& trial, const TrialOptions& options) {
-  const double full = trial.rate * residence(*trial.spec, *trial.trace, options.slo);
-  const auto third = static_cast<double>(options.most_requests) / 3;
-  const auto skipped = static_cast<uint64_t>(std::min(full, third));
-  return {skipped, std::max(options.requests, 2 * skipped)};
+  const double full = trial.rate * residence(*trial.trace, options.slo);
+  const auto half = static_cast<double>(options.most_requests) / 2;
+  const auto skipped = static_cast<uint64_t>(std::min(full, half));
+  return {skipped, trial.times * std::max(options.requests, skipped)};
 }
 
 // Arrivals that are drawn come a little faster or slower than they should, by chance: here those

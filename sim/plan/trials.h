@@ -33,6 +33,7 @@ struct Trial {
   uint64_t seed = 0;               // 0: that of the options
   uint32_t most_local_tokens = 0;  // prompts that a decode worker may compute
   bool admission = true;           // what would miss its targets is refused
+  uint32_t times = 1;              // as many requests are measured
 };
 
 // Seeks the highest rate that holds, two rates at a time: upwards or downwards from `start` until

@@ -64,7 +64,7 @@ class PlanTest : public ClusterTest {
     PlanOptions o;
     o.gpus = gpus;
     o.trials.slo = {milliseconds(100), milliseconds(10)};
-    o.trials.requests = 1000;
+    o.trials.requests = 1500;
     o.trials.threads = 2;
     o.mixed_chunks = {256, 1024};
     o.split_chunk = 2048;
