@@ -33,7 +33,7 @@ result<sim::Slo> parse_slo(const std::vector<std::string>& words) {
       return bad("--slo is not of the form ttft=SECONDS,tpot=SECONDS");
     }
     BATON_TRY(const double value, parse_number(std::string_view(word).substr(equals + 1), "slo"));
-    (name == "ttft" ? slo.ttft : slo.tpot) = sim::from_seconds(value);
+    (name == "ttft" ? slo.ttft : slo.tpot) = from_seconds(value);
   }
   return slo;
 }
