@@ -119,6 +119,7 @@ void Worker::tick() {
 proto::Load Worker::load() {
   const latency::StepCosts* costs = setup_.profile ? &setup_.profile->step : nullptr;
   proto::Load load = core_->load(learnt_ ? &learnt_->costs() : costs);
+  load.set_num_routers(setup_.num_routers);
   if (!setup_.core.auto_role) return load;
   for (const RouterId router : outside_.routers_of(*this)) load.add_routers(router.value);
   return load;
@@ -133,6 +134,15 @@ void Worker::send_load() {
   std::swap(last_load_, load_text_);
   last_load_at_ = now;
   outside_.to_all_routers(*this, load_);
+}
+
+void Worker::work_came() {
+  if (load_is_due_ || setup_.num_routers < 2) return;
+  load_is_due_ = true;
+  later(std::max(last_load_at_ + worker::kLoadSoon - local_now(), Duration::zero()), [this] {
+    load_is_due_ = false;
+    send_load();
+  });
 }
 
 void Worker::send(RouterId router, const proto::Frame& frame) {

@@ -26,6 +26,7 @@ struct WorkerSetup {
   uint32_t protocol = net::kProtocolMax;  // that it speaks with routers
   Duration tick = milliseconds(20);       // between its looks at deadlines and its words of load
   Duration load_every = Duration::max();  // a load that stays the same is said again
+  uint32_t num_routers = 0;               // as it tells; if several, soon of work that came
   VirtualEngine::Maker make_engine;
   // What its steps take, and its hand-offs, as it tells routers; nothing: it does not.
   std::optional<latency::Profile> profile;
@@ -83,6 +84,7 @@ class Worker final : public Process, private worker::CoreHost {
   void work_added() override;
   void handoff_touched() override;
   void load_changed() override { send_load(); }
+  void work_came() override;
   void peer_lost(WorkerId worker) override;
 
   const WorkerSetup setup_;
@@ -100,6 +102,7 @@ class Worker final : public Process, private worker::CoreHost {
   proto::Frame load_;                  // scratch
   std::string load_text_, last_load_;  // scratch; as routers have it
   TimePoint last_load_at_{};
+  bool load_is_due_ = false;
 };
 
 }  // namespace baton::sim

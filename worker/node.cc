@@ -63,6 +63,7 @@ Node::Node(boost::asio::io_context& io, const WorkerConfig& config, std::functio
                [this](const std::string& hello) { return core_->add_peer(hello, Clock::now()); },
            .on_lost = [this](WorkerId peer) { core_->remove_peer(peer, Clock::now()); }}),
       tick_timer_(io),
+      load_timer_(io),
       failed_(std::move(failed)) {}
 
 Node::~Node() {
@@ -160,6 +161,7 @@ void Node::router_lost(RouterId router) {
 proto::Load Node::load() const {
   proto::Load load = core_->load(step_times_ ? &step_times_->model().costs() : nullptr);
   load.set_guessed(!profile_ && (!step_times_ || step_times_->guessed()));
+  load.set_num_routers(static_cast<uint32_t>(sessions_.num_routers()));
   if (!config_.auto_role) return load;
   for (const RouterId router : sessions_.routers(net::kMostNamedRouters)) {
     load.add_routers(router.value);
@@ -176,6 +178,19 @@ void Node::send_load() {
   last_load_ = text;
   last_load_at_ = now;
   sessions_.broadcast(frame);
+}
+
+// Whoever placed it knows. Others would place by what they last heard, all of them on the worker
+// that looked best then.
+void Node::work_came() {
+  if (load_is_due_ || sessions_.num_routers() < 2) return;
+  load_is_due_ = true;
+  load_timer_.expires_at(std::max(Clock::now(), last_load_at_ + kLoadSoon));
+  load_timer_.async_wait([this, alive = std::weak_ptr<void>(alive_)](boost::system::error_code ec) {
+    if (ec || alive.expired()) return;
+    load_is_due_ = false;
+    send_load();
+  });
 }
 
 void Node::tick() {

@@ -90,6 +90,7 @@ class Node final : public Worker, private CoreHost {
   void work_added() override;
   void handoff_touched() override;
   void load_changed() override { send_load(); }
+  void work_came() override;
   void peer_lost(WorkerId worker) override;
 
   net::HttpHandlers http_handlers();
@@ -125,7 +126,9 @@ class Node final : public Worker, private CoreHost {
   std::unique_ptr<net::HttpEndpoint> http_;
   const std::shared_ptr<void> alive_ = std::make_shared<char>();  // handlers may outlive this
   boost::asio::steady_timer tick_timer_;
-  std::string last_load_;  // serialized
+  boost::asio::steady_timer load_timer_;
+  bool load_is_due_ = false;  // at load_timer_
+  std::string last_load_;     // serialized
   TimePoint last_load_at_{};
 
   std::function<void()> failed_;

@@ -74,9 +74,11 @@ void WorkerCore::make_services() {
 void WorkerCore::on_frame(RouterId router, const proto::Frame& frame, TimePoint now) {
   switch (frame.body_case()) {
     case proto::Frame::kSubmit:
-      return submit(router, frame.submit(), now);
+      submit(router, frame.submit(), now);
+      return host_.work_came();
     case proto::Frame::kReserve:
-      return reserve(router, frame.reserve(), now);
+      reserve(router, frame.reserve(), now);
+      return host_.work_came();
     case proto::Frame::kCancel:
       return cancel(router, frame.cancel(), now);
     case proto::Frame::kRetarget:

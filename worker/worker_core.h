@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/clock.h"
 #include "common/base/metrics.h"
 #include "common/engine/slots.h"
 #include "common/kvcache/block_pool.h"
@@ -34,10 +35,14 @@ struct CoreConfig {
   uint32_t preempt_every = 0;  // for tests
 };
 
+// Between two words of its load that a worker says because work came.
+inline constexpr Duration kLoadSoon = milliseconds(5);
+
 // What the process around a core does for it.
 class CoreHost : public serving::ServiceHost {
  public:
   virtual void load_changed() = 0;              // routers should hear of it at once
+  virtual void work_came() = 0;                 // of one router; the others should hear of it soon
   virtual void peer_lost(WorkerId worker) = 0;  // pair with it anew
 };
 

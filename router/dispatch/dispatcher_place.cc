@@ -168,7 +168,11 @@ void Dispatcher::note_placed(Leg& leg, const Decision& decision, TimePoint now) 
                                 ? slo.received + *slo.target.ttft
                                 : TimePoint::max();
   prefill.prompts.add(leg.id, slo.due, promise, decision.prompt);
-  if (prefill.role != proto::ROLE_PREFILL) note_prompt(prefill.view, decision.prompt, now);
+  if (prefill.role != proto::ROLE_PREFILL) {
+    // Of others we do not know: they are dealt as many, and place by the same rule.
+    const uint32_t routers = std::max(1u, prefill.load.num_routers());
+    note_prompt(prefill.view, decision.prompt * routers, now);
+  }
   if (leg.tokens.empty()) prefixes_.add(request.prefix, prefill.id);
   if (decision.known && !request.trail.predicted_ttft) {
     request.trail.predicted_ttft = from_seconds(decision.ttft);

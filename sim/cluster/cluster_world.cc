@@ -92,6 +92,7 @@ void ClusterWorld::start_worker(Seat& seat) {
       *seat.group, id, seat.name,
       options_.times == nullptr ? nullptr : &options_.times->of(seat.name),
       [this](uint64_t seed) { return output_length(seed); }, options_.load_every);
+  setup.num_routers = spec_.routers;
   setup.profile->step = scaled(setup.profile->step, options_.believed);
   seat.worker = std::make_shared<Worker>(
       setup, fabric_.make_transport(seat.links, [this, &seat] { mark(seat); }), *this, timeline_,
