@@ -180,7 +180,7 @@ void Scheduler::append_chunk(uint32_t index, uint32_t rows, StepBatch& batch) {
     s.next_tokens.resize(rows);  // nothing stands after the last token; its score is dropped
   }
   s.client = engine::client_mark(Owner::kPrefill, index);
-  if (s.digest) tell_layers(entry.request.hand_off && end == entry.size(), rows, batch);
+  if (s.digest) tell_layers(entry.request.hand_off && end == entry.size(), batch);
   entry.planned = end;
   ++entry.in_flight;
   if (end == entry.size()) {
@@ -198,12 +198,14 @@ void Scheduler::append_samples(const Entry& entry, uint32_t sequence, StepBatch&
 }
 
 // What a chunk wrote is read while the next one is computed.
-void Scheduler::tell_layers(bool last_chunk, uint32_t rows, StepBatch& batch) const {
+void Scheduler::tell_layers(bool last_chunk, StepBatch& batch) const {
   const uint32_t layers = shared_.digests.num_layers();
   if (!last_chunk) {
     if (batch.told_layers.empty()) batch.told_layers = {layers - 1};
     return;
   }
+  uint64_t rows = 0;
+  for (const StepSequence& s : batch.sequences) rows += s.digest ? s.num_rows : 0;
   tell_in_last_chunk(layers, rows * config_.layer_token_bytes, batch.told_layers);
 }
 

@@ -101,7 +101,7 @@ class Scheduler {
   void report_cached(Entry& entry, Events& events);
   uint32_t chunk_rows(const Entry& entry, uint32_t room) const;
   void append_chunk(uint32_t index, uint32_t rows, engine::StepBatch& batch);
-  void tell_layers(bool last_chunk, uint32_t rows, engine::StepBatch& batch) const;
+  void tell_layers(bool last_chunk, engine::StepBatch& batch) const;
   void append_samples(const Entry& entry, uint32_t sequence, engine::StepBatch& batch) const;
   void chunk_done(Entry& entry, const engine::StepSequence& chunk, Events& events);
   void note_digests(const Entry& entry, const engine::StepSequence& chunk);

@@ -139,7 +139,7 @@ void Dispatcher::refuse(RequestId id, Refusal refusal, TimePoint now, Actions& a
 
 // Of one whose first token is there and was not passed on. True: it is over.
 bool Dispatcher::refuse_at_decode(const Leg& leg, TimePoint now, Actions& actions) {
-  if (leg.retries > 0 || ends_at_first(leg)) return false;
+  if (leg.seeking || leg.retries > 0 || ends_at_first(leg)) return false;
   PlacementQuery query = make_query(leg, now);
   query.target.ttft.reset();
   const Decision decision = placer_.at_decode(pool_, query, leg.placement);
@@ -216,7 +216,8 @@ void Dispatcher::learn_from(const RequestState& request) {
   const RequestTrail& trail = request.trail;
   const RequestSlo& slo = request.input.slo;
   const size_t tokens = request.choices[0].delivered().size();
-  if (trail.predicted_tpot && slo.target.tpot && trail.retries == 0 && tokens > 1) {
+  const bool one = request.choices.size() == 1;  // of several, which was foreseen?
+  if (trail.predicted_tpot && slo.target.tpot && trail.retries == 0 && one && tokens > 1) {
     const double took = to_seconds(trail.last_token - *trail.first_token);
     placer_.observe_tpot(to_seconds(*trail.predicted_tpot), took / static_cast<double>(tokens - 1),
                          to_seconds(*slo.target.tpot));

@@ -66,8 +66,45 @@ Idle idle_of(const ModelWorkers& workers, const PlacementQuery& query) {
 
 }  // namespace
 
+// What is foreseen comes from what was measured. Where everything is refused nothing is measured,
+// and what was wrong would stay so. Only pairs teach what reads of KV take.
+bool Placer::may_try(const PlacementQuery& query, const Decision& decision) {
+  constexpr Duration kTryEvery = seconds(10);
+  const auto it = accepted_.find(query.model);
+  if (it == accepted_.end()) {
+    accepted_.emplace(query.model, Accepted{query.now, query.now});
+    return false;
+  }
+  const TimePoint last = decision.placement.mixed() ? it->second.alone : it->second.pair;
+  if (decision.harmed > 0 || query.now - last < kTryEvery) return false;
+  note_accepted(query, decision);
+  return true;
+}
+
+void Placer::note_accepted(const PlacementQuery& query, const Decision& decision) {
+  const auto it = accepted_.find(query.model);
+  if (it == accepted_.end()) {
+    accepted_.emplace(query.model, Accepted{query.now, query.now});
+  } else if (decision.placement.mixed()) {
+    it->second.alone = query.now;
+  } else {
+    it->second.alone = it->second.pair = query.now;
+  }
+}
+
 std::optional<Refusal> Placer::judge(const WorkerPool& pool, const PlacementQuery& query,
                                      const Decision& decision) {
+  auto refusal = refusal_of(pool, query, decision);
+  if (!refusal) {
+    note_accepted(query, decision);
+  } else if (may_try(query, decision)) {
+    refusal.reset();
+  }
+  return refusal;
+}
+
+std::optional<Refusal> Placer::refusal_of(const WorkerPool& pool, const PlacementQuery& query,
+                                          const Decision& decision) {
   const bool promised = query.target.ttft || query.target.tpot;
   if (!options_.admission || query.best_effort || !decision.known || !promised) {
     return std::nullopt;

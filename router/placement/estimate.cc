@@ -14,7 +14,8 @@ constexpr double kNominalStep = 1e-2;
 // prompts at once would look like few, and stall the streams beside them all their life.
 constexpr double kShareSeconds = 2;
 constexpr double kMostShare = 0.95;
-constexpr double kSure = 1.3;  // deviations: as in 9 of 10 cases
+constexpr uint64_t kLocalTokens = 512;  // of a prompt that a decode worker computes, at most; about
+constexpr double kSure = 1.3;           // deviations: as in 9 of 10 cases
 
 }  // namespace
 
@@ -102,7 +103,8 @@ DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, do
   double busy_before = 0, busy = 0, backlog = 0;
   if (worker.role != proto::ROLE_PREFILL) {  // steps are stretched by chunks of prompts
     const double share = prompt_share(view, now);
-    const double each = prompt_seconds(view, shape.tokens, 0) / (shape.output * step);
+    const uint64_t tokens = std::min(shape.tokens, kLocalTokens);
+    const double each = prompt_seconds(view, tokens, 0) / (shape.output * step);
     busy_before = share_beside(worker, share, each);
     busy = share_beside(worker, share + prompt / kShareSeconds, each);
     backlog = worker.prompts.total(now) / shape.output;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <random>
 #include <span>
@@ -108,7 +109,9 @@ class Placer {
   // AdmitBy::kAtDecode: of one that was placed so and whose prompt is computed. Its TTFT is over.
   Decision at_decode(const WorkerPool& pool, const PlacementQuery& query,
                      const Placement& placement) const;
-  // Why a request with this decision is not to be served; nothing if it is.
+  // Why a request with this decision is not to be served; nothing if it is. Of a model of which
+  // none was accepted for 10 s one is, to learn whether what is believed of its workers still
+  // holds.
   std::optional<Refusal> judge(const WorkerPool& pool, const PlacementQuery& query,
                                const Decision& decision);
 
@@ -175,10 +178,20 @@ class Placer {
   void best_pair(const PlacementQuery& query, Best& best);
   void best_alone(const PlacementQuery& query, Best& best) const;
 
+  // admission.cc
+  std::optional<Refusal> refusal_of(const WorkerPool& pool, const PlacementQuery& query,
+                                    const Decision& decision);
+  bool may_try(const PlacementQuery& query, const Decision& decision);
+  void note_accepted(const PlacementQuery& query, const Decision& decision);
+
   PlacementOptions options_;
   std::minstd_rand random_;
   Margin ttft_margin_, tpot_margin_;
-  Candidates prefill_, decode_, mixed_;  // scratch
+  struct Accepted {
+    TimePoint alone, pair;  // the last that was placed so
+  };
+  std::map<std::string, Accepted, std::less<>> accepted_;  // by model
+  Candidates prefill_, decode_, mixed_;                    // scratch
   // The least TTFT of any. A batch is foreseen for then: else a longer queue for the prompt would
   // make its decode worker look better.
   double soonest_ = 0;

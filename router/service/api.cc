@@ -182,6 +182,21 @@ api_result<std::shared_ptr<Admission>> Api::admit(const HttpHead& head) {
   return tenant->admit(now);
 }
 
+// One request is as many as it has answers.
+api_status Api::widen(Admission& admission, uint32_t answers) {
+  const TenantConfig& tenant = admission.tenant();
+  const uint32_t most = tenant.limits.max_concurrent;
+  if (most > 0 && answers > most) {
+    return bad_field("n", fmt::format("asks, with its prompts, for {} answers; the tenant '{}' may "
+                                      "have {} at once",
+                                      answers, tenant.name, most));
+  }
+  const auto over = admission.widen(answers, Clock::now());
+  if (!over) return {};
+  metrics_.over_quota(tenant.name, over->quota);
+  return from_quota(tenant, *over);
+}
+
 void Api::generate(Job::Api api, std::string body, ExchangePtr exchange) {
   auto admission = admit(exchange->head());
   if (!admission) return refuse(exchange, admission.error());
@@ -225,7 +240,12 @@ void Api::start(api_result<Prepared> prepared, std::shared_ptr<Admission> admiss
   if (const api_status admitted = admit_job(job, *capacity); !admitted) {
     return refuse(exchange, admitted.error());
   }
-  if (admission) job.cache_salt = admission->tenant().salt(job.cache_salt);
+  if (admission) {
+    if (const api_status wide = widen(*admission, job.num_choices()); !wide) {
+      return refuse(exchange, wide.error());
+    }
+    job.cache_salt = admission->tenant().salt(job.cache_salt);
+  }
   const TimePoint deadline = head.received + request_deadline_;
   const api_status begun =
       Generation::start({cluster_, metrics_, model, capacity->numerics, deadline, *slo,

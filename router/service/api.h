@@ -71,6 +71,7 @@ class Api {
   api_result<const ServedModel*> find_model_or_only(const std::string& name) const;
   void generate(Job::Api api, std::string body, ExchangePtr exchange);
   api_result<std::shared_ptr<Admission>> admit(const HttpHead& head);
+  api_status widen(Admission& admission, uint32_t answers);
   api_result<RequestSlo> promise(const HttpHead& head, const Job& job,
                                  const Admission* admission) const;
   // `admission`: null without tenants.

@@ -85,8 +85,10 @@ api_result<Api::Tokenized> Api::tokenize_body(std::string_view body) const {
 }
 
 void Api::tokenize(std::string body, ExchangePtr exchange) {
-  read_body(std::move(body), exchange, [this, exchange](std::string_view text) {
-    return [this, exchange, answer = tokenize_body(text)] {
+  auto admission = admit(exchange->head());
+  if (!admission) return refuse(exchange, admission.error());
+  read_body(std::move(body), exchange, [this, exchange, place = *admission](std::string_view text) {
+    return [this, exchange, place, answer = tokenize_body(text)] {
       if (!answer) return refuse(exchange, answer.error());
       const auto capacity = cluster_.dispatcher().pool().capacity(answer->model->name());
       exchange->reply(
@@ -113,8 +115,10 @@ api_result<std::string> Api::detokenize_body(std::string_view body) const {
 }
 
 void Api::detokenize(std::string body, ExchangePtr exchange) {
-  read_body(std::move(body), exchange, [this, exchange](std::string_view text) {
-    return [this, exchange, answer = detokenize_body(text)] {
+  auto admission = admit(exchange->head());
+  if (!admission) return refuse(exchange, admission.error());
+  read_body(std::move(body), exchange, [this, exchange, place = *admission](std::string_view text) {
+    return [this, exchange, place, answer = detokenize_body(text)] {
       answer ? exchange->reply({.body = *answer}) : refuse(exchange, answer.error());
     };
   });

@@ -73,7 +73,20 @@ Admission::Admission(std::shared_ptr<Tenant> tenant) : tenant_(std::move(tenant)
   ++tenant_->in_flight_;
 }
 
-Admission::~Admission() { --tenant_->in_flight_; }
+Admission::~Admission() { tenant_->in_flight_ -= places_; }
+
+// As with tokens, requests a minute that are known late are owed.
+std::optional<QuotaRefusal> Admission::widen(uint32_t answers, TimePoint now) {
+  if (answers <= places_) return std::nullopt;
+  const uint32_t more = answers - places_, most = tenant_->config_.limits.max_concurrent;
+  if (most > 0 && tenant_->in_flight_ + more > most) {
+    return QuotaRefusal{Quota::kConcurrent, kRetryPlace};
+  }
+  tenant_->requests_.take(more, now);
+  tenant_->in_flight_ += more;
+  places_ = answers;
+  return std::nullopt;
+}
 
 void Admission::charge(int64_t tokens, TimePoint now) {
   tenant_->tokens_.take(static_cast<double>(tokens), now);

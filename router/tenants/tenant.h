@@ -83,11 +83,15 @@ class Admission {
   Admission& operator=(const Admission&) = delete;
 
   const TenantConfig& tenant() const { return tenant_->config(); }
+  // It is `answers` requests, not one: each of several prompts, and each of `n`. Which quota that
+  // would break, if any; then it is still one.
+  std::optional<QuotaRefusal> widen(uint32_t answers, TimePoint now);
   // Tokens that it uses; below 0: gives back.
   void charge(int64_t tokens, TimePoint now);
 
  private:
   const std::shared_ptr<Tenant> tenant_;
+  uint32_t places_ = 1;
 };
 
 // 429 that names the quota and says when to come back.

@@ -79,6 +79,13 @@ result<Traffic> Traffic::make(const TraceFile& trace, const TrafficOptions& opti
   const double span = to_seconds(trace.entries.back().at);
   const double own_rate = trace.has_arrivals && span > 0 ? (n - 1) / span : 0;
   const double rate = options.rate > 0 ? options.rate : own_rate;
+  if (own && !(own_rate > 0) && options.rate > 0) {
+    return error(
+        Errc::kInvalidArgument,
+        fmt::format("{} has all its requests at one time, which no rate stretches: they must "
+                    "be poisson or gamma:CV",
+                    trace.name));
+  }
   if (!(rate > 0)) {
     return error(Errc::kInvalidArgument,
                  fmt::format("{} has no rate: one must be given", trace.name));

@@ -34,16 +34,38 @@ double decode_work(const StepCosts& c, double fixed_share, double prompt, double
          (c.context_token + c.attended_pair) * context_of(prompt, output);
 }
 
+// The least that a sequence holds on average over time, tokens, if `share` of them are served: of
+// those with the shortest prompts, as long as the shortest outputs of so many take together.
+double least_held(const TraceFile& trace, double share) {
+  struct Held {
+    double prompt, steps;
+  };
+  std::vector<Held> all;
+  std::vector<double> steps;
+  for (const auto& e : trace.entries) {
+    all.push_back({static_cast<double>(e.input_tokens), std::max(1.0, e.output_tokens - 1.0)});
+    steps.push_back(all.back().steps);
+  }
+  std::ranges::sort(steps);
+  const auto kept =
+      std::max<size_t>(1, static_cast<size_t>(share * static_cast<double>(all.size())));
+  double time = 0;
+  for (size_t i = 0; i < kept; ++i) time += steps[i];
+  std::ranges::sort(all, {}, &Held::prompt);
+  double left = time, sum = 0;
+  for (size_t i = 0; i < all.size() && left > 0; ++i) {
+    const double here = std::min(left, all[i].steps);
+    sum += here * all[i].prompt;
+    left -= here;
+  }
+  return sum / time;
+}
+
 // Sequences at once, by their mean length: what TPOT leaves time for, and memory room.
 double most_sequences(const WorkerOption& w, const TraceFile& trace, uint32_t max_sequences,
-                      const Slo& slo) {
+                      double share, const Slo& slo) {
   const StepCosts& c = w.profile.step;
-  double tokens = 0;  // the least that is held at any time, of the shortest nine tenths
-  std::vector<double> lengths;
-  for (const auto& e : trace.entries) lengths.push_back(e.input_tokens);
-  std::ranges::sort(lengths);
-  const size_t kept = std::max<size_t>(1, lengths.size() * 9 / 10);
-  for (size_t i = 0; i < kept; ++i) tokens += lengths[i] / static_cast<double>(kept);
+  const double tokens = least_held(trace, share);
   const double sequence = c.row + c.output + (c.context_token + c.attended_pair) * tokens;
   const double in_time = sequence > 0 ? (to_seconds(slo.tpot) - c.fixed) / sequence : max_sequences;
   const double in_memory = static_cast<double>(w.kv_tokens) / std::max(tokens, 1.0);
@@ -90,7 +112,8 @@ double most_per_second(const WorkerOption& worker, Phase phase, const TraceFile&
   const double row = least_row(c, rows);
   // Beside prompts, decode rows may ride in steps that are paid for by those.
   const double fixed_share =
-      phase == Phase::kBoth ? 0 : c.fixed / most_sequences(worker, trace, max_sequences, slo);
+      phase == Phase::kBoth ? 0
+                            : c.fixed / most_sequences(worker, trace, max_sequences, share, slo);
   std::vector<double> work;
   work.reserve(trace.entries.size());
   for (const TraceFile::Entry& e : trace.entries) {

@@ -273,6 +273,18 @@ TEST_F(GoodputTest, WhateverErrorsTaughtAnIdleClusterServes) {
   EXPECT_THAT(busy->message, HasSubstr("TPOT would be"));
 }
 
+// What was learnt on a bad day must not hold for ever.
+TEST_F(GoodputTest, WhereNothingIsAcceptedOneIsTriedNowAndThen) {
+  add_pairs();
+  int tried = 0;
+  for (int s = 0; s <= 60; ++s, now_ += seconds(1)) tried += !judge(query(600));
+  EXPECT_EQ(tried, 6) << "every 10 s, but not at once";
+  for (int s = 0; s <= 60; ++s, now_ += seconds(1)) {
+    EXPECT_FALSE(judge(query(100)));
+    EXPECT_TRUE(judge(query(600))) << "others teach";
+  }
+}
+
 TEST_F(GoodputTest, WhoSaysNothingOfItsCostsIsNotJudged) {
   proto::WorkerHello hello = make_hello(kMixed, proto::ROLE_MIXED);
   ASSERT_TRUE(pool_.add(hello, "host:1"));

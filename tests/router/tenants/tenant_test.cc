@@ -44,6 +44,28 @@ TEST(TenantTest, APlaceIsFreeOnceItsRequestIsOver) {
   EXPECT_FALSE(tenant->refusal(kStart));
 }
 
+TEST(TenantTest, OneRequestIsAsManyAsItHasAnswers) {
+  const auto tenant = make({.requests_per_minute = 60, .max_concurrent = 10});
+  auto first = tenant->admit(kStart);
+  EXPECT_FALSE(first->widen(8, kStart));
+  EXPECT_EQ(tenant->in_flight(), 8u);
+  auto second = tenant->admit(kStart);
+  const auto refused = second->widen(3, kStart);
+  ASSERT_TRUE(refused) << "eleven";
+  EXPECT_EQ(refused->quota, Quota::kConcurrent);
+  EXPECT_EQ(tenant->in_flight(), 9u) << "as before";
+  first.reset();
+  EXPECT_FALSE(second->widen(10, kStart));
+  second.reset();
+  EXPECT_EQ(tenant->in_flight(), 0u);
+  // 8 and 10 of 60 were used.
+  for (int i = 0; i < 42; ++i) {
+    EXPECT_FALSE(tenant->refusal(kStart)) << i;
+    tenant->admit(kStart);
+  }
+  EXPECT_TRUE(tenant->refusal(kStart));
+}
+
 TEST(TenantTest, RequestsAndTokensAreCountedApart) {
   const auto tenant = make({.requests_per_minute = 2, .tokens_per_minute = 600});
   tenant->admit(kStart)->charge(700, kStart);
