@@ -13,7 +13,7 @@ SCALING = {"stabilizationWindowSeconds": int, "policies?": [POLICY]}
 TRIGGER = {
     "type": str,
     "metricType": str,
-    "metadata": {"serverAddress": str, "query": str, "threshold": str},
+    "metadata": {"serverAddress": str, "ignoreNullValues": str, "query": str, "threshold": str},
 }
 SPECS = {
     ("monitoring.coreos.com/v1", "PodMonitor"): {
