@@ -48,9 +48,10 @@ differences of pairs) where the median lies by 95 %. Each worker has one thread 
 on one, decode and mixed on the other. Routers and client are on prefill's: idle when the second token
 comes, but busy with the commit for some 0.1 ms when the first does, which makes split's TTFT that
 much later and its second gap that much shorter than with a core of their own, as `mixed` leaves
-them. A long prompt is that much longer computed as routers and client take of its core, and as its
-digests take, which a mixed worker has no need of: 0.2 to 2 % in different runs. With both on decode's
-core instead, and prefill's its own, TTFT was 16 ms earlier than in `mixed` (of 3.8 s at 4,000 tokens,
+them. A prompt is computed 0.2 to 2 % longer, in different runs: routers and client take their part of its
+core, announcements to decode theirs, and its cache is shared memory in small pages, where a mixed
+worker's has huge ones. Without digests it is no shorter (24 pairs at 128 and 512 tokens). With both on
+decode's core instead, and prefill's its own, TTFT was 16 ms earlier than in `mixed` (of 3.8 s at 4,000 tokens,
 16 pairs; beside it, with both on prefill's, 88 ms later), but then short prompts' first tokens come 1
 to 3 ms later and second gaps shrink or grow by a tenth, since decode's first step has the core that
 delivers them. Two cores have no place that is nobody's. The cores change places from pair to pair. The second gap is the time from the first token to
