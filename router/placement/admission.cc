@@ -70,26 +70,24 @@ Idle idle_of(const ModelWorkers& workers, const PlacementQuery& query) {
 // and what was wrong would stay so. Only pairs teach what reads of KV take.
 bool Placer::may_try(const PlacementQuery& query, const Decision& decision) {
   constexpr Duration kTryEvery = seconds(10);
-  const auto it = accepted_.find(query.model);
-  if (it == accepted_.end()) {
-    accepted_.emplace(query.model, Accepted{query.now, query.now});
-    return false;
-  }
-  const TimePoint last = decision.placement.mixed() ? it->second.alone : it->second.pair;
-  if (decision.harmed > 0 || query.now - last < kTryEvery) return false;
+  const Accepted& last = accepted_of(query);
+  const TimePoint since = decision.placement.mixed() ? last.alone : last.pair;
+  if (decision.harmed > 0 || query.now - since < kTryEvery) return false;
   note_accepted(query, decision);
   return true;
 }
 
 void Placer::note_accepted(const PlacementQuery& query, const Decision& decision) {
+  Accepted& last = accepted_of(query);
+  last.alone = query.now;
+  if (!decision.placement.mixed()) last.pair = query.now;
+}
+
+// Of a model that was not asked for yet: as if one had been accepted now.
+Placer::Accepted& Placer::accepted_of(const PlacementQuery& query) {
   const auto it = accepted_.find(query.model);
-  if (it == accepted_.end()) {
-    accepted_.emplace(query.model, Accepted{query.now, query.now});
-  } else if (decision.placement.mixed()) {
-    it->second.alone = query.now;
-  } else {
-    it->second.alone = it->second.pair = query.now;
-  }
+  if (it != accepted_.end()) return it->second;
+  return accepted_.emplace(query.model, Accepted{query.now, query.now}).first->second;
 }
 
 std::optional<Refusal> Placer::judge(const WorkerPool& pool, const PlacementQuery& query,

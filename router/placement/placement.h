@@ -183,13 +183,14 @@ class Placer {
                                     const Decision& decision);
   bool may_try(const PlacementQuery& query, const Decision& decision);
   void note_accepted(const PlacementQuery& query, const Decision& decision);
+  struct Accepted {
+    TimePoint alone, pair;  // the last that was placed so
+  };
+  Accepted& accepted_of(const PlacementQuery& query);
 
   PlacementOptions options_;
   std::minstd_rand random_;
   Margin ttft_margin_, tpot_margin_;
-  struct Accepted {
-    TimePoint alone, pair;  // the last that was placed so
-  };
   std::map<std::string, Accepted, std::less<>> accepted_;  // by model
   Candidates prefill_, decode_, mixed_;                    // scratch
   // The least TTFT of any. A batch is foreseen for then: else a longer queue for the prompt would

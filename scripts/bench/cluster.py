@@ -51,7 +51,25 @@ class Process:
             self.popen.wait()
 
 
-class Cluster:
+class Started:
+    """What a `with` starts by _start() and ends by __exit__(), also where only a part came up."""
+
+    def __enter__(self):
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+
+def model_of(port: int) -> str:
+    """The first model that a router serves."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models") as answer:
+        return json.load(answer)["data"][0]["id"]
+
+
+class Cluster(Started):
     """One worker of each role, with one thread each."""
 
     def __init__(self, name: str, baton: pathlib.Path, model: pathlib.Path, roles: list[str],
@@ -60,14 +78,6 @@ class Cluster:
         self.log_folder = log_folder
         self.workers: dict[str, Process] = {}
         self.router: Process | None = None
-
-    def __enter__(self) -> "Cluster":
-        try:
-            self._start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
 
     def _start(self) -> None:
         self.log_folder.mkdir(parents=True, exist_ok=True)
@@ -81,8 +91,7 @@ class Cluster:
         self.router = Process(f"router-{self.name}", command, self.log_folder)
         self.port = self.router.ports["http"]
         self._wait_ready()
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v1/models") as answer:
-            self.model = json.load(answer)["data"][0]["id"]
+        self.model = model_of(self.port)
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS

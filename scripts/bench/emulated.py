@@ -9,7 +9,6 @@ import json
 import pathlib
 import subprocess
 import time
-import urllib.request
 
 import yaml
 
@@ -101,7 +100,7 @@ def simulate(binaries: pathlib.Path, folder: pathlib.Path, placing: Placing, *mo
     return json.loads((folder / "result.json").read_text())["points"][0]["runs"]
 
 
-class Cluster:
+class Cluster(cluster.Started):
     """Any number of workers and routers. In `folder`: profile.yaml, and their logs."""
 
     def __init__(self, binaries: pathlib.Path, model: pathlib.Path, setup: Setup,
@@ -110,14 +109,6 @@ class Cluster:
         self.setup, self.placing, self.num_routers = setup, placing, routers
         self.workers: list[cluster.Process] = []
         self.routers: list[cluster.Process] = []
-
-    def __enter__(self) -> "Cluster":
-        try:
-            self._start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
 
     def _start(self) -> None:
         for role, count in self.setup.workers.items():
@@ -135,8 +126,7 @@ class Cluster:
             ]))  # fmt: skip
         self.ports = [router.ports["http"] for router in self.routers]
         self._wait_ready()
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[0]}/v1/models") as answer:
-            self.model = json.load(answer)["data"][0]["id"]
+        self.model = cluster.model_of(self.ports[0])
 
     def _process(self, command: str, name: str, flags: list) -> cluster.Process:
         whole = [self.baton, command, "--model", self.model_path, "--log-level", "warn", *flags]
