@@ -174,8 +174,14 @@ class Check:
         command = [self.where.program("gpu_bench"), *self.quick(), "--json"]
         in_f16 = [self.out / "bench_f16.json", "--dtype", "f16", "--only",
                   "products,attention,elementwise,steps"]  # fmt: skip
+        environment = self.environment
+        if cupti := gpu_facts.find_library("libcupti.so.13") or gpu_facts.find_library(
+            "libcupti.so"
+        ):
+            environment = environment | {"BATON_CUPTI": str(cupti)}
         with gpu_facts.Watch() as watch:
-            run = self.run("bench", [*command, self.out / "bench.json"], self.options.timeout)
+            run = self.run("bench", [*command, self.out / "bench.json"], self.options.timeout,
+                           environment)  # fmt: skip
             if run.status == 0:
                 run = self.run("bench", [*command, *in_f16], self.options.timeout)
         (self.out / "watch.json").write_text(json.dumps(watch.summary()))

@@ -89,8 +89,9 @@ DECODE = """\
 next one's, by the host's clock: batch to the device, the recorded pass, the head, a greedy draw,
 the ids back; two steps are in flight. The bound is the sum over the parts of the larger of bytes
 over the read bandwidth and cuBLASLt's own time for that product; the strict one takes cuBLASLt's
-rate at 8192³ in place of the latter. Gaps: what the recorded pass takes beyond its parts measured
-one by one, as a share of it.
+rate at 8192³ in place of the latter. Beyond parts: what the recorded pass takes beyond its parts
+measured one by one, as a share of it. Gaps: for how much of such steps, traced by CUPTI behind all
+other measurements, the GPU ran neither a kernel nor a copy.
 
 {table}
 """
@@ -151,6 +152,29 @@ tokens.
 | | | |
 |---|---|---|
 {rows}
+"""
+
+# Not measured here: what others have said, of their own machines.
+PUBLISHED = """\
+
+## Published elsewhere
+
+Decode attention, as others published it, on their machines and with their shapes; **nothing of this
+was measured here**, and none of it can be compared with the tables above but roughly.
+
+| | shape | |
+|---|---|---|
+| FlashAttention 3, paged by 8, H100 ([flash-attention #1572]) | 16 sequences of 4000, 32 heads over 32 | 567 µs, 1849 GB/s, 55 % of that GPU's 3350 |
+| the same | 16 of 2000 | 292 µs, 1796 GB/s |
+| FlashAttention 2, paged by 256, H100 SXM ([onnxruntime #21414]) | 64 of 256, 64 heads over 8 | 43.6 µs, 1.59 TB/s, 47 % |
+| vLLM's `FLASH_ATTN`, 16 bits, a layer ([vllm #43232], GPU not named where this was read) | 1 of 1024; 1 of 4096 | 11.0; 14.5 µs |
+| vLLM's `FLASHINFER`, likewise | 1 of 1024; 1 of 4096 | 10.8; 14.0 µs |
+| vLLM's `FLASH_ATTN`, likewise | 8 of 1024; 8 of 4096 | 17.5; 41.6 µs |
+| vLLM's `FLASHINFER`, likewise | 8 of 1024; 8 of 4096 | 16.3; 44.2 µs |
+
+[flash-attention #1572]: https://github.com/Dao-AILab/flash-attention/issues/1572
+[onnxruntime #21414]: https://github.com/microsoft/onnxruntime/pull/21414
+[vllm #43232]: https://github.com/vllm-project/vllm/pull/43232
 """
 
 
@@ -282,6 +306,7 @@ def decode(bench: dict, torch: dict) -> str:
     same = torch.get("layers") == bench["layers"]
     others = peers(torch, "decode", lambda d: (d["batch"], d["context"], d["compiled"]))
     others = others if same else {}
+    idle = {(g["batch"], g["context"]): g["idle"] for g in bench.get("gaps", [])}
     rows = []
     for d in bench["decode"]:
         step, graph = median(d["step"]), median(d["graph"])
@@ -302,12 +327,15 @@ def decode(bench: dict, torch: dict) -> str:
             ]
         else:
             cells += [""] * 4
+        place = (d["batch"], d["context"])
+        if idle:
+            cells.append(f"{100 * idle[place]:.1f} %" if place in idle else "")
         if others:
-            place = (d["batch"], d["context"])
             cells += [ratio(others.get((*place, compiled)), step) for compiled in (False, True)]
         rows.append(cells)
     columns = ["sequences", "tokens each", "step, ms", "tokens/s", "pass, ms", "not recorded, ms"]
-    columns += ["bound, ms", "step / bound", "step / strict", "gaps"]
+    columns += ["bound, ms", "step / bound", "step / strict", "beyond parts"]
+    columns += ["gaps"] if idle else []
     columns += ["transformers, ms", "compiled, ms"] if others else []
     return DECODE.format(layers=bench["layers"], table=headed(columns, rows))
 
@@ -457,7 +485,7 @@ def markdown(folder: pathlib.Path) -> str:
     if "prefill" in bench:
         text += prefill(bench, torch)
     text += deterministic(bench) + f16(bench, read(folder, "bench_f16")) + tokens(folder)
-    return text + (torch_section(torch) if torch else "")
+    return text + (torch_section(torch) if torch else "") + PUBLISHED
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 // with random weights come to it. Prints lines for people and writes JSON for
 // scripts/bench/gpu_report.py.
 //   gpu_bench --json OUT [--quick] [--dtype f16] [--only
-//   roofs,products,attention,elementwise,steps,deterministic]
+//   roofs,products,attention,elementwise,steps,deterministic,gaps]
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -59,6 +59,11 @@ class Bench {
       note("deterministic_decode",
            measure_decode(lab_, *model, lab_.deterministic, cache, parts, true));
       note("deterministic_prefill", measure_prefill(lab_, *model, cache, parts));
+    }
+    if (wants("gaps")) {  // last: what looks on makes everything slower
+      const auto model = make_model(lab_, lab_.fast, weights());
+      const BenchCache cache(lab_, block_tokens_, kMostTokens, kKeepFree);
+      note("gaps", measure_gaps(lab_, *model, lab_.fast, cache));
     }
   }
 
@@ -123,7 +128,7 @@ int main(int argc, char** argv) {
   app.add_option("--only", only, "parts to measure")
       ->delimiter(',')
       ->check(CLI::IsMember(
-          {"roofs", "products", "attention", "elementwise", "steps", "deterministic"}));
+          {"roofs", "products", "attention", "elementwise", "steps", "deterministic", "gaps"}));
   app.add_flag("--quick", quick, "8 layers, fewer shapes, fewer repeats");
   app.add_option("--dtype", dtype, "of weights, activations and cache")
       ->capture_default_str()

@@ -8,6 +8,7 @@
 #include "common/base/clock.h"
 #include "common/engine/step_runner.h"
 #include "tests/gpu/attention_bench.h"
+#include "tests/gpu/kernel_trace.h"
 
 namespace baton::gpu {
 namespace {
@@ -50,47 +51,82 @@ void pass(Lab& lab, model::Model& model, const BenchCache& cache, const PassBatc
   model.logits(*lab.stream, 0, static_cast<uint32_t>(batch.outputs.size()));
 }
 
-// Steps as the engine runs them, by the host's clock: seconds of one, from the end of the one
-// before to its own.
-Spread measure_engine(Lab& lab, model::Model& model, const ops::Ops& ops, const BenchCache& cache,
-                      uint32_t sequences, uint32_t context) {
-  const uint32_t steps = lab.quick ? 8 : 16;
-  const auto runner =
-      engine::StepRunner::create(model, {cache.cache(), cache.cache()}, *lab.device, ops,
-                                 {kMostRows, kMostSequences, kMostSequences, model.max_context()})
-          .value();
-  std::array<engine::StepBatch, engine::StepRunner::kMaxSteps> batches;
-  std::vector<std::vector<BlockId>> tables(sequences);
-  for (uint32_t s = 0; s < sequences; ++s) tables[s] = cache.table(s, context);
-  Nobody nobody;
-  std::vector<double> seconds;
-  for (uint32_t run = 0; run <= lab.repeats; ++run) {
-    const TimePoint start = Clock::now();
+// Steps as the engine runs them, one behind the other.
+class EngineSteps {
+ public:
+  EngineSteps(Lab& lab, model::Model& model, const ops::Ops& ops, const BenchCache& cache,
+              uint32_t sequences, uint32_t context)
+      : steps(lab.quick ? 8 : 16),
+        context_(context),
+        runner_(engine::StepRunner::create(
+                    model, {cache.cache(), cache.cache()}, *lab.device, ops,
+                    {kMostRows, kMostSequences, kMostSequences, model.max_context()})
+                    .value()) {
+    for (uint32_t s = 0; s < sequences; ++s) tables_.push_back(cache.table(s, context));
+    run(true);  // warms up
+  }
+
+  const uint32_t steps;  // of a run
+  void run() { run(false); }
+
+ private:
+  void run(bool first) {
     for (uint32_t step = 0; step < steps; ++step) {
-      engine::StepBatch& batch = batches[step % batches.size()];
-      while (!runner->can_begin(batch)) runner->finish();
-      batch.clear();
-      for (uint32_t s = 0; s < sequences; ++s) {
-        engine::StepSequence& sequence = batch.add_sequence();
-        sequence.position = context - steps + step;
-        sequence.num_rows = 1;
-        sequence.last_of = SlotId{s};
-        sequence.block_table = tables[s];
-        if (run == 0 && step == 0) {
-          sequence.tokens = {static_cast<TokenId>(s + 5)};
-          batch.opens.push_back({.slot = SlotId{s},
-                                 .params = {.temperature = 0},
-                                 .tokens = sequence.tokens,
-                                 .prompt_tokens = 1});
-        }
-        batch.samples.push_back({.sequence = s, .slot = SlotId{s}});
-      }
-      runner->begin(batch, nobody);
+      engine::StepBatch& batch = batches_[step % batches_.size()];
+      while (!runner_->can_begin(batch)) runner_->finish();
+      fill(batch, step, first && step == 0);
+      runner_->begin(batch, nobody_);
     }
-    while (runner->in_flight() > 0) runner->finish();
-    if (run > 0) seconds.push_back(to_seconds(Clock::now() - start) / steps);  // the first warms up
+    while (runner_->in_flight() > 0) runner_->finish();
+  }
+  void fill(engine::StepBatch& batch, uint32_t step, bool opens) {
+    batch.clear();
+    for (uint32_t s = 0; s < tables_.size(); ++s) {
+      engine::StepSequence& sequence = batch.add_sequence();
+      sequence.position = context_ - steps + step;
+      sequence.num_rows = 1;
+      sequence.last_of = SlotId{s};
+      sequence.block_table = tables_[s];
+      if (opens) {
+        sequence.tokens = {static_cast<TokenId>(s + 5)};
+        batch.opens.push_back({.slot = SlotId{s},
+                               .params = {.temperature = 0},
+                               .tokens = sequence.tokens,
+                               .prompt_tokens = 1});
+      }
+      batch.samples.push_back({.sequence = s, .slot = SlotId{s}});
+    }
+  }
+
+  const uint32_t context_;
+  std::unique_ptr<engine::StepRunner> runner_;
+  std::array<engine::StepBatch, engine::StepRunner::kMaxSteps> batches_;
+  std::vector<std::vector<BlockId>> tables_;
+  Nobody nobody_;
+};
+
+// By the host's clock: seconds of a step, from the end of the one before to its own.
+Spread measure_engine(Lab& lab, EngineSteps engine) {
+  std::vector<double> seconds;
+  for (uint32_t i = 0; i < lab.repeats; ++i) {
+    const TimePoint start = Clock::now();
+    engine.run();
+    seconds.push_back(to_seconds(Clock::now() - start) / engine.steps);
   }
   return spread_of(std::move(seconds));
+}
+
+// Of decode steps that are measured.
+template <class Visit>
+void each_shape(const Lab& lab, const BenchCache& cache, bool deterministic, const Visit& visit) {
+  std::vector<uint32_t> batches = {1, 8, 64, 128}, contexts = {1024, 4096, 8192};
+  if (lab.quick) batches = {1, 64}, contexts = {1024, 4096};
+  if (deterministic) contexts = {1024, 4096};
+  for (const uint32_t batch : batches) {
+    for (const uint32_t context : contexts) {
+      if (cache.fits(batch, context)) visit(batch, context);
+    }
+  }
 }
 
 // What a decode step's parts come to.
@@ -142,41 +178,55 @@ std::unique_ptr<model::Model> make_model(Lab& lab, const ops::Ops& ops, model::W
 
 json::array measure_decode(Lab& lab, model::Model& model, const ops::Ops& ops,
                            const BenchCache& cache, const Parts& parts, bool deterministic) {
-  std::vector<uint32_t> batches = {1, 8, 64, 128}, contexts = {1024, 4096, 8192};
-  if (lab.quick) batches = {1, 64}, contexts = {1024, 4096};
-  if (deterministic) contexts = {1024, 4096};
   json::array found;
-  for (const uint32_t batch : batches) {
-    for (const uint32_t context : contexts) {
-      if (!cache.fits(batch, context)) continue;
-      const BenchSequences sequences(lab, cache, batch, 1, context - 1);
-      const PassBatch rows(lab, sequences);
-      Nobody nobody;
-      const auto time = [&](model::LayerObserver* observer) {
-        return time_called(*lab.stream, lab.repeats,
-                           [&](uint32_t) { pass(lab, model, cache, rows, observer); });
-      };
-      const Spread graph = time(nullptr);
-      // Somebody who looks at the layers keeps the pass from being recorded.
-      const Spread eager = deterministic ? Spread{} : time(&nobody);
-      const Spread step = measure_engine(lab, model, ops, cache, batch, context);
-      const Sums sums = sum_parts(lab, parts, batch, context, deterministic);
-      say(fmt::format(
-          "step of {:3} x {:4} tokens: {:7.3f} ms, graph {:7.3f}, eager {:7.3f}; parts "
-          "alone {:7.3f}, bound {:7.3f} ({:4.2f}x), strict {:7.3f}",
-          batch, context, step.median * 1e3, graph.median * 1e3, eager.median * 1e3,
-          sums.alone * 1e3, sums.bound * 1e3, step.median / sums.bound, sums.strict * 1e3));
-      found.push_back(json::object{{"batch", batch},
-                                   {"context", context},
-                                   {"step", to_json(step)},
-                                   {"graph", to_json(graph)},
-                                   {"eager", to_json(eager)},
-                                   {"parts_alone_s", sums.alone},
-                                   {"bound_s", sums.bound},
-                                   {"strict_bound_s", sums.strict},
-                                   {"complete", sums.complete}});
-    }
-  }
+  each_shape(lab, cache, deterministic, [&](uint32_t batch, uint32_t context) {
+    const BenchSequences sequences(lab, cache, batch, 1, context - 1);
+    const PassBatch rows(lab, sequences);
+    Nobody nobody;
+    const auto time = [&](model::LayerObserver* observer) {
+      return time_called(*lab.stream, lab.repeats,
+                         [&](uint32_t) { pass(lab, model, cache, rows, observer); });
+    };
+    const Spread graph = time(nullptr);
+    // Somebody who looks at the layers keeps the pass from being recorded.
+    const Spread eager = deterministic ? Spread{} : time(&nobody);
+    const Spread step = measure_engine(lab, EngineSteps(lab, model, ops, cache, batch, context));
+    const Sums sums = sum_parts(lab, parts, batch, context, deterministic);
+    say(fmt::format(
+        "step of {:3} x {:4} tokens: {:7.3f} ms, graph {:7.3f}, eager {:7.3f}; parts "
+        "alone {:7.3f}, bound {:7.3f} ({:4.2f}x), strict {:7.3f}",
+        batch, context, step.median * 1e3, graph.median * 1e3, eager.median * 1e3, sums.alone * 1e3,
+        sums.bound * 1e3, step.median / sums.bound, sums.strict * 1e3));
+    found.push_back(json::object{{"batch", batch},
+                                 {"context", context},
+                                 {"step", to_json(step)},
+                                 {"graph", to_json(graph)},
+                                 {"eager", to_json(eager)},
+                                 {"parts_alone_s", sums.alone},
+                                 {"bound_s", sums.bound},
+                                 {"strict_bound_s", sums.strict},
+                                 {"complete", sums.complete}});
+  });
+  return found;
+}
+
+json::array measure_gaps(Lab& lab, model::Model& model, const ops::Ops& ops,
+                         const BenchCache& cache) {
+  json::array found;
+  each_shape(lab, cache, false, [&](uint32_t batch, uint32_t context) {
+    EngineSteps engine(lab, model, ops, cache, batch, context);
+    const auto busy = trace_kernels([&] { engine.run(); });
+    if (!busy) return;
+    const double each = busy->span_s / engine.steps;
+    say(fmt::format(
+        "step of {:3} x {:4} tokens, traced: {:7.3f} ms, {} kernels, GPU idle {:4.1f} %", batch,
+        context, each * 1e3, busy->kernels / engine.steps, busy->idle_share() * 100));
+    found.push_back(json::object{{"batch", batch},
+                                 {"context", context},
+                                 {"traced_s", each},
+                                 {"kernels", busy->kernels / engine.steps},
+                                 {"idle", busy->idle_share()}});
+  });
   return found;
 }
 

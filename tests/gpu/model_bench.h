@@ -13,6 +13,11 @@ std::unique_ptr<model::Model> make_model(Lab& lab, const ops::Ops& ops, model::W
 json::array measure_decode(Lab& lab, model::Model& model, const ops::Ops& ops,
                            const BenchCache& cache, const Parts& parts, bool deterministic);
 
+// For how much of such steps the GPU has nothing to run, as CUPTI sees it (kernel_trace.h); empty
+// where that is not there.
+json::array measure_gaps(Lab& lab, model::Model& model, const ops::Ops& ops,
+                         const BenchCache& cache);
+
 // Whole prompts from an empty cache to their last row's logits.
 json::array measure_prefill(Lab& lab, model::Model& model, const BenchCache& cache,
                             const Parts& parts);
