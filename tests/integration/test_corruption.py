@@ -9,8 +9,7 @@ import pytest
 from streams import Stream, blocks_held, check, reference
 
 CACHE_GIB = 0.05
-# So long that it is still being computed when its reader has stopped.
-PROMPT = "the baton goes from hand to hand " * int(250 / harness.PATIENCE)
+PROMPT = "the baton goes from hand to hand " * 40  # many chunks
 MISMATCH = re.compile(r"digest (\w{16}) announced, (\w{16}) read; (reading again|giving up)")
 
 
@@ -34,10 +33,15 @@ def test_corrupted_blocks_are_not_decoded_from(start_cluster, medium, transport)
     expected = reference(cluster, [body])
     prefill, decode = (cluster.workers[name].process for name in ["prefill-0", "decode-0"])
     credits, commits = sent(cluster, "decode-0", "credit"), sent(cluster, "prefill-0", "commit")
+    # Nothing is computed before the reader has reserved and stopped, however fast prefill is; what
+    # is computed then is changed; the reader goes on.
+    prefill.popen.send_signal(signal.SIGSTOP)
     stream = Stream(cluster, **body)
-    # The reader stops when it has reserved; what is computed meanwhile is changed; it goes on.
-    harness.wait_for(lambda: sent(cluster, "decode-0", "credit") > credits, 20, "a credit")
-    decode.popen.send_signal(signal.SIGSTOP)
+    try:
+        harness.wait_for(lambda: sent(cluster, "decode-0", "credit") > credits, 20, "a credit")
+        decode.popen.send_signal(signal.SIGSTOP)
+    finally:
+        prefill.popen.send_signal(signal.SIGCONT)
     try:
         harness.wait_for(
             lambda: sent(cluster, "prefill-0", "commit") > commits, 3, "all is computed"
