@@ -246,7 +246,11 @@ status Node::make_core() {
   core.preempt_every = config_.preempt_every;
   // Before the accounts of its blocks, which are the host's and have no error for too many.
   if (!device_->info().host_addressable) {
-    BATON_TRY(device_cache_, device_->allocate(num_blocks_ * layout.block_bytes()));
+    auto memory = device_->allocate(num_blocks_ * layout.block_bytes());
+    if (!memory) {
+      return error(memory.error().code, "the KV cache (kv_gib): " + memory.error().message);
+    }
+    device_cache_ = std::move(*memory);
   }
   BATON_TRY(core_, WorkerCore::create(core, std::move(transport), *this, metrics_));
   if (needs_host_cache()) {

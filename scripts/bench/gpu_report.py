@@ -90,8 +90,9 @@ next one's, by the host's clock: batch to the device, the recorded pass, the hea
 the ids back; two steps are in flight. The bound is the sum over the parts of the larger of bytes
 over the read bandwidth and cuBLASLt's own time for that product; the strict one takes cuBLASLt's
 rate at 8192³ in place of the latter. Beyond parts: what the recorded pass takes beyond its parts
-measured one by one, as a share of it. Gaps: for how much of such steps, traced by CUPTI behind all
-other measurements, the GPU ran neither a kernel nor a copy.
+measured one by one, as a share of it. Traced: for how much of such steps, while CUPTI looks, the GPU
+runs neither a kernel nor a copy. Looking makes steps longer, since a kernel then no longer begins
+before the one before it has ended. Gaps: the same without what looking adds, as a share of the step.
 
 {table}
 """
@@ -302,11 +303,17 @@ def ratio(other: float | None, ours: float) -> str:
     return "" if other is None else f"{other * 1e3:.2f} ({other / ours:.2f}×)"
 
 
+def gaps(trace: dict, step: float) -> list[str]:
+    idle = trace["idle"] * trace["traced_s"]
+    added = max(trace["traced_s"] - step, 0)
+    return [f"{100 * trace['idle']:.1f} %", f"**{100 * max(idle - added, 0) / step:.1f} %**"]
+
+
 def decode(bench: dict, torch: dict) -> str:
     same = torch.get("layers") == bench["layers"]
     others = peers(torch, "decode", lambda d: (d["batch"], d["context"], d["compiled"]))
     others = others if same else {}
-    idle = {(g["batch"], g["context"]): g["idle"] for g in bench.get("gaps", [])}
+    traces = {(g["batch"], g["context"]): g for g in bench.get("gaps", [])}
     rows = []
     for d in bench["decode"]:
         step, graph = median(d["step"]), median(d["graph"])
@@ -328,14 +335,14 @@ def decode(bench: dict, torch: dict) -> str:
         else:
             cells += [""] * 4
         place = (d["batch"], d["context"])
-        if idle:
-            cells.append(f"{100 * idle[place]:.1f} %" if place in idle else "")
+        if traces:
+            cells += gaps(traces[place], step) if place in traces else ["", ""]
         if others:
             cells += [ratio(others.get((*place, compiled)), step) for compiled in (False, True)]
         rows.append(cells)
     columns = ["sequences", "tokens each", "step, ms", "tokens/s", "pass, ms", "not recorded, ms"]
     columns += ["bound, ms", "step / bound", "step / strict", "beyond parts"]
-    columns += ["gaps"] if idle else []
+    columns += ["traced", "gaps"] if traces else []
     columns += ["transformers, ms", "compiled, ms"] if others else []
     return DECODE.format(layers=bench["layers"], table=headed(columns, rows))
 

@@ -47,3 +47,10 @@ def test_what_both_types_measured_stands_side_by_side():
         "| step of 64 × 1024 tokens | 4000.0 | 4000.0 | 1.00 |",
     ]
     assert gpu_report.f16(bf16, {}) == ""
+
+
+def test_what_looking_adds_is_no_gap():
+    trace = {"traced_s": 5.5e-3, "idle": 0.1}
+    assert gpu_report.gaps(trace, 5.2e-3) == ["10.0 %", "**4.8 %**"]
+    assert gpu_report.gaps(trace, 5.5e-3) == ["10.0 %", "**10.0 %**"]
+    assert gpu_report.gaps(trace, 4.0e-3) == ["10.0 %", "**0.0 %**"]

@@ -13,6 +13,8 @@ namespace {
 
 constexpr int kOldestCompute = 80;  // bf16 matrix units, asynchronous copies to shared memory
 
+double gib(size_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+
 void free_cuda(void* data, size_t) { cuda_must(cudaFree(data), "cudaFree"); }
 void free_pinned(void* data, size_t) { cuda_must(cudaFreeHost(data), "cudaFreeHost"); }
 
@@ -92,8 +94,16 @@ result<CudaInfo> describe(int index) {
 
 result<Buffer> allocate_cuda(size_t bytes) {
   void* data = nullptr;
-  BATON_CHECK_OK(forget(cudaMalloc(&data, std::max<size_t>(bytes, 1)),
-                        fmt::format("cudaMalloc of {} bytes", bytes)));
+  const cudaError_t made = cudaMalloc(&data, std::max<size_t>(bytes, 1));
+  if (made == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    size_t free = 0, total = 0;
+    BATON_CHECK_OK(forget(cudaMemGetInfo(&free, &total), "cudaMemGetInfo"));
+    return error(Errc::kResourceExhausted,
+                 fmt::format("{:.1f} GiB are wanted of a GPU that has {:.1f} GiB left", gib(bytes),
+                             gib(free)));
+  }
+  BATON_CHECK_OK(forget(made, fmt::format("cudaMalloc of {} bytes", bytes)));
   return Buffer(data, bytes, free_cuda);
 }
 
