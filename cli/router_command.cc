@@ -156,6 +156,7 @@ int run_router(const std::vector<std::string>& args) {
   add_options(options, settings);
   const auto outcome = options.parse(args);
   if (outcome && *outcome == Options::Outcome::kDone) return 0;
+  hold_hangups();  // before files are read: what changes afterwards is read again
   const auto config =
       outcome ? make_config(settings) : result<router::RouterConfig>(outcome.error());
   if (!config) {

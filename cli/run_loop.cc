@@ -28,6 +28,13 @@ void ask_for_short_slices() {
   (void)::syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 
+void mask_hangups(int how) {
+  sigset_t hangup;
+  sigemptyset(&hangup);
+  sigaddset(&hangup, SIGHUP);
+  ::pthread_sigmask(how, &hangup, nullptr);
+}
+
 void reload_on(boost::asio::signal_set& hangups, const std::function<void()>& reload) {
   hangups.async_wait([&](boost::system::error_code ec, int) {
     if (ec) return;
@@ -37,6 +44,8 @@ void reload_on(boost::asio::signal_set& hangups, const std::function<void()>& re
 }
 
 }  // namespace
+
+void hold_hangups() { mask_hangups(SIG_BLOCK); }
 
 void run_until_drained(boost::asio::io_context& io, const std::function<void()>& ready,
                        const std::function<void(std::function<void()> done)>& drain,
@@ -54,6 +63,7 @@ void run_until_drained(boost::asio::io_context& io, const std::function<void()>&
   if (reload) {
     hangups.add(SIGHUP);
     reload_on(hangups, reload);
+    mask_hangups(SIG_UNBLOCK);
   }
   ask_for_short_slices();
   ready();

@@ -5,6 +5,10 @@
 
 namespace baton::cli {
 
+// A SIGHUP that comes from here on waits for run_until_drained(). Before threads are made, which take
+// after the one that makes them.
+void hold_hangups();
+
 // Runs the loop until `drain`'s continuation is called. The first SIGTERM or SIGINT drains, the
 // second ends the process at once. SIGHUP calls `reload`; where there is none it ends the process,
 // as it is wont to. `ready` is called when signals do so: whoever is told that this process serves

@@ -12,6 +12,22 @@ namespace baton::prefill {
 
 using kvtransfer::AbortReason;
 
+namespace {
+
+// All but the scores.
+void fill_done(const PromptDone& done, proto::PrefillDone& out) {
+  const auto in_us = [](Duration d) {
+    return static_cast<uint64_t>(std::chrono::duration_cast<microseconds>(d).count());
+  };
+  out.set_request(done.key.request.value);
+  out.set_generation(done.key.generation.value);
+  out.set_queue_us(in_us(done.queued));
+  out.set_compute_us(in_us(done.computed));
+  out.set_cached_tokens(done.cached_tokens);
+}
+
+}  // namespace
+
 Service::Service(const SchedulerConfig& config, const Resources& resources,
                  kvtransfer::HandoffDriver& driver, serving::ServiceHost& host, HandOver hand_over,
                  Metrics& metrics)
@@ -198,12 +214,14 @@ void Service::take(const PromptDone& done, TimePoint now) {
   const double seconds_here = to_seconds(done.queued + done.computed);
   if (request.sample && request.output_tokens == 0) ttft_seconds_.Observe(seconds_here);
   // The tokens go out first, at once: what the decode side sends of its own must not overtake them.
-  // Scores, though, stand before the tokens. Figures wait until decode can go on.
+  // Scores, though, stand before the tokens. A frame of figures alone waits until decode can go on.
   const bool scored = !done.prompt_scores.empty();
+  const bool within =
+      request.sample && !scored && host_.protocol(done.key.router) >= net::kProtocolDoneWithTokens;
   if (scored) report(done);
-  const bool over = !request.sample || send_first_tokens(done, request);
+  const bool over = !request.sample || send_first_tokens(done, request, within);
   if (!over) pass_on(done, request, now);
-  if (!scored) report(done);
+  if (!scored && !within) report(done);
   if (!over) return;
   e2e_seconds_.Observe(seconds_here);
   finish_here(done, request, now);
@@ -212,13 +230,7 @@ void Service::take(const PromptDone& done, TimePoint now) {
 void Service::report(const PromptDone& done) {
   proto::Frame frame;
   auto* m = frame.mutable_prefill_done();
-  m->set_request(done.key.request.value);
-  m->set_generation(done.key.generation.value);
-  m->set_queue_us(
-      static_cast<uint64_t>(std::chrono::duration_cast<microseconds>(done.queued).count()));
-  m->set_compute_us(
-      static_cast<uint64_t>(std::chrono::duration_cast<microseconds>(done.computed).count()));
-  m->set_cached_tokens(done.cached_tokens);
+  fill_done(done, *m);
   for (const auto& score : done.prompt_scores) {
     auto* s = m->add_prompt_scores();
     s->set_logprob(score.logprob);
@@ -228,8 +240,9 @@ void Service::report(const PromptDone& done) {
 }
 
 // True: every choice ends with its first token.
-bool Service::send_first_tokens(const PromptDone& done, const Request& request) {
+bool Service::send_first_tokens(const PromptDone& done, const Request& request, bool with_report) {
   proto::Frame frame;
+  if (with_report) fill_done(done, *frame.mutable_tokens()->add_prefill_done());
   bool over = true;
   for (const FirstToken& first : done.first_tokens) {
     serving::fill_token(done.key, first.choice, request.output_tokens, first.result,

@@ -68,7 +68,7 @@ class Service final : public serving::StepClient {
   void take(const PromptDone& done, TimePoint now);
   void take(const Expired& expired, TimePoint now);
   void report(const PromptDone& done);
-  bool send_first_tokens(const PromptDone& done, const Request& request);
+  bool send_first_tokens(const PromptDone& done, const Request& request, bool with_report);
   void finish_here(const PromptDone& done, const Request& request, TimePoint now);
   void pass_on(const PromptDone& done, const Request& request, TimePoint now);
   void rename(const RequestKey& from, const RequestKey& to);

@@ -33,6 +33,9 @@ void Dispatcher::on_frame(WorkerId from, proto::Frame&& frame, TimePoint now, Ac
         const auto it = legs_.find(RequestId(event.request()));
         if (it != legs_.end()) __builtin_prefetch(it->second.whole->choices.data());
       }
+      for (proto::PrefillDone& done : *frame.mutable_tokens()->mutable_prefill_done()) {
+        on_prefill_done(from, std::move(done), actions);
+      }
       for (proto::TokenEvent& event : *frame.mutable_tokens()->mutable_tokens()) {
         on_token(from, std::move(event), now, actions);
       }

@@ -133,6 +133,27 @@ TEST_F(ServiceTest, FirstTokensGoOutFirst) {
   EXPECT_TRUE(host_.frames[1].has_prefill_done());
 }
 
+// A request whose decode side has ended it is not told of any more: what the prompt took must be
+// there by then.
+TEST_F(ServiceTest, WhatThePromptTookComesWithItsFirstTokens) {
+  host_.router_protocol = net::kProtocolDoneWithTokens;
+  (void)cache_prompt();
+  const PrefillRequest r = request(2, 24);
+  reserve(r);
+  settle();
+  service_->submit(r, kSink, true, kNow);
+  engine::StepBatch batch = plan();
+  host_.frames.clear();
+  finish(batch);
+  ASSERT_EQ(host_.frames.size(), 1u);
+  const proto::Tokens& told = host_.frames[0].tokens();
+  EXPECT_EQ(told.tokens_size(), 1);
+  ASSERT_EQ(told.prefill_done_size(), 1);
+  EXPECT_EQ(told.prefill_done(0).request(), r.request.key.request.value);
+  EXPECT_EQ(told.prefill_done(0).generation(), r.request.key.generation.value);
+  EXPECT_GT(told.prefill_done(0).cached_tokens(), 0u);
+}
+
 // The fake engine's digests are not those of the cache's bytes, so whatever a sink reads is wrong.
 TEST_F(ServiceTest, CachedBlocksThatDoNotMatchAreForgottenWhileTheRestIsComputed) {
   const PrefillRequest first = cache_prompt();

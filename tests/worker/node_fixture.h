@@ -114,6 +114,7 @@ class NodeTest : public ::testing::Test {
     if (f.has_finished()) {
       heard_[f.finished().request()].finished[f.finished().choice()] = f.finished();
     }
+    for (const auto& done : f.tokens().prefill_done()) heard_[done.request()].prefill = done;
     for (const auto& t : f.tokens().tokens()) {
       // Prefill's and decode's come over two connections: by index, each once.
       auto& tokens = heard_[t.request()].tokens[t.choice()];

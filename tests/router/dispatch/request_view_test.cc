@@ -49,6 +49,26 @@ TEST_F(RequestViewTest, ARequestIsSeenWhereItIsAndHowFarItHasCome) {
   EXPECT_EQ(only().cached_tokens, 2u);
 }
 
+// By a frame of its own it could come when decode has ended the request.
+TEST_F(RequestViewTest, WhatThePromptTookIsKnownWithItsFirstToken) {
+  join_pair();
+  submit(4);
+  take_spec();
+  grant(kDecode);
+  proto::Frame frame;
+  auto& event = *frame.mutable_tokens()->add_tokens();
+  event.set_request(spec_.request());
+  event.set_generation(spec_.generation());
+  event.set_token(50);
+  auto& done = *frame.mutable_tokens()->add_prefill_done();
+  done.set_request(spec_.request());
+  done.set_generation(spec_.generation());
+  done.set_cached_tokens(2);
+  say(kPrefill, frame);
+  EXPECT_EQ(only().cached_tokens, 2u);
+  EXPECT_EQ(only().output_tokens, 1u);
+}
+
 TEST_F(RequestViewTest, WhatWaitsIsOnNoWorker) {
   join_pair();
   submit();
