@@ -5,8 +5,8 @@
 
 namespace baton::cli {
 
-// A SIGHUP that comes from here on waits for run_until_drained(). Before threads are made, which take
-// after the one that makes them.
+// A SIGHUP that comes from here on waits for run_until_drained(). Before threads are made, which
+// take after the one that makes them.
 void hold_hangups();
 
 // Runs the loop until `drain`'s continuation is called. The first SIGTERM or SIGINT drains, the
