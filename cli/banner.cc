@@ -30,9 +30,11 @@ std::string timings_text(const AskTimings& t) {
 }
 
 std::string usage_text(const UpConfig& config, const std::string& url) {
-  const bool keys = !config.api_key_file.empty();
+  const std::string& file =
+      config.access.tenants_file.empty() ? config.access.api_key_file : config.access.tenants_file;
+  const bool keys = !file.empty();
   const auto when = [](bool condition, std::string text) { return condition ? text : ""; };
-  return "\nTry it" + when(keys, ", with API_KEY exported: a key of " + config.api_key_file) +
+  return "\nTry it" + when(keys, ", with API_KEY exported: a key of " + file) +
          ":\n\n"
          "  curl -N " +
          url + "/chat/completions -H 'Content-Type: application/json' \\\n" +

@@ -1,13 +1,12 @@
 #include <boost/asio/io_context.hpp>
 #include <cstdio>
 
-#include "cli/api_keys.h"
+#include "cli/access_options.h"
 #include "cli/commands.h"
 #include "cli/model_name.h"
 #include "cli/placement_options.h"
 #include "cli/process.h"
 #include "cli/run_loop.h"
-#include "cli/tenants_file.h"
 #include "cli/tls_options.h"
 #include "common/base/config.h"
 #include "common/base/log.h"
@@ -22,9 +21,7 @@ struct RouterSettings {
   std::vector<std::string> workers;
   std::string model;
   std::string model_name;
-  std::string api_key_file;
-  std::string tenants_file;
-  std::string admin_key_file;
+  AccessPaths access;
   std::string secret_file;
   TlsPaths tls;
   PlacementSettings placement;
@@ -45,12 +42,7 @@ void add_options(Options& options, RouterSettings& s) {
               "host:port of each worker; dns:host:port: one at each address that the name has");
   options.add("model", &s.model, "GGUF file or Hugging Face directory, for its tokenizer");
   options.add("model-name", &s.model_name, "Name that requests use; empty: from the path");
-  options.add("api-key-file", &s.api_key_file,
-              "File with one accepted API key a line; empty: open");
-  options.add("tenants-file", &s.tenants_file,
-              "YAML file of tenants: their keys, classes and quotas, instead of --api-key-file");
-  options.add("admin-key-file", &s.admin_key_file,
-              "File with one key a line for /debug/requests; empty: that is not served");
+  add_access_options(options, s.access);
   options.add("secret-file", &s.secret_file,
               "File with the secret that routers and workers share, one a line");
   add_tls_options(options, s.tls);
@@ -68,19 +60,6 @@ void add_options(Options& options, RouterSettings& s) {
               "File that gets a line of JSON for each request; -: standard output; empty: none");
   options.add("log-level", &s.log_level, "debug, info, warn or error");
   options.add("ready-fd", &s.ready_fd, "Descriptor to report the port on, once");
-}
-
-result<router::AccessConfig> read_access(const RouterSettings& s,
-                                         const router::SloClasses& classes) {
-  router::AccessConfig access;
-  if (!s.api_key_file.empty() && !s.tenants_file.empty()) {
-    return error(Errc::kInvalidArgument,
-                 "--api-key-file and --tenants-file: keys are the tenants' where there are any");
-  }
-  BATON_TRY(access.api_keys, read_api_keys(s.api_key_file));
-  BATON_TRY(access.admin_keys, read_api_keys(s.admin_key_file));
-  BATON_TRY(access.tenants, read_tenants(s.tenants_file, classes));
-  return access;
 }
 
 result<router::RouterConfig> make_config(const RouterSettings& s) {
@@ -106,7 +85,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   BATON_TRY(config.rpc.tls, read_tls(s.tls, net::kTlsRouterName));
   BATON_TRY(PlacementConfig placement, make_placement(s.placement));
   config.slo_classes = std::move(placement.classes);
-  BATON_TRY(config.access, read_access(s, config.slo_classes));
+  BATON_TRY(config.access, read_access(s.access, config.slo_classes));
   config.placement = std::move(placement.placement);
   config.roles = placement.roles;
   config.dispatch.max_queued = s.max_waiting;
@@ -121,7 +100,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
 void reload(const RouterSettings& s, const router::SloClasses& classes,
             router::RouterService& service) {
   service.reopen_logs();
-  const auto access = read_access(s, classes);
+  const auto access = read_access(s.access, classes);
   if (!access) {
     LOG_ERROR("keys and tenants stay as they were: {}", access.error().message);
     return;

@@ -219,7 +219,7 @@ int run_up(const std::vector<std::string>& args) {
   const auto outcome = parse_up(args, config);
   if (!outcome) return refuse(outcome.error());
   if (*outcome == Options::Outcome::kDone) return 0;
-  const auto keys = read_api_keys(config.api_key_file);
+  const auto keys = read_api_keys(config.access.api_key_file);
   if (!keys) return refuse(keys.error());
   for (const char* name : {net::kTlsRouterName, net::kTlsWorkerName}) {
     if (const auto usable = read_tls(config.tls, name); !usable) return refuse(usable.error());

@@ -51,7 +51,7 @@ void add_options(Options& options, UpConfig& c) {
   options.add("preempt-every", &c.preempt_every, "For tests: preempt a sequence every N steps");
   options.add("transport", &c.transport, "KV transport between workers: auto, shm or tcp");
   add_placement_options(options, c.placement);
-  options.add("api-key-file", &c.api_key_file, "File with one accepted API key a line");
+  add_access_options(options, c.access);
   add_tls_options(options, c.tls);
   options.add("access-log", &c.access_log,
               "File that gets a line of JSON for each request; -: standard output; empty: none");
@@ -91,7 +91,12 @@ status check(const UpConfig& c) {
   if (c.gpus == 0 || c.gpus > 64) return bad("--gpus is not in [1, 64]");
   if (c.host.empty()) return bad("--host is empty");
   if (c.port > 65535) return bad("--port is over 65535");
-  BATON_CHECK_OK(make_placement(c.placement));
+  // Of tenants' keys only digests are kept.
+  if (!c.access.tenants_file.empty() && !(c.ask.empty() && c.once.empty())) {
+    return bad("--ask and --once have no key to ask with where there is a --tenants-file");
+  }
+  BATON_TRY(const PlacementConfig placement, make_placement(c.placement));
+  BATON_CHECK_OK(read_access(c.access, placement.classes));
   return {};
 }
 
@@ -168,7 +173,9 @@ std::vector<std::string> router_args(const UpConfig& c, uint16_t port,
   auto args = command("router", {{"model", c.model},
                                  {"model-name", c.model_name},
                                  {"listen", net::join_host_port(c.host, port)},
-                                 {"api-key-file", c.api_key_file},
+                                 {"api-key-file", c.access.api_key_file},
+                                 {"tenants-file", c.access.tenants_file},
+                                 {"admin-key-file", c.access.admin_key_file},
                                  {"secret-file", c.secret_file},
                                  {"tls-cert", c.tls.cert},
                                  {"tls-key", c.tls.key},

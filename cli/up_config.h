@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/access_options.h"
 #include "cli/placement_options.h"
 #include "cli/tls_options.h"
 #include "common/base/clock.h"
@@ -42,7 +43,7 @@ struct UpConfig {
   bool prefix_cache = true;
   std::string transport = "auto";
   PlacementSettings placement;
-  std::string api_key_file;
+  AccessPaths access;       // to the router
   std::string secret_file;  // not an option: drawn for the children
   TlsPaths tls;             // of all of them
   std::string log_level = "warn";

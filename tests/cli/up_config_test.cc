@@ -151,7 +151,7 @@ TEST_F(UpConfigTest, UsageShowsTheKeysHeaderWithoutTheKey) {
   UpConfig c;
   ASSERT_TRUE(parse_up({"--model", "m"}, c));
   EXPECT_EQ(usage_text(c, "http://h/v1").find("API_KEY"), std::string::npos);
-  c.api_key_file = "keys";
+  c.access.api_key_file = "keys";
   const std::string shown = usage_text(c, "http://h/v1");
   EXPECT_NE(shown.find("-H \"Authorization: Bearer $API_KEY\""), std::string::npos);
   EXPECT_NE(shown.find("api_key=os.environ[\"API_KEY\"]"), std::string::npos);

@@ -10,6 +10,7 @@ import textwrap
 
 import harness
 import pytest
+import requests
 import sse
 from up import Up
 
@@ -146,6 +147,41 @@ def test_a_file_without_keys_is_refused(tiny, tmp_path):
     status, _, err = Up(tiny, "--api-key-file", str(tmp_path / "keys")).end()
     assert status == 2
     assert "no key in" in err
+
+
+TENANTS = "tenants:\n  acme:\n    keys: [secret-of-acme]\n"
+
+
+def test_tenants_and_admins_have_their_keys(tiny, tmp_path):
+    (tmp_path / "tenants.yaml").write_text(TENANTS)
+    (tmp_path / "admin").write_text("secret-of-admin\n")
+    files = ["--tenants-file", str(tmp_path / "tenants.yaml"),
+             "--admin-key-file", str(tmp_path / "admin")]  # fmt: skip
+    up = Up(tiny, "--mixed", "1", *files)
+    url = up.url()
+
+    def status(path: str, key: str) -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        return requests.get(url + path, headers=headers, timeout=10).status_code
+
+    assert status("/v1/models", "secret-of-acme") == 200
+    assert status("/v1/models", "another") == 401
+    assert status("/debug/requests", "secret-of-admin") == 200
+    assert status("/debug/requests", "secret-of-acme") == 401
+    up.popen.send_signal(signal.SIGINT)
+    _, out, err = up.end()
+    assert "secret" not in up.said + out + err
+    up.nothing_is_left()
+
+
+def test_tenants_that_cannot_be_are_refused_before_anything_starts(tiny, tmp_path):
+    (tmp_path / "tenants.yaml").write_text(TENANTS + "    priority: 9\n")
+    status, _, err = Up(tiny, "--tenants-file", str(tmp_path / "tenants.yaml")).end()
+    assert status == 2 and "acme: priority must be" in err
+    (tmp_path / "tenants.yaml").write_text(TENANTS)
+    status, _, err = Up(tiny, "--tenants-file", str(tmp_path / "tenants.yaml"),
+                        "--once", "hello").end()  # fmt: skip
+    assert status == 2 and "no key to ask with" in err
 
 
 def some_text(command: list[str], env: dict, text_of):
