@@ -25,6 +25,7 @@ struct Sessions::Guest {
   Kind kind = Kind::kUnknown;
   RouterId router;
   uint32_t protocol = 0;  // a router's, as far as this side speaks it
+  std::string dialled;    // likewise; empty: it did not say
   WorkerId peer;
 };
 
@@ -80,6 +81,10 @@ void Sessions::first_frame(const std::shared_ptr<Guest>& guest, proto::Frame&& f
   guest->connection->close();
 }
 
+bool Sessions::is_another_way(const Guest& guest, const proto::RouterHello& hello) {
+  return !guest.dialled.empty() && !hello.dialled().empty() && guest.dialled != hello.dialled();
+}
+
 void Sessions::welcome_router(const std::shared_ptr<Guest>& guest,
                               const proto::RouterHello& hello) {
   if (!net::protocols_meet(hello.protocol_min(), hello.protocol_max()) || hello.router() == 0) {
@@ -88,10 +93,20 @@ void Sessions::welcome_router(const std::shared_ptr<Guest>& guest,
     guest->connection->close();
     return;
   }
+  const auto old = routers_.find(RouterId(hello.router()));
+  if (old != routers_.end() && is_another_way(*guests_.at(old->second.get()), hello)) {
+    // It sees by the hello who is here, and says so.
+    proto::Frame reply;
+    *reply.mutable_worker_hello() = handlers_.hello();
+    (void)guest->connection->send(reply);  // a failure closes it, too
+    guest->connection->close();
+    return;
+  }
   guest->kind = Guest::Kind::kRouter;
   guest->router = RouterId(hello.router());
   guest->protocol = std::min(hello.protocol_max(), net::kProtocolMax);
-  if (const auto old = routers_.find(guest->router); old != routers_.end()) {
+  guest->dialled = hello.dialled();
+  if (old != routers_.end()) {
     const Connection replaced = std::exchange(old->second, guest->connection);
     // What it still says is of the past, and must not be done.
     guests_.at(replaced.get())->kind = Guest::Kind::kDropped;

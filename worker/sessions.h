@@ -58,6 +58,7 @@ class Sessions {
   static constexpr size_t kMaxRefusals = 256;
   void accept(Connection connection);
   void first_frame(const std::shared_ptr<Guest>& guest, proto::Frame&& frame);
+  static bool is_another_way(const Guest& guest, const proto::RouterHello& hello);
   void welcome_router(const std::shared_ptr<Guest>& guest, const proto::RouterHello& hello);
   void welcome_peer(const std::shared_ptr<Guest>& guest, const proto::PairRequest& request);
   void refused(const net::RpcConnection& connection, const Error& why);

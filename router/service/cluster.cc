@@ -60,6 +60,7 @@ WorkerLink::Handlers Cluster::link_handlers() {
   WorkerLink::Handlers handlers;
   handlers.on_hello = [this](const proto::WorkerHello& hello,
                              const std::string& address) -> status {
+    BATON_CHECK_OK(check_alone(hello));
     if (check_hello_) BATON_CHECK_OK(check_hello_(hello));
     const status joined = dispatcher_.worker_joined(hello, address, Clock::now(), actions_);
     carry_out();
@@ -74,6 +75,19 @@ WorkerLink::Handlers Cluster::link_handlers() {
     carry_out();
   };
   return handlers;
+}
+
+// Several addresses may lead to one worker, which is needed once.
+status Cluster::check_alone(const proto::WorkerHello& hello) const {
+  for (const auto& link : links_) {
+    if (link->state() != WorkerLink::State::kConnected ||
+        link->worker() != WorkerId(hello.worker())) {
+      continue;
+    }
+    return error(Errc::kInvalidArgument,
+                 "the worker there is connected as " + link->address() + " already");
+  }
+  return {};
 }
 
 void Cluster::add_link(const std::string& address) {

@@ -57,6 +57,7 @@ class Cluster {
   };
 
   WorkerLink::Handlers link_handlers();
+  status check_alone(const proto::WorkerHello& hello) const;
   void add_link(const std::string& address);
   void found(size_t name, const std::vector<std::string>& addresses);
   void tick();

@@ -30,6 +30,7 @@ void WorkerLink::on_connected() {
   hello.set_protocol_min(net::kProtocolMin);
   hello.set_protocol_max(net::kProtocolMax);
   hello.set_router(router_.value);
+  hello.set_dialled(address());
   send(frame);
 }
 

@@ -98,6 +98,27 @@ TEST_F(SessionsTest, RouterIsWelcomedAndMissed) {
   EXPECT_EQ(sessions_.num_routers(), 0u);
 }
 
+// Two addresses that lead here: were the older connection given up for the newer, the router would
+// dial that again, and so on for ever.
+TEST_F(SessionsTest, ARouterThatIsHereIsSentAwayWhereItComesByAnotherAddress) {
+  const auto by = [](const std::string& address) {
+    proto::Frame f = router_hello(5);
+    f.mutable_router_hello()->set_dialled(address);
+    return f;
+  };
+  auto first = visit(by("a:1"));
+  ASSERT_TRUE(run_until([&] { return first->got.size() == 1; }));
+  auto other = visit(by("b:1"));
+  ASSERT_TRUE(run_until([&] { return other->disconnects == 1; }));
+  ASSERT_EQ(other->got.size(), 1u) << "it must see who is here";
+  EXPECT_EQ(other->got[0].worker_hello().worker(), 42u);
+  EXPECT_EQ(first->disconnects, 0);
+  EXPECT_TRUE(lost_.empty());
+  auto again = visit(by("a:1"));
+  ASSERT_TRUE(run_until([&] { return again->got.size() == 1 && first->disconnects == 1; }));
+  EXPECT_EQ(sessions_.num_routers(), 1u);
+}
+
 TEST_F(SessionsTest, NewerConnectionOfARouterReplacesTheOlder) {
   auto first = visit(router_hello(5));
   ASSERT_TRUE(run_until([&] { return first->got.size() == 1; }));
