@@ -203,6 +203,7 @@ void Service::flush_figures() {
 
 void Service::on_done(const engine::StepBatch& batch, TimePoint now) {
   flush_figures();
+  step_ran_ = batch.duration;
   scheduler_.on_step_done(batch, now, events_);
   take(now);
 }
@@ -233,6 +234,7 @@ void Service::take(const Token& token, TimePoint now) {
   const auto found = requests_.find(token.key);
   if (found == requests_.end()) return;
   ++num_generated_;
+  if (!std::exchange(found->second.begun, true)) tell_first_step(token.key, found->second, now);
   TimePoint& last = found->second.last_token[token.choice - found->second.first_choice];
   itl_seconds_.Observe(to_seconds(now - last));
   last = now;
@@ -241,11 +243,25 @@ void Service::take(const Token& token, TimePoint now) {
                       *outbox_[token.key.router].mutable_tokens()->add_tokens());
 }
 
+// The last two stages that a hand-over has on this side, in the frame of the token that they end
+// with.
+void Service::tell_first_step(const RequestKey& key, const Request& request, TimePoint now) {
+  if (request.source == WorkerId()) return;  // nothing was handed over
+  const Duration since = now - request.decoding_since;
+  const Duration step = std::min(step_ran_, since);
+  proto::FirstStep& told = *outbox_[key.router].mutable_tokens()->add_first_steps();
+  told.set_request(key.request.value);
+  told.set_generation(key.generation.value);
+  told.set_queue_us(to_us(since - step));
+  told.set_step_us(to_us(step));
+}
+
 void Service::flush_tokens() {
   for (auto& [router, frame] : outbox_) {
     if (frame.tokens().tokens_size() == 0) continue;
     host_.send(router, frame);
     frame.mutable_tokens()->clear_tokens();
+    frame.mutable_tokens()->clear_first_steps();
   }
 }
 

@@ -60,6 +60,7 @@ class Service final : public serving::StepClient {
     std::vector<TimePoint> last_token;  // [num_choices], for the gap between tokens
     TimePoint arrival;
     TimePoint decoding_since;  // when it had all it needed
+    bool begun = false;        // one of its tokens was drawn here
 
     // One of its choices that nobody has cancelled yet.
     bool is_wanted(uint32_t choice) const;
@@ -76,6 +77,7 @@ class Service final : public serving::StepClient {
   void take(const Preempted& preempted);
   void take(const Expired& expired, TimePoint now);
   void take(const Admitted& admitted, TimePoint now);
+  void tell_first_step(const RequestKey& key, const Request& request, TimePoint now);
   void choice_over(const RequestKey& key);
   void flush_tokens();
   void flush_figures();
@@ -90,6 +92,7 @@ class Service final : public serving::StepClient {
   uint32_t num_generated_ = 0;                              // tokens, not counted yet
   std::vector<std::pair<RouterId, proto::Frame>> figures_;  // of hand-offs, not sent yet
   TimePoint next_word_;                                     // to the sources of those that wait
+  Duration step_ran_{};                                     // the last one
   std::map<RouterId, proto::Frame> outbox_;  // tokens of one step; frames keep their memory
   prometheus::Histogram& itl_seconds_;
   prometheus::Histogram& decode_seconds_;

@@ -52,6 +52,9 @@ struct RequestTrail {
   uint64_t prefill_compute_us = 0;
   uint64_t exposed_transfer_us = 0;
   uint64_t parked_us = 0;  // KV that was there before decode had room
+  // From having the KV to the step of the second token, and that step, as decode has said; nothing:
+  // it did not.
+  std::optional<uint64_t> decode_queue_us, first_step_us;
   uint32_t retries = 0;    // legs served anew after a failure
   uint32_t retargets = 0;  // of these, those whose KV another decode worker read
   uint32_t resumes = 0;    // of these and of the preempted, those that went on in mid-answer

@@ -164,6 +164,7 @@ class Dispatcher {
   void note_delivered(RequestState& request, uint32_t choice, uint32_t tokens, TimePoint now);
   void on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actions& actions);
   void on_handed_off(WorkerId from, const proto::HandedOff& done);
+  void on_first_step(WorkerId from, const proto::FirstStep& step);
   void on_finished(WorkerId from, const proto::Finished& finished, Actions& actions);
   void on_failed(WorkerId from, const proto::Failed& failed, TimePoint now, Actions& actions);
   void on_sink_lost(WorkerId from, const proto::SinkLost& lost, TimePoint now, Actions& actions);

@@ -36,6 +36,7 @@ void Dispatcher::on_frame(WorkerId from, proto::Frame&& frame, TimePoint now, Ac
       for (proto::PrefillDone& done : *frame.mutable_tokens()->mutable_prefill_done()) {
         on_prefill_done(from, std::move(done), actions);
       }
+      for (const proto::FirstStep& step : frame.tokens().first_steps()) on_first_step(from, step);
       for (proto::TokenEvent& event : *frame.mutable_tokens()->mutable_tokens()) {
         on_token(from, std::move(event), now, actions);
       }
@@ -197,6 +198,16 @@ void Dispatcher::on_handed_off(WorkerId from, const proto::HandedOff& done) {
   trail.kv_transport = done.transport();
   trail.exposed_transfer_us += done.exposed_us();
   trail.parked_us += done.parked_us();
+}
+
+// Of a leg that goes on in mid-answer it is no part of the way to the second token.
+void Dispatcher::on_first_step(WorkerId from, const proto::FirstStep& step) {
+  Leg* leg = find_leg(from, step.request(), step.generation());
+  if (!leg || from != leg->placement.decode) return;
+  RequestTrail& trail = request_of(*leg).trail;
+  if (trail.second_token) return;
+  trail.decode_queue_us = step.queue_us();
+  trail.first_step_us = step.step_us();
 }
 
 void Dispatcher::on_finished(WorkerId from, const proto::Finished& finished, Actions& actions) {

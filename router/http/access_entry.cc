@@ -33,12 +33,17 @@ class JsonLine {
     begin(key);
     fmt::format_to(std::back_inserter(out_), "{:.3f}", to_ms(d));
   }
+  void add(std::string_view key, JsonLine&& object) {
+    begin(key);
+    out_ += std::move(object).take();
+  }
   void add_if(std::string_view key, std::string_view text) {
     if (!text.empty()) add(key, text);
   }
   void add_if(std::string_view key, const std::optional<Duration>& d) {
     if (d) add_ms(key, *d);
   }
+  bool empty() const { return out_.empty(); }
   std::string take() && { return std::move(out_) + "}"; }
 
  private:
@@ -64,6 +69,24 @@ std::string_view reason_of(const AccessEntry& entry) {
   return entry.reason.empty() ? entry.outcome : entry.reason;
 }
 
+void add_stages(JsonLine& line, const RequestStages& s) {
+  JsonLine first, second;
+  first.add_if("parse", s.parse);
+  first.add_if("admission", s.admission);
+  first.add_if("reserve", s.reserve);
+  first.add_if("prefill_queue", s.prefill_queue);
+  first.add_if("prefill", s.prefill);
+  first.add_if("relay", s.relay);
+  if (!first.empty()) line.add("ttft_stages_ms", std::move(first));
+  second.add_if("parked", s.parked);
+  second.add_if("exposed_transfer", s.exposed_transfer);
+  second.add_if("decode_queue", s.decode_queue);
+  second.add_if("first_step", s.first_step);
+  second.add_if("handover_relay", s.handover_relay);
+  second.add_if("handover_rest", s.handover_rest);
+  if (!second.empty()) line.add("handover_stages_ms", std::move(second));
+}
+
 void add_model(JsonLine& line, const RequestFacts& f) {
   line.add("model", f.model);
   line.add("prompt_tokens", f.prompt_tokens);
@@ -83,6 +106,7 @@ void add_model(JsonLine& line, const RequestFacts& f) {
   line.add("resumes", f.resumes);
   line.add("preemptions", f.preemptions);
   if (f.parked > Duration::zero()) line.add_ms("parked_ms", f.parked);
+  add_stages(line, f.stages);
 }
 
 }  // namespace

@@ -239,6 +239,7 @@ class HttpConnection final : public Connection,
       const bool last = exchange->complete();
       exchange->take_pending(sending);
       if (!sending.empty() || last) ok = co_await write_events(sending, chunked, last);
+      if (ok) exchange->note_written(Clock::now());
       if (last) break;
       if (!exchange->has_pending() && !exchange->complete() &&
           exchange->gone() == Exchange::Gone::kNo) {

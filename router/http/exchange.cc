@@ -47,6 +47,13 @@ void Exchange::finish() {
 void Exchange::take_pending(std::string& into) {
   into.clear();
   into.swap(pending_);
+  for (Marked& mark : marks_) mark.taken |= std::exchange(mark.waiting, false);
+}
+
+void Exchange::note_written(TimePoint now) {
+  for (Marked& mark : marks_) {
+    if (std::exchange(mark.taken, false)) mark.written = now;
+  }
 }
 
 void Exchange::set_gone(Gone why) {

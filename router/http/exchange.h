@@ -1,8 +1,10 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -62,6 +64,11 @@ class Exchange {
   // the handler should stop. on_gone is not called then.
   bool flush();
   void finish();
+  // For figures: once what is in buffer() now is in the socket, written(mark) says when. Without
+  // anything there, it will not.
+  enum Mark : size_t { kFirstToken, kSecondToken, kNumMarks };
+  void mark(Mark mark) { marks_[mark].waiting = !pending_.empty(); }
+  std::optional<TimePoint> written(Mark mark) const { return marks_[mark].written; }
   Gone gone() const { return gone_; }
   bool streaming() const { return streaming_; }
   // Called once if the client goes away before the answer is complete. Never from inside a call of
@@ -80,6 +87,8 @@ class Exchange {
   const HttpReply& reply() const { return reply_; }
   // What waits to be sent; the buffer that is handed in is used next.
   void take_pending(std::string& into);
+  // What was taken is in the socket.
+  void note_written(TimePoint now);
   bool has_pending() const { return !pending_.empty(); }
   void set_gone(Gone why);
   void abort(const ApiError& why);
@@ -90,9 +99,15 @@ class Exchange {
     if (on_ready_) on_ready_();
   }
 
+  struct Marked {
+    bool waiting = false, taken = false;
+    std::optional<TimePoint> written;
+  };
+
   HttpHead head_;
   size_t max_pending_bytes_;
   HttpReply reply_;
+  std::array<Marked, kNumMarks> marks_;
   std::string pending_;  // of the stream
   RequestFacts facts_;
   bool streaming_ = false;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/clock.h"
+#include "router/dispatch/request_stages.h"
 
 namespace baton::router {
 
@@ -32,6 +33,7 @@ struct RequestFacts {
   uint32_t retries = 0, retargets = 0, resumes = 0, preemptions = 0;
   Duration parked{};                 // its KV waited for room
   std::string_view stage;            // where it was cut off
+  RequestStages stages;              // of its first prompt
   std::vector<std::string> ignored;  // fields of its body that nobody knows
 };
 

@@ -145,7 +145,7 @@ void Generation::on_ended(uint32_t part, const RequestEnded& ended) {
   Part& p = parts_[part];
   p.ended = true;
   ++parts_ended_;
-  context_.metrics.observe(series_, ended.trail);
+  observe(part, ended.trail);
   if (over_) return;
   p.cached_tokens = ended.trail.cached_tokens.value_or(0);
   keep_trail(ended.trail);
@@ -199,6 +199,9 @@ void Generation::add_token(uint32_t part, const proto::TokenEvent& event, TimePo
     context_.cluster.stop_choice(parts_[part].request, event.choice());
   }
   write(text);
+  if (index == 0 && times_[0].tokens() <= Exchange::kNumMarks) {
+    exchange_->mark(times_[0].tokens() == 1 ? Exchange::kFirstToken : Exchange::kSecondToken);
+  }
 }
 
 void Generation::time_token(size_t choice, TimePoint now) {
@@ -297,11 +300,23 @@ void Generation::cancel_parts() {
     if (part.ended || part.request == RequestId{}) continue;
     part.ended = true;
     if (const auto trail = context_.cluster.cancel(part.request)) {
-      context_.metrics.observe(series_, *trail);
+      observe(static_cast<uint32_t>(&part - parts_.data()), *trail);
       part.cached_tokens = trail->cached_tokens.value_or(0);
       keep_trail(*trail);
     }
   }
+}
+
+// The first prompt's first choice is followed to the socket, and its stages are the request's.
+void Generation::observe(uint32_t part, const RequestTrail& trail) {
+  WrittenTokens written;
+  if (part == 0) {
+    written = {exchange_->written(Exchange::kFirstToken),
+               exchange_->written(Exchange::kSecondToken)};
+  }
+  const RequestStages stages = stages_of(trail, exchange_->head().received, written);
+  context_.metrics.observe(series_, trail, stages);
+  if (part == 0) exchange_->facts().stages = stages;
 }
 
 void Generation::keep_trail(const RequestTrail& trail) {

@@ -68,6 +68,7 @@ class Generation final : public RequestListener, public std::enable_shared_from_
   void end_with(const ApiError& error, SloResult result);
   void give_up(std::string_view why);
   void cancel_parts();
+  void observe(uint32_t part, const RequestTrail& trail);
   void keep_trail(const RequestTrail& trail);
   void account(std::string_view finish, SloResult result);
   void note(std::string_view finish, SloResult result);

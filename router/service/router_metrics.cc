@@ -105,6 +105,9 @@ ModelMetrics::ModelMetrics(Metrics& m, const std::string& model)
       relay(stage(m, model, "relay")),
       parked(stage(m, model, "parked")),
       exposed_transfer(stage(m, model, "exposed_transfer")),
+      decode_queue(stage(m, model, "decode_queue")),
+      first_step(stage(m, model, "first_step")),
+      handover_relay(stage(m, model, "handover_relay")),
       handover_rest(stage(m, model, "handover_rest")),
       handover(m.histogram("baton_handover_seconds",
                            "First to second token of a request whose KV was handed over.",
@@ -177,27 +180,25 @@ void RouterMetrics::cut_off(std::string_view reason) {
   cut_off_counter(metrics_, reason).Increment();
 }
 
-void RouterMetrics::observe(ModelMetrics& model, const RequestTrail& trail) {
-  if (trail.placed) model.admission.Observe(to_seconds(*trail.placed - trail.submitted));
-  if (trail.granted) model.reserve.Observe(to_seconds(*trail.granted - *trail.placed));
-  if (trail.first_token && trail.granted) {
-    const double queue = static_cast<double>(trail.prefill_queue_us) * 1e-6;
-    const double compute = static_cast<double>(trail.prefill_compute_us) * 1e-6;
-    const double whole = to_seconds(*trail.first_token - *trail.granted);
-    model.prefill_queue.Observe(queue);
-    model.prefill.Observe(compute);
-    model.relay.Observe(std::max(0.0, whole - queue - compute));
-  }
+// Their first stage, parse, is observed when they are submitted.
+void RouterMetrics::observe(ModelMetrics& model, const RequestTrail& trail,
+                            const RequestStages& stages) {
+  const auto observe = [](prometheus::Histogram& histogram, const std::optional<Duration>& d) {
+    if (d) histogram.Observe(to_seconds(*d));
+  };
+  observe(model.admission, stages.admission);
+  observe(model.reserve, stages.reserve);
+  observe(model.prefill_queue, stages.prefill_queue);
+  observe(model.prefill, stages.prefill);
+  observe(model.relay, stages.relay);
+  observe(model.parked, stages.parked);
+  observe(model.exposed_transfer, stages.exposed_transfer);
+  observe(model.decode_queue, stages.decode_queue);
+  observe(model.first_step, stages.first_step);
+  observe(model.handover_relay, stages.handover_relay);
+  observe(model.handover_rest, stages.handover_rest);
+  observe(model.handover, stages.handover);
   if (trail.kv_bytes > 0) {
-    const double parked = static_cast<double>(trail.parked_us) * 1e-6;
-    const double exposed = static_cast<double>(trail.exposed_transfer_us) * 1e-6;
-    model.parked.Observe(parked);
-    model.exposed_transfer.Observe(exposed);
-    if (trail.second_token && trail.retries == 0 && trail.resumes == 0) {
-      const double whole = to_seconds(*trail.second_token - *trail.first_token);
-      model.handover.Observe(whole);
-      model.handover_rest.Observe(std::max(0.0, whole - parked - exposed));
-    }
     metrics_
         .counter("baton_router_handed_off_bytes_total", "KV read by decode workers.",
                  {{"transport", trail.kv_transport}})

@@ -13,6 +13,7 @@
 #include "common/base/process_metrics.h"
 #include "common/latency/error_window.h"
 #include "router/dispatch/actions.h"
+#include "router/dispatch/request_stages.h"
 #include "router/openai/answer_format.h"
 #include "router/placement/attainment.h"
 #include "router/placement/slo_config.h"
@@ -46,6 +47,9 @@ struct ModelMetrics {
   prometheus::Histogram& relay;
   prometheus::Histogram& parked;
   prometheus::Histogram& exposed_transfer;
+  prometheus::Histogram& decode_queue;
+  prometheus::Histogram& first_step;
+  prometheus::Histogram& handover_relay;
   prometheus::Histogram& handover_rest;
   prometheus::Histogram& handover;
 };
@@ -65,7 +69,7 @@ class RouterMetrics {
   void over_quota(const std::string& tenant, Quota quota);
   void cut_off(std::string_view reason);  // a client: "disconnected", "too_slow"
   // When a request ends: its stages, retries and bytes.
-  void observe(ModelMetrics& model, const RequestTrail& trail);
+  void observe(ModelMetrics& model, const RequestTrail& trail, const RequestStages& stages);
 
   // Lines that this log dropped are counted from now on. It outlives this.
   void watch(const LineLog& access_log) { access_log_ = &access_log; }

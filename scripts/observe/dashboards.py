@@ -116,7 +116,8 @@ def latency_panels() -> list[p.Panel]:
 
 STAGE = "baton_request_stage_seconds"
 FIRST_TOKEN_STAGES = ["parse", "admission", "reserve", "prefill_queue", "prefill", "relay"]
-GAP_STAGES = ["parked", "exposed_transfer", "handover_rest"]
+GAP_STAGES = ["parked", "exposed_transfer", "decode_queue", "first_step", "handover_relay",
+              "handover_rest"]  # fmt: skip
 
 
 def stages(names: list[str]) -> str:
@@ -138,8 +139,9 @@ def waterfall_panels() -> list[p.Panel]:
               (quantile(0.95, STAGE, stages(FIRST_TOKEN_STAGES), "stage"), "{{stage}}"), height=10),
         chart("Hand-over, on average", "s", (mean(STAGE, stages(GAP_STAGES), "stage"), "{{stage}}"),
               stacked=True, help="Of requests that were handed over: how long their KV waited for "
-              "room, what of its transfer compute did not hide, and the rest: commit, queue of "
-              "decode, first step and relay."),
+              "room, what of its transfer compute did not hide, decode's queue and first step, "
+              "the router, and the rest: the commit's and the token's way. With decode workers "
+              "that do not tell their stages, these are in the rest."),
         chart("Hand-over, 95 of 100", "s",
               (quantile(0.95, STAGE, stages(GAP_STAGES), "stage"), "{{stage}}")),
         chart("Hand-over, all in all", "s", *quantiles("baton_handover_seconds", ROUTED),

@@ -73,6 +73,18 @@ class ServiceTest : public testing::Test, private fakes::DeafListener {
     service_->sink_released(blocks);
   }
 
+  // One step: planned, computed in `took`, done.
+  std::vector<proto::Frame> step(TimePoint done, Duration took) {
+    host_.frames.clear();
+    engine::StepBatch batch;
+    engine::StepBudget budget{.rows = 64, .sequences = 64};
+    service_->plan(budget, batch, done - took);
+    for (engine::StepSample& sample : batch.samples) sample.result.token = 3;
+    batch.duration = took;
+    service_->on_done(batch, done);
+    return host_.frames;
+  }
+
   bool mute_ = false;
   std::unique_ptr<kvtransfer::LoopbackHub> hub_ = kvtransfer::make_loopback_hub();
   fakes::DeafListener deaf_;
@@ -140,6 +152,38 @@ TEST_F(ServiceTest, BlocksThatComeBackAreToldOf) {
   service_->cancel(request(1).key, kNow);
   expect_nothing_held();
   EXPECT_GT(host_.works_added, 0) << "a prompt of this worker may have waited for them";
+}
+
+TEST_F(ServiceTest, TheFirstTokenAfterAHandOverSaysWhatDecodeTook) {
+  engine::Request r = request(1);
+  r.sampling.num_choices = 2;
+  service_->reserve(r, kSource, false, kNow);
+  service_->joined({.key = r.key, .first_tokens = {7, 8}}, kNow);
+  const auto first = step(kNow + milliseconds(30), milliseconds(12));
+  ASSERT_EQ(first.size(), 2u);  // the hand-off's figures, and the tokens
+  const proto::Tokens& tokens = first[1].tokens();
+  EXPECT_EQ(tokens.tokens_size(), 2);
+  ASSERT_EQ(tokens.first_steps_size(), 1) << "once for all choices";
+  EXPECT_EQ(tokens.first_steps(0).request(), 1u);
+  EXPECT_EQ(tokens.first_steps(0).generation(), 1u);
+  EXPECT_EQ(tokens.first_steps(0).queue_us(), 18'000u);
+  EXPECT_EQ(tokens.first_steps(0).step_us(), 12'000u);
+  const auto second = step(kNow + milliseconds(40), milliseconds(10));
+  ASSERT_EQ(second.size(), 1u);
+  EXPECT_EQ(second[0].tokens().first_steps_size(), 0);
+  service_->cancel(r.key, kNow);
+  expect_nothing_held();
+}
+
+// A step that began before the KV was here has not been waited for longer than it was.
+TEST_F(ServiceTest, AFirstStepIsNoLongerThanTheKvWasHere) {
+  service_->reserve(request(1), kSource, false, kNow);
+  service_->joined({.key = request(1).key, .first_tokens = {7}}, kNow);
+  const auto frames = step(kNow + milliseconds(3), milliseconds(12));
+  ASSERT_EQ(frames.size(), 2u);
+  EXPECT_EQ(frames[1].tokens().first_steps(0).queue_us(), 0u);
+  EXPECT_EQ(frames[1].tokens().first_steps(0).step_us(), 3000u);
+  service_->cancel(request(1).key, kNow);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 
 namespace baton::router {
 namespace {
@@ -64,6 +65,21 @@ TEST_F(AccessEntryTest, ARequestOfAModelHasAllThatItUsedAndWhere) {
             R"("output_tokens":4,"ttft_ms":5.000,"tpot_ms":2.500,"gap_ms":3.000,)"
             R"("prefill":"prefill-0","decode":"decode-1","kv_bytes":4096,"retries":1,)"
             R"("retargets":0,"resumes":0,"preemptions":0})");
+}
+
+TEST_F(AccessEntryTest, StagesAreTwoObjectsOfWhatIsKnown) {
+  fill();
+  facts_.stages.parse = microseconds(250);
+  facts_.stages.relay = milliseconds(1);
+  json::object line = as_json();
+  EXPECT_EQ(json::serialize(line.at("ttft_stages_ms")), R"({"parse":2.5E-1,"relay":1E0})");
+  EXPECT_FALSE(line.contains("handover_stages_ms"));
+  facts_.stages.parked = facts_.stages.exposed_transfer = facts_.stages.decode_queue =
+      facts_.stages.first_step = facts_.stages.handover_relay = facts_.stages.handover_rest =
+          milliseconds(2);
+  line = as_json();
+  EXPECT_EQ(line.at("handover_stages_ms").as_object().size(), 6u);
+  EXPECT_EQ(line.at("handover_stages_ms").at("handover_rest").to_number<double>(), 2);
 }
 
 TEST_F(AccessEntryTest, WhatIsNotKnownIsLeftOut) {

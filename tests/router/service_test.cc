@@ -341,6 +341,10 @@ TEST_F(ServiceTest, MetricsTellWhatHappened) {
         "baton_router_workers{role=\"decode\",state=\"ready\"} 2",
         "baton_router_handed_off_bytes_total{transport=\"fake\"} 3000",
         "baton_handover_seconds_count{model_name=\"toy\"} 1",
+        // These decode workers are as old ones: what they do not tell is in the rest.
+        "baton_request_stage_seconds_count{model_name=\"toy\",stage=\"decode_queue\"} 0",
+        "baton_request_stage_seconds_count{model_name=\"toy\",stage=\"first_step\"} 0",
+        "baton_request_stage_seconds_count{model_name=\"toy\",stage=\"handover_rest\"} 1",
         "baton_router_refused_total{reason=\"slo_unattainable\"} 0",
         "baton_router_cut_off_total{reason=\"too_slow\"} 0", "baton_router_resumes_total 0",
         "process_start_time_seconds "}) {
