@@ -37,6 +37,7 @@ constexpr auto kAwait = asio::as_tuple(asio::use_awaitable);
 constexpr size_t kReadBytes = 8192;
 constexpr size_t kMaxPipelinedBytes = size_t{64} << 10;  // read ahead while an answer is under way
 constexpr size_t kMaxDiscardedBytes = size_t{1} << 20;   // of a body that is not wanted
+constexpr size_t kMaxBytesAtOnce = size_t{16} << 10;     // of events that are copied to be sent
 constexpr Duration kLinger = seconds(2);
 constexpr TimePoint kNever = TimePoint::max();
 
@@ -52,6 +53,7 @@ class HttpConnection final : public Connection,
     error_code failed;
     const tcp::endpoint peer = socket_.remote_endpoint(failed);
     if (!failed) peer_ = fmt::format("{}:{}", peer.address().to_string(), peer.port());
+    socket_.non_blocking(true, failed);
     shared_->connections.insert(this);
   }
   ~HttpConnection() override {
@@ -201,7 +203,8 @@ class HttpConnection final : public Connection,
     }
     exchange->on_ready([this, raw = exchange.get()] {
       // A write to a client that reads too slowly would be waited for in vain.
-      raw->gone() == Exchange::Gone::kTooSlow ? close() : void(wake_.cancel());
+      if (raw->gone() == Exchange::Gone::kTooSlow) return close();
+      if (!write_at_once(*raw)) wake_.cancel();
     });
     answering_ = exchange;
     watch(exchange);
@@ -234,16 +237,20 @@ class HttpConnection final : public Connection,
     std::string head = stream_head(exchange->head(), keep, chunked);
     const Buffers first{asio::buffer(head)};
     bool ok = co_await write(first);
-    std::string sending;
     while (ok && exchange->gone() == Exchange::Gone::kNo) {
       const bool last = exchange->complete();
-      exchange->take_pending(sending);
-      if (!sending.empty() || last) ok = co_await write_events(sending, chunked, last);
+      const Buffers rest{asio::buffer(unsent_)};
+      if (!unsent_.empty()) ok = co_await write(rest);
+      unsent_.clear();
+      exchange->take_pending(sending_);
+      if (!sending_.empty() || last) ok = ok && co_await write_events(sending_, chunked, last);
       if (ok) exchange->note_written(Clock::now());
       if (last) break;
       if (!exchange->has_pending() && !exchange->complete() &&
           exchange->gone() == Exchange::Gone::kNo) {
+        at_once_ = chunked ? AtOnce::kChunked : AtOnce::kPlain;
         co_await wake_.async_wait(kAwait);
+        at_once_ = AtOnce::kNo;
       }
       ok = ok && socket_.is_open() && !shared_->closed;
     }
@@ -257,6 +264,28 @@ class HttpConnection final : public Connection,
   }
 
   // --- writing ---
+
+  // While a stream waits for events, nothing of it is under way: what the socket takes goes there
+  // without a turn of the loop. False if the coroutine must go on: it sends the rest, and hears of
+  // what is wrong with the socket.
+  bool write_at_once(Exchange& exchange) {
+    if (at_once_ == AtOnce::kNo || exchange.complete() || !unsent_.empty()) return false;
+    if (!exchange.has_pending() || exchange.gone() != Exchange::Gone::kNo) return false;
+    if (exchange.buffer().size() > kMaxBytesAtOnce) return false;
+    exchange.take_pending(sending_);
+    if (at_once_ == AtOnce::kChunked) {
+      fmt::format_to(std::back_inserter(unsent_), "{:x}\r\n", sending_.size());
+    }
+    unsent_ += sending_;
+    if (at_once_ == AtOnce::kChunked) unsent_ += "\r\n";
+    error_code failed;
+    const size_t sent = socket_.write_some(asio::buffer(unsent_), failed);
+    bytes_written_ += sent;
+    unsent_.erase(0, sent);
+    if (!unsent_.empty()) return false;
+    exchange.note_written(Clock::now());
+    return true;
+  }
 
   asio::awaitable<bool> write_events(const std::string& events, bool chunked, bool last) {
     std::string size;
@@ -371,6 +400,10 @@ class HttpConnection final : public Connection,
   TimePoint deadline_ = kNever;
   bool timed_out_ = false;
   bool idle_ = true;
+  enum class AtOnce { kNo, kPlain, kChunked };
+  AtOnce at_once_ = AtOnce::kNo;  // whether, and how, write_at_once may write
+  std::string sending_;           // events on their way
+  std::string unsent_;            // what write_at_once could not send
   asio::cancellation_signal stop_watching_;
   bool watching_ = false;
   bool watch_ok_ = true;

@@ -163,7 +163,10 @@ void Cluster::carry_out() {
     if (told < actions_.outputs.size()) tell(std::move(actions_.outputs[told++]));
   }
   actions_.clear();
-  for (size_t i = 0; i < touched_.size(); ++i) touched_[i]->on_batch_end();
+  for (size_t i = 0; i < touched_.size(); ++i) {
+    touched_[i]->touched_ = false;
+    touched_[i]->on_batch_end();
+  }
   touched_.clear();
   carrying_out_ = false;
   if (!actions_.sends.empty() || !actions_.outputs.empty()) carry_out();
@@ -188,9 +191,8 @@ void Cluster::tell(Output&& output) {
 }
 
 void Cluster::touch(const std::shared_ptr<RequestListener>& listener) {
-  if (touched_.empty() || touched_.back() != listener) {
-    if (std::ranges::find(touched_, listener) == touched_.end()) touched_.push_back(listener);
-  }
+  if (std::exchange(listener->touched_, true)) return;
+  touched_.push_back(listener);
 }
 
 }  // namespace baton::router

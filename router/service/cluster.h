@@ -25,6 +25,10 @@ class RequestListener {
   virtual void on_ended(uint32_t part, const RequestEnded& ended) = 0;
   // All that came in together has been told: time to write.
   virtual void on_batch_end() = 0;
+
+ private:
+  friend class Cluster;
+  bool touched_ = false;  // told something that came in together with what is being told now
 };
 
 // Drives the dispatcher: with the workers' connections and the clock on one side, the listeners on

@@ -232,6 +232,30 @@ TEST_F(HttpTest, ASlowReaderSlowsNobody) {
   EXPECT_EQ(active_on_workers(), 1u);
 }
 
+TEST_F(HttpTest, WhatASlowReaderLeftInTheSocketComesWholeAndInOrder) {
+  start_with({.max_pending_bytes = 64 << 20, .send_buffer_bytes = 4 << 10}, microseconds(50));
+  const std::string body =
+      R"({"model":"toy","prompt":"x","max_tokens":1500,"seed":5,"stream":true})";
+  for (const std::string_view version : {"1.1", "1.0"}) {  // in chunks, and without
+    RawClient slow(port(), 2048);
+    slow.send("POST /v1/completions HTTP/" + std::string(version) + "\r\nHost: t\r\n" +
+              "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    ASSERT_TRUE(eventually([&] { return active_on_workers() == 1; }));
+    ASSERT_TRUE(eventually([&] { return active_on_workers() == 0; }));
+    const auto answer = slow.read_answer(milliseconds(2000));
+    ASSERT_TRUE(answer && answer->complete);
+    std::string text;
+    std::vector<std::string> events = events_of(answer->body);
+    ASSERT_FALSE(events.empty());
+    EXPECT_EQ(events.back(), "[DONE]");
+    events.pop_back();
+    for (const std::string& event : events) {
+      text += parse(event).at("choices").at(0).at("text").as_string();
+    }
+    EXPECT_EQ(text, fake_text({'x'}, 0, 1500, 5)) << version;
+  }
+}
+
 TEST_F(HttpTest, AnEchoOverTheCapIsNoSlowReader) {
   start_with({.max_pending_bytes = 4 << 10});
   const HttpAnswer answer =
