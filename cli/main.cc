@@ -23,6 +23,7 @@ constexpr const char* kHelp =
     "  worker    one worker: prefill, decode, mixed or auto\n"
     "  sim       the cluster on a virtual clock: how fast it is, and what goes wrong in it\n"
     "  plan      which workers serve a traffic best, for a number of GPUs\n"
+    "  doctor    whether machine, model, network and configuration are fit, and what to do\n"
     "  version   print the version\n";
 
 // What a command could not start with, and says by an exception, is one sentence as well.
@@ -51,6 +52,7 @@ int main(int argc, char** argv) {
   if (command == "rank") return run(command, baton::cli::run_rank, args);
   if (command == "sim") return run(command, baton::cli::run_sim, args);
   if (command == "plan") return run(command, baton::cli::run_plan, args);
+  if (command == "doctor") return run(command, baton::cli::run_doctor, args);
   if (command == "version" || command == "--version") {
     std::printf("baton %s\n", BATON_VERSION);
     return 0;

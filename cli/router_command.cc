@@ -129,6 +129,15 @@ int serve(const RouterSettings& s, const router::RouterConfig& config) {
 
 }  // namespace
 
+status check_router_file(const std::string& file) {
+  RouterSettings settings;
+  Options options("router", "");
+  add_options(options, settings);
+  BATON_CHECK_OK(options.parse({"--config", file}));
+  BATON_CHECK_OK(make_config(settings));
+  return {};
+}
+
 int run_router(const std::vector<std::string>& args) {
   RouterSettings settings;
   Options options("router", "The HTTP front: an OpenAI-compatible API over a pool of workers.");

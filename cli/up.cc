@@ -214,6 +214,12 @@ int refuse(const Error& why) {
 
 }  // namespace
 
+status check_up_file(const std::string& file) {
+  UpConfig config;
+  BATON_CHECK_OK(parse_up({"--config", file}, config));
+  return {};
+}
+
 int run_up(const std::vector<std::string>& args) {
   UpConfig config;
   const auto outcome = parse_up(args, config);

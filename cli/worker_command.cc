@@ -152,23 +152,34 @@ int serve(const WorkerSettings& s) {
   return code;
 }
 
-}  // namespace
-
-int run_worker(const std::vector<std::string>& args) {
-  WorkerSettings settings;
+result<Options::Outcome> parse(const std::vector<std::string>& args, WorkerSettings& settings) {
   Options options("worker", "One worker: a model, its KV cache, and a role.");
   add_options(options, settings);
   options.settle([&] {
     worker::WorkerConfig& w = settings.worker;
     settle_for_device(options, w.device, &w.block_tokens, &w.chunk_tokens);
   });
-  const auto outcome = options.parse(args);
-  if (outcome && *outcome == Options::Outcome::kDone) return 0;
-  const status usable = outcome ? check(settings) : status(outcome.error());
-  if (!usable) {
-    std::fprintf(stderr, "baton worker: %s\n", usable.error().message.c_str());
+  BATON_TRY(const Options::Outcome outcome, options.parse(args));
+  if (outcome == Options::Outcome::kRun) BATON_CHECK_OK(check(settings));
+  return outcome;
+}
+
+}  // namespace
+
+status check_worker_file(const std::string& file) {
+  WorkerSettings settings;
+  BATON_CHECK_OK(parse({"--config", file}, settings));
+  return {};
+}
+
+int run_worker(const std::vector<std::string>& args) {
+  WorkerSettings settings;
+  const auto outcome = parse(args, settings);
+  if (!outcome) {
+    std::fprintf(stderr, "baton worker: %s\n", outcome.error().message.c_str());
     return 2;
   }
+  if (*outcome == Options::Outcome::kDone) return 0;
   init_log(settings.worker.name, settings.log_level);
   return serve(settings);
 }

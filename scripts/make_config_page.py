@@ -18,6 +18,7 @@ COMMANDS = {
     "worker": "One worker: a model, its KV cache, and a role.",
     "sim": "The cluster on a virtual clock: how fast it is, and what goes wrong in it (docs/simulator.md).",
     "plan": "Which placement serves a traffic best (docs/planning.md).",
+    "doctor": "Whether machine, model, network and configuration are fit (docs/doctor.md).",
 }
 LEFT_OUT = {"ready_fd"}  # between `baton up` and its children
 

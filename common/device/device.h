@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -72,6 +73,7 @@ struct DeviceInfo {
   bool host_addressable = true;  // the host may read and write its buffers directly
   bool captures = false;         // streams can record graphs
   unsigned threads = 1;          // host cores that one operation, or a load, may use
+  std::string description;       // of a GPU, for people
 };
 
 // A device that computes. Thread-safe. Allocation blocks and may fail; nothing allocates per token.

@@ -31,7 +31,8 @@ BELOW = {
     "worker": [*COMMON, "kvtransfer", "prefill", "decode"],
     "router": ["base", "latency", "net", "proto", "text"],
     "sim": [*COMMON, "kvtransfer", "prefill", "decode", "worker", "router"],
-    "cli": [*COMMON, "kvtransfer", "prefill", "decode", "worker", "router", "sim"],
+    "doctor": [*COMMON, "kvtransfer"],
+    "cli": [*COMMON, "kvtransfer", "prefill", "decode", "worker", "router", "sim", "doctor"],
 }
 
 # Libraries that stay behind the folder that wraps them: a pattern of the include, and where it may

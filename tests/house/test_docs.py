@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("BATON_TEST_BIN", ROOT / "build/release/bin/baton"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMANDS = ["up", "router", "worker", "sim", "plan"]
+COMMANDS = ["up", "router", "worker", "sim", "plan", "doctor"]
 # Flags of other programs that the pages show.
 OTHERS = set("--once --test-dir --build --preset --parallel --shm-size".split()) | set(
     "--build-arg --dry-run --from-file --target".split()

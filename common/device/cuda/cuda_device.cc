@@ -33,6 +33,12 @@ result<Buffer> cuda_lock_host(void* data, size_t bytes) {
   return Buffer(data, bytes, unlock);
 }
 
+std::string describe(const CudaInfo& gpu) {
+  return fmt::format("{}, {:.1f} GiB, compute capability {}.{}, {} multiprocessors", gpu.name,
+                     gib(gpu.memory_bytes), gpu.compute_major, gpu.compute_minor,
+                     gpu.multiprocessors);
+}
+
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(CudaInfo cuda)
@@ -41,7 +47,8 @@ class CudaDevice final : public Device {
               .runs_inline = false,
               .host_addressable = false,
               .captures = true,
-              .threads = std::max(1u, std::thread::hardware_concurrency())} {}
+              .threads = std::max(1u, std::thread::hardware_concurrency()),
+              .description = describe(cuda_)} {}
 
   const DeviceInfo& info() const override { return info_; }
   result<Buffer> allocate(size_t bytes) override {
@@ -72,7 +79,7 @@ class CudaDevice final : public Device {
   const DeviceInfo info_;
 };
 
-result<CudaInfo> describe(int index) {
+result<CudaInfo> read_info(int index) {
   cudaDeviceProp p;
   BATON_CHECK_OK(cuda_status(cudaGetDeviceProperties(&p, index), "cudaGetDeviceProperties"));
   if (p.major * 10 + p.minor < kOldestCompute) {
@@ -85,6 +92,7 @@ result<CudaInfo> describe(int index) {
                   .multiprocessors = p.multiProcessorCount,
                   .compute_major = p.major,
                   .compute_minor = p.minor,
+                  .memory_bytes = p.totalGlobalMem,
                   .l2_bytes = static_cast<size_t>(p.l2CacheSize),
                   .shared_bytes = p.sharedMemPerBlockOptin,
                   .name = p.name};
@@ -126,7 +134,7 @@ result<std::unique_ptr<Device>> make_cuda_device(int index) {
     return error(Errc::kUnavailable,
                  fmt::format("GPU {} was asked for, but this machine has {}", index, count));
   }
-  BATON_TRY(CudaInfo info, describe(index));
+  BATON_TRY(CudaInfo info, read_info(index));
   // Creates the context, which is where a GPU in a bad state shows.
   BATON_CHECK_OK(cuda_status(cudaSetDevice(index), "cudaSetDevice"));
   BATON_CHECK_OK(cuda_status(cudaFree(nullptr), "cudaFree at start-up"));

@@ -16,7 +16,7 @@ struct CudaInfo {
   int index = 0;
   int multiprocessors = 0;
   int compute_major = 0, compute_minor = 0;
-  size_t l2_bytes = 0;
+  size_t memory_bytes = 0, l2_bytes = 0;
   size_t shared_bytes = 0;  // that one block may have
   std::string name;
 };
