@@ -40,24 +40,51 @@ void fill(proto::KvLayoutInfo& out, const kvcache::KvLayout& layout) {
   for (const uint32_t heads : layout.shard_heads) out.add_shard_heads(heads);
 }
 
-// XXH3-64 over all that a rank says, each text behind its length: what a transport is given must be
-// what its owner made.
+// XXH3-64 over what is put in, each text behind its length: what a transport is given must be what
+// its owner made.
+class Digest {
+ public:
+  Digest& put(uint64_t number) {
+    for (int shift = 0; shift < 64; shift += 8) bytes_ += static_cast<char>(number >> shift);
+    return *this;
+  }
+  Digest& put(const std::string& text) {
+    put(text.size());
+    bytes_ += text;
+    return *this;
+  }
+  uint64_t get() const { return XXH3_64bits(bytes_.data(), bytes_.size()); }
+
+ private:
+  std::string bytes_;
+};
+
+bool is_on_device(const Rank& rank) { return !rank.endpoint.device.gpu.empty(); }
+
+// Of the host's memory; those that a GPU has are told beside it.
+uint32_t region_blocks(const Rank& rank) { return is_on_device(rank) ? 0 : rank.num_blocks; }
+
+// All that a rank says, but for its GPU's memory: what older workers know.
 uint64_t digest_of(const Rank& rank) {
   const Endpoint& e = rank.endpoint;
-  std::string bytes;
-  const auto put = [&bytes](uint64_t number) {
-    for (int shift = 0; shift < 64; shift += 8) bytes += static_cast<char>(number >> shift);
-  };
-  for (const std::string* text : {&e.address, &e.host, &e.region.key, &e.software}) {
-    put(text->size());
-    bytes += *text;
-  }
-  for (const uint64_t number :
-       {uint64_t{e.shared_memory}, static_cast<uint64_t>(e.pid), e.region.base, e.region.bytes,
-        uint64_t{rank.num_blocks}, uint64_t{rank.head_begin}}) {
-    put(number);
-  }
-  return XXH3_64bits(bytes.data(), bytes.size());
+  Digest digest;
+  digest.put(e.address).put(e.host).put(e.region.key).put(e.software);
+  digest.put(uint64_t{e.shared_memory}).put(static_cast<uint64_t>(e.pid)).put(e.region.base);
+  digest.put(e.region.bytes).put(region_blocks(rank)).put(rank.head_begin);
+  return digest.get();
+}
+
+uint64_t device_digest(const Rank& rank) {
+  const DeviceRegion& device = rank.endpoint.device;
+  return Digest().put(device.gpu).put(device.bytes).put(device.key).put(rank.num_blocks).get();
+}
+
+void fill(proto::DeviceMemoryInfo& out, const Rank& rank) {
+  out.set_gpu(rank.endpoint.device.gpu);
+  out.set_bytes(rank.endpoint.device.bytes);
+  out.set_key(rank.endpoint.device.key);
+  out.set_num_blocks(rank.num_blocks);
+  out.set_digest(device_digest(rank));
 }
 
 void fill(proto::RankInfo& out, const Rank& rank) {
@@ -70,9 +97,10 @@ void fill(proto::RankInfo& out, const Rank& rank) {
   region.set_base(rank.endpoint.region.base);
   region.set_bytes(rank.endpoint.region.bytes);
   region.set_key(rank.endpoint.region.key);
-  region.set_num_blocks(rank.num_blocks);
+  region.set_num_blocks(region_blocks(rank));
   out.set_software(rank.endpoint.software);
   out.set_digest(digest_of(rank));
+  if (is_on_device(rank)) fill(*out.mutable_device(), rank);
 }
 
 result<kvcache::KvGroup> parse(const proto::KvGroupInfo& in) {
@@ -116,6 +144,31 @@ result<kvcache::KvLayout> parse(const proto::KvLayoutInfo& in) {
   return layout;
 }
 
+// Whether `bytes` hold so many blocks of the layout.
+status check_blocks(std::string_view field, uint64_t bytes, uint32_t num_blocks,
+                    const kvcache::KvLayout& layout) {
+  if (num_blocks <= bytes / layout.block_bytes()) return {};
+  return corrupt(field, fmt::format("{} do not hold {} blocks of {}", bytes, num_blocks,
+                                    layout.block_bytes()));
+}
+
+status parse_device(const proto::DeviceMemoryInfo& in, const kvcache::KvLayout& layout,
+                    Rank& rank) {
+  if (in.gpu().empty()) return corrupt("ranks.device.gpu", "missing");
+  BATON_CHECK_OK(check_text("ranks.device.gpu", in.gpu(), kMaxTextBytes));
+  BATON_CHECK_OK(check_text("ranks.device.key", in.key(), kMaxBlobBytes));
+  BATON_CHECK_OK(check_blocks("ranks.device.bytes", in.bytes(), in.num_blocks(), layout));
+  if (rank.endpoint.region.bytes != 0) {
+    return corrupt("ranks.device", "a cache in two memories");
+  }
+  rank.endpoint.device = {in.gpu(), in.bytes(), in.key()};
+  rank.num_blocks = in.num_blocks();
+  if (device_digest(rank) != in.digest()) {
+    return corrupt("ranks.device.digest", "the memory's key is not as it was sent");
+  }
+  return {};
+}
+
 result<Rank> parse(const proto::RankInfo& in, const kvcache::KvLayout& layout) {
   BATON_CHECK_OK(check_text("ranks.address", in.address(), kMaxBlobBytes));
   BATON_CHECK_OK(check_text("ranks.host", in.host(), kMaxTextBytes));
@@ -126,11 +179,7 @@ result<Rank> parse(const proto::RankInfo& in, const kvcache::KvLayout& layout) {
   }
   const proto::MemoryRegionInfo& region = in.regions(0);
   BATON_CHECK_OK(check_text("ranks.regions.key", region.key(), kMaxBlobBytes));
-  if (region.num_blocks() > region.bytes() / layout.block_bytes()) {
-    return corrupt("ranks.regions.bytes",
-                   fmt::format("{} do not hold {} blocks of {}", region.bytes(),
-                               region.num_blocks(), layout.block_bytes()));
-  }
+  BATON_CHECK_OK(check_blocks("ranks.regions.bytes", region.bytes(), region.num_blocks(), layout));
   if (region.base() > UINT64_MAX - region.bytes()) {
     return corrupt("ranks.regions.base", "the region wraps around");
   }
@@ -142,10 +191,12 @@ result<Rank> parse(const proto::RankInfo& in, const kvcache::KvLayout& layout) {
              in.shared_memory(),
              in.pid(),
              {region.base(), region.bytes(), region.key()},
-             in.software()}};
+             in.software(),
+             {}}};
   if (digest_of(rank) != in.digest()) {
     return corrupt("ranks.digest", "address and memory key are not as they were sent");
   }
+  if (in.has_device()) BATON_CHECK_OK(parse_device(in.device(), layout, rank));
   return rank;
 }
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "kvtransfer/plan.h"
+
 namespace baton::kvtransfer {
 namespace {
 
@@ -52,6 +54,28 @@ status check_ranks(const Hello& ours, const Hello& theirs) {
   return {};
 }
 
+// A cache in a GPU's memory is read by those who have theirs in one, too, on the same host.
+status check_memory(const Hello& ours, const Hello& theirs) {
+  const Endpoint &a = ours.ranks[0].endpoint, &b = theirs.ranks[0].endpoint;
+  const auto where = [](const Endpoint& e) { return e.device.gpu.empty() ? "host" : "device"; };
+  if (a.device.gpu.empty() != b.device.gpu.empty()) {
+    return differs("the memory that KV is read from", where(a), where(b));
+  }
+  if (a.device.gpu.empty()) return {};
+  if (a.host.empty() || a.host != b.host) {
+    return differs("the host, within which a GPU's memory is read,", a.host, b.host);
+  }
+  if (ours.layout.num_shards() > 1 || theirs.layout.num_shards() > 1) {
+    return differs("number of shards in a GPU's memory (only 1 is supported)",
+                   ours.layout.num_shards(), theirs.layout.num_shards());
+  }
+  if (!lie_alike(ours.layout, theirs.layout)) {
+    return differs("layout of KV, which in a GPU's memory must be equal,", ours.layout.to_string(),
+                   theirs.layout.to_string());
+  }
+  return {};
+}
+
 }  // namespace
 
 result<Pairing> pair(const Hello& ours, const Hello& theirs) {
@@ -74,6 +98,7 @@ result<Pairing> pair(const Hello& ours, const Hello& theirs) {
   }
   BATON_CHECK_OK(check_layouts(ours.layout, theirs.layout));
   BATON_CHECK_OK(check_ranks(ours, theirs));
+  BATON_CHECK_OK(check_memory(ours, theirs));
   return Pairing{newest, std::max(ours.layout.block_tokens, theirs.layout.block_tokens)};
 }
 

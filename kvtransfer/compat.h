@@ -14,7 +14,8 @@ struct Pairing {
 };
 
 // Whether KV of `theirs` may be used by `ours` and the reverse: equal model, numerics and vectors;
-// block sizes may differ if one divides the other. Pure. kUnsupported, with both sides' values in
+// block sizes may differ if one divides the other, but not where KV is read in a GPU's memory: then
+// both have theirs in one, on one host. Pure. kUnsupported, with both sides' values in
 // the sentence, if not.
 result<Pairing> pair(const Hello& ours, const Hello& theirs);
 

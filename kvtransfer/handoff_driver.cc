@@ -37,9 +37,10 @@ SinkConfig sink_config(const HandoffConfig& c) {
 
 Driver::Driver(const HandoffConfig& config, std::unique_ptr<Transport> transport,
                std::span<std::byte> cache, HandoffListener& listener, std::unique_ptr<Metrics> own,
-               Metrics& metrics)
+               Metrics& metrics, std::unique_ptr<DeviceReads> device)
     : config_(config),
       transport_(std::move(transport)),
+      device_(std::move(device)),
       cache_(cache),
       listener_(listener),
       own_metrics_(std::move(own)),
@@ -53,9 +54,14 @@ Driver::Driver(const HandoffConfig& config, std::unique_ptr<Transport> transport
   if (config.layout.num_shards() > 1) hello_.protocol_min = kProtocolShards;
   hello_.model_key = config.model_key;
   hello_.numerics = config.numerics;
-  const Endpoint& endpoint = transport_->endpoint();
-  const uint32_t readable = endpoint.region.bytes == 0 ? 0 : config.num_blocks;
-  hello_.ranks = {{config.layout.head_begin, readable, endpoint}};
+  Endpoint endpoint = transport_->endpoint();
+  if (device_) {
+    hello_.protocol_min = kProtocolDevice;
+    endpoint.region.base = endpoint.region.bytes = 0;  // what the transport has is no cache
+    endpoint.device = device_->region();
+  }
+  const uint64_t bytes = device_ ? endpoint.device.bytes : endpoint.region.bytes;
+  hello_.ranks = {{config.layout.head_begin, bytes == 0 ? 0 : config.num_blocks, endpoint}};
 }
 
 bool Driver::poll(TimePoint now) {
@@ -68,13 +74,14 @@ bool Driver::poll(TimePoint now) {
       run(now);
     }
   }
+  if (device_) poll_device(now);
   source_.announce_ready(source_actions_);
   source_.tick(now, source_actions_);
   sink_.tick(now, sink_actions_);
   if (next_heartbeat_ <= now) heartbeat(now);
   run(now);
   start_reads(now);
-  return more || !pending_reads_.empty();
+  return more || may_start_reads();
 }
 
 void Driver::on_event(const TransportEvent& event, TimePoint now) {
@@ -113,21 +120,25 @@ void Driver::on_message(WorkerId from, const std::vector<std::byte>& payload, Ti
   std::visit([&](auto& m) { dispatch(from, m, now); }, *message);
 }
 
-result<std::unique_ptr<HandoffDriver>> HandoffDriver::create(const HandoffConfig& config,
-                                                             std::unique_ptr<Transport> transport,
-                                                             HandoffListener& listener,
-                                                             Metrics* metrics) {
+result<std::unique_ptr<HandoffDriver>> HandoffDriver::create(
+    const HandoffConfig& config, std::unique_ptr<Transport> transport, HandoffListener& listener,
+    Metrics* metrics, std::unique_ptr<DeviceReads> device_reads) {
   BATON_CHECK_OK(config.layout.validate());
   if (config.worker.value == 0 || config.num_blocks == 0) {
     return error(Errc::kInvalidArgument, "hand-off: a worker id and at least one block are needed");
   }
-  BATON_TRY(const std::span<std::byte> cache,
-            transport->allocate(config.num_blocks * config.layout.block_bytes(), config.sharing));
+  const bool on_device = device_reads != nullptr;
+  BATON_TRY(std::span<std::byte> cache,
+            transport->allocate(on_device ? 1 : config.num_blocks * config.layout.block_bytes(),
+                                config.sharing));
+  if (on_device) cache = {};
   std::unique_ptr<Metrics> own;
   if (metrics == nullptr) own = std::make_unique<Metrics>();
   Metrics& in_use = metrics != nullptr ? *metrics : *own;
-  return std::unique_ptr<HandoffDriver>(std::make_unique<Driver>(
-      config, std::move(transport), cache, listener, std::move(own), in_use));
+  auto driver = std::make_unique<Driver>(config, std::move(transport), cache, listener,
+                                         std::move(own), in_use, std::move(device_reads));
+  if (on_device) BATON_CHECK_OK(driver->watch_device());
+  return std::unique_ptr<HandoffDriver>(std::move(driver));
 }
 
 }  // namespace baton::kvtransfer

@@ -12,6 +12,7 @@
 #include "common/base/metrics.h"
 #include "common/base/result.h"
 #include "common/latency/link_model.h"
+#include "kvtransfer/device_reads.h"
 #include "kvtransfer/messages.h"
 #include "kvtransfer/sink.h"
 #include "kvtransfer/source.h"
@@ -70,6 +71,7 @@ struct HandoffConfig {
   uint64_t window_bytes = 4u << 20;  // also the bytes that one poll() reads at most, about
   uint32_t window_reads = 64;
   uint32_t turns_window_reads = kMaxOpenReads;
+  uint64_t device_read_bytes = 64u << 20;  // of one turn of a read in a GPU's memory, about
 
   uint32_t protocol_max = kProtocolMax;  // lower: as an older worker
 
@@ -92,13 +94,15 @@ class HandoffDriver {
  public:
   // Takes the transport and has it allocate the KV cache memory: num_blocks * block_bytes. The
   // listener and metrics outlive the driver. `metrics` may be null.
-  static result<std::unique_ptr<HandoffDriver>> create(const HandoffConfig& config,
-                                                       std::unique_ptr<Transport> transport,
-                                                       HandoffListener& listener, Metrics* metrics);
+  // With `device_reads`, the cache is what those read into, in a GPU's memory, which outlives the
+  // driver; the transport carries messages alone. kIo where the system gives no descriptor.
+  static result<std::unique_ptr<HandoffDriver>> create(
+      const HandoffConfig& config, std::unique_ptr<Transport> transport, HandoffListener& listener,
+      Metrics* metrics, std::unique_ptr<DeviceReads> device_reads = nullptr);
   virtual ~HandoffDriver() = default;
 
   // The cache memory, [num_blocks][block_bytes]; as the layout says. Lives as long as the driver.
-  // Only this worker's engine and this driver's reads write to it.
+  // Only this worker's engine and this driver's reads write to it. Empty where it is a GPU's.
   virtual std::span<std::byte> cache() const = 0;
 
   // --- pairing: hellos travel over the workers' authenticated RPC ---

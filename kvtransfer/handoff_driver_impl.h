@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "common/base/descriptor.h"
+#include "kvtransfer/device_reads.h"
 #include "kvtransfer/handoff_driver.h"
 #include "kvtransfer/handoff_metrics.h"
 #include "kvtransfer/link_watch.h"
@@ -16,14 +18,15 @@
 
 // Private to kvtransfer/: the driver. handoff_driver.cc has its construction and loop,
 // handoff_peers.cc who it is paired with, handoff_actions.cc what the state machines ask for,
-// handoff_reads.cc the reads among that.
+// handoff_reads.cc the reads among that, handoff_device.cc those in a GPU's memory.
 namespace baton::kvtransfer {
 
 class Driver final : public HandoffDriver {
  public:
   Driver(const HandoffConfig& config, std::unique_ptr<Transport> transport,
          std::span<std::byte> cache, HandoffListener& listener, std::unique_ptr<Metrics> own,
-         Metrics& metrics);
+         Metrics& metrics, std::unique_ptr<DeviceReads> device);
+  status watch_device();  // once, where there is one
 
   std::span<std::byte> cache() const override { return cache_; }
   const Hello& hello() const override { return hello_; }
@@ -74,9 +77,10 @@ class Driver final : public HandoffDriver {
   }
 
   bool poll(TimePoint now) override;
-  int event_fd() const override { return transport_->event_fd(); }
+  int event_fd() const override { return device_ ? any_.get() : transport_->event_fd(); }
   result<bool> arm() override {
-    if (!pending_reads_.empty() || source_.anything_ready()) return false;
+    if (may_start_reads() || source_.anything_ready()) return false;
+    if (device_ && !device_->arm()) return false;
     return transport_->arm();
   }
   TimePoint next_deadline() const override {
@@ -123,6 +127,7 @@ class Driver final : public HandoffDriver {
   void on_get_end(const TransportEvent& event, TimePoint now);
   ReadAs how_to_read(const kvcache::KvLayout& theirs, const Pairing& pairing,
                      PeerId connection) const;
+  std::string in_force(const Peer& peer) const;
   void bring_up(WorkerId worker, TimePoint now);
   void lose(WorkerId worker, Error why, TimePoint now);
   void drop(WorkerId worker, const Error& why, TimePoint now);
@@ -151,6 +156,7 @@ class Driver final : public HandoffDriver {
     // Without digests:
     Stream<Segment> stream;
     uint64_t copied = 0;  // bytes of it
+    bool given_up = false;
   };
   // A read under way; if it is answered in turns, with the digest of what has come so far.
   struct OpenRead {
@@ -158,16 +164,25 @@ class Driver final : public HandoffDriver {
     bool in_turns = false;
     StreamDigest digest;
   };
+  bool may_start_reads() const {
+    return !pending_reads_.empty() && device_turns_.size() < kMaxDeviceReads;
+  }
   void start_reads(TimePoint now);
   uint64_t start_read(PendingRead pending, TimePoint now);
   uint64_t copy_some(PendingRead pending, const std::byte* source_cache, TimePoint now);
   uint64_t copy_some_unchecked(PendingRead pending, const std::byte* source_cache, TimePoint now);
+  KvRange take_part(PendingRead& pending, uint64_t bytes, uint64_t max_cells) const;
+  void start_device_turn(PendingRead pending, DeviceMapId from, TimePoint now);
+  void poll_device(TimePoint now);
+  void on_device_end(const DeviceReadEnd& end, TimePoint now);
   uint64_t digest_of(OpenRead& open);
   void end_read(const StartRead& read, uint64_t digest, TimePoint now);
   void fail_read(uint64_t cookie, const Error& why, TimePoint now);
 
   const HandoffConfig config_;
   std::unique_ptr<Transport> transport_;
+  std::unique_ptr<DeviceReads> device_;  // null: the cache is the transport's memory
+  Descriptor any_{-1};                   // of either
   std::span<std::byte> cache_;
   HandoffListener& listener_;
   std::unique_ptr<Metrics> own_metrics_;  // if the caller has none
@@ -183,9 +198,12 @@ class Driver final : public HandoffDriver {
   SinkActions sink_actions_;
   LinkWatch link_;
   std::deque<PendingRead> pending_reads_;
-  std::unordered_map<uint64_t, OpenRead> reads_;  // by cookie
-  std::vector<GetOp> ops_;                        // scratch
-  std::vector<TransportEvent> events_;            // scratch
+  std::unordered_map<uint64_t, OpenRead> reads_;            // by cookie
+  std::unordered_map<uint64_t, PendingRead> device_turns_;  // by cookie: a turn is under way
+  std::vector<GetOp> ops_;                                  // scratch
+  std::vector<DeviceBlock> device_blocks_;                  // scratch
+  std::vector<DeviceReadEnd> device_ends_;                  // scratch
+  std::vector<TransportEvent> events_;                      // scratch
 };
 
 }  // namespace baton::kvtransfer

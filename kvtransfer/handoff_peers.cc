@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "common/base/log.h"
@@ -18,14 +19,23 @@ status Driver::add_peer(const Hello& theirs, TimePoint now) {
   }
   const Rank& rank = theirs.ranks[0];
   const std::string who = fmt::format("worker {:x}", theirs.worker.value);
-  BATON_TRY(const PeerId connection, transport_->connect(rank.endpoint, who));
-  const ReadAs read_as = how_to_read(theirs.layout, pairing, connection);
-  peers_.add({.worker = theirs.worker,
-              .connection = connection,
-              .read_as = read_as,
-              .pairing = pairing,
-              .transport = transport_->in_force(connection),
-              .last_heard = now});
+  std::optional<DeviceMapId> device;
+  if (device_ && rank.endpoint.device.bytes > 0) {
+    BATON_TRY(device, device_->map(rank.endpoint.device, who));
+  }
+  const result<PeerId> connected = transport_->connect(rank.endpoint, who);
+  if (!connected) {
+    if (device) device_->unmap(*device);
+    return connected.error();
+  }
+  const ReadAs read_as = how_to_read(theirs.layout, pairing, *connected);
+  Peer& peer = peers_.add({.worker = theirs.worker,
+                           .connection = *connected,
+                           .read_as = read_as,
+                           .device = device,
+                           .pairing = pairing,
+                           .last_heard = now});
+  peer.transport = in_force(peer);
   sink_.add_source(theirs.worker, theirs.layout, rank.num_blocks, read_as);
   next_heartbeat_ = std::min(next_heartbeat_, now + config_.heartbeat_every);
   send_now(theirs.worker, encode(Lease{}), now);
@@ -38,15 +48,20 @@ status Driver::add_peer(const Hello& theirs, TimePoint now) {
 ReadAs Driver::how_to_read(const kvcache::KvLayout& theirs, const Pairing& pairing,
                            PeerId connection) const {
   if (!lie_alike(theirs, config_.layout)) return ReadAs::kPieces;
-  if (!transport_->mapped(connection).empty()) return ReadAs::kCopied;
+  if (!device_ && !transport_->mapped(connection).empty()) return ReadAs::kCopied;
   return pairing.protocol >= kProtocolTurns ? ReadAs::kTurns : ReadAs::kPieces;
+}
+
+std::string Driver::in_force(const Peer& peer) const {
+  if (!device_) return transport_->in_force(peer.connection);
+  return peer.device ? std::string(device_->name()) : "none";
 }
 
 // It has sent something, so it knows us: what waited can go.
 void Driver::bring_up(WorkerId worker, TimePoint now) {
   Peer& peer = *peers_.find(worker);
   peer.up = true;
-  peer.transport = transport_->in_force(peer.connection);
+  peer.transport = in_force(peer);
   const std::string transport = peer.transport;
   const std::deque<std::string> unsent = std::exchange(peer.unsent, {});
   LOG_INFO("paired with worker {:x}: {}", worker.value,
@@ -72,6 +87,7 @@ void Driver::drop(WorkerId worker, const Error& why, TimePoint now) {
   const Peer* peer = peers_.find(worker);
   if (peer == nullptr) return;
   transport_->close(peer->connection);
+  if (peer->device) device_->unmap(*peer->device);
   metrics_.peer_gone(worker);
   peers_.remove(worker);
   source_.peer_lost(worker, now, source_actions_);

@@ -19,7 +19,7 @@ GetOp op_of(const Segment& s, std::byte* cache) {
 // Starts what waits, as far as one poll() may go.
 void Driver::start_reads(TimePoint now) {
   uint64_t bytes = 0;
-  while (!pending_reads_.empty() && bytes < config_.window_bytes) {
+  while (may_start_reads() && bytes < config_.window_bytes) {
     PendingRead next = std::move(pending_reads_.front());
     pending_reads_.pop_front();
     bytes += start_read(std::move(next), now);
@@ -33,6 +33,10 @@ uint64_t Driver::start_read(PendingRead pending, TimePoint now) {
   const Peer* peer = peers_.find(read.source);
   if (peer == nullptr) {
     fail_read(read.cookie, error(Errc::kUnavailable, "the prefill worker is gone"), now);
+    return 0;
+  }
+  if (peer->device) {
+    start_device_turn(std::move(pending), *peer->device, now);
     return 0;
   }
   if (peer->read_as == ReadAs::kCopied) {
@@ -64,29 +68,37 @@ uint64_t Driver::start_read(PendingRead pending, TimePoint now) {
   return *done || !in_turns ? bytes : 0;
 }
 
-// Copies and checks about read_bytes of a read, and puts the rest behind what else waits.
-uint64_t Driver::copy_some(PendingRead pending, const std::byte* source_cache, TimePoint now) {
-  const StartRead& read = pending.read;
+// The next blocks of a read, of about `bytes` and at most `max_cells`, a block at least; counts
+// them as copied.
+KvRange Driver::take_part(PendingRead& pending, uint64_t bytes, uint64_t max_cells) const {
   const kvcache::KvLayout& layout = config_.layout;
-  const uint64_t column_bytes =
-      (read.range.layer_end - read.range.layer_begin) * layout.layer_bytes();
+  KvRange part = pending.read.range;
+  const uint64_t layers = part.layer_end - part.layer_begin;
+  const uint64_t most = std::min(bytes / (layers * layout.layer_bytes()), max_cells / layers);
   const uint64_t columns =
-      std::min<uint64_t>(std::max<uint64_t>(config_.read_bytes / column_bytes, 1),
-                         layout.blocks_for(read.range.token_end - pending.copied_to));
-  KvRange part = read.range;
+      std::clamp<uint64_t>(most, 1, layout.blocks_for(part.token_end - pending.copied_to));
   part.token_begin = pending.copied_to;
   part.token_end = static_cast<uint32_t>(
-      std::min<uint64_t>(read.range.token_end, pending.copied_to + columns * layout.block_tokens));
+      std::min<uint64_t>(part.token_end, pending.copied_to + columns * layout.block_tokens));
+  pending.copied_to = part.token_end;
+  return part;
+}
+
+// Copies and checks about read_bytes of a read, and puts the rest behind what else waits.
+uint64_t Driver::copy_some(PendingRead pending, const std::byte* source_cache, TimePoint now) {
+  const kvcache::KvLayout& layout = config_.layout;
+  const KvRange part = take_part(pending, config_.read_bytes, UINT64_MAX);
+  const StartRead& read = pending.read;
   const BlockRun source{read.source_blocks, read.range.token_begin};
   const BlockRun sink{read.blocks, read.first_token};
   pending.digest_sum += copy_digest(layout, source_cache, source, cache_.data(), sink, part);
-  pending.copied_to = part.token_end;
   if (pending.copied_to < read.range.token_end) {
     pending_reads_.push_back(std::move(pending));
   } else {
     end_read(read, pending.digest_sum, now);
   }
-  return columns * column_bytes;
+  return layout.blocks_for(part.token_end - part.token_begin) *
+         (part.layer_end - part.layer_begin) * layout.layer_bytes();
 }
 
 uint64_t Driver::copy_some_unchecked(PendingRead pending, const std::byte* source_cache,
@@ -147,6 +159,8 @@ void Driver::execute(GiveUpRead& action, TimePoint now) {
   if (waits != pending_reads_.end()) {
     pending_reads_.erase(waits);
     fail_read(action.cookie, error(Errc::kCancelled, "given up"), now);
+  } else if (const auto turn = device_turns_.find(action.cookie); turn != device_turns_.end()) {
+    turn->second.given_up = true;  // nobody can stop what the GPU is at
   } else if (const Peer* peer = peers_.find(action.source); peer != nullptr) {
     transport_->give_up(peer->connection, action.cookie);
   }

@@ -21,11 +21,13 @@ namespace baton::kvtransfer {
 // 2: a read over the network asks for strided ranges (wire_read.h). Nothing of 1 is spoken any
 // more. 3: a cache may be in several shards, which a hello of 2 has no words for. 4: a read over
 // the network may be answered in turns, which its reader asks for; who speaks 3 or less neither
-// asks for them nor is asked.
+// asks for them nor is asked. 5: a cache may be read in a GPU's memory, which a hello of 4 has no
+// words for.
 inline constexpr uint32_t kProtocolMin = 2;
-inline constexpr uint32_t kProtocolMax = 4;
+inline constexpr uint32_t kProtocolMax = 5;
 inline constexpr uint32_t kProtocolShards = 3;
 inline constexpr uint32_t kProtocolTurns = 4;
+inline constexpr uint32_t kProtocolDevice = 5;
 
 // Caps on what a peer may send; the codec refuses more.
 inline constexpr size_t kMaxMessageBytes = 192u << 10;
@@ -46,7 +48,7 @@ std::string to_string(const HandoffKey& key);
 // One process of a worker, with its part of the heads.
 struct Rank {
   uint32_t head_begin = 0;  // first KV head held here
-  uint32_t num_blocks = 0;  // blocks in its region, numbered from its start
+  uint32_t num_blocks = 0;  // blocks in its memory, numbered from its start
   Endpoint endpoint;
   friend bool operator==(const Rank&, const Rank&) = default;
 };

@@ -2,11 +2,13 @@
 
 #include <deque>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "common/base/clock.h"
 #include "kvtransfer/compat.h"
+#include "kvtransfer/device_reads.h"
 #include "kvtransfer/messages.h"
 #include "kvtransfer/sink.h"
 #include "kvtransfer/transport.h"
@@ -18,6 +20,7 @@ struct Peer {
   WorkerId worker;
   PeerId connection;
   ReadAs read_as = ReadAs::kPieces;
+  std::optional<DeviceMapId> device;  // its cache in a GPU's memory, mapped here
   Pairing pairing;
   std::string transport;           // in force
   bool up = false;                 // it has sent something: it knows us, and may be sent to

@@ -40,8 +40,9 @@ struct SinkConfig {
 // How a source is read.
 enum class ReadAs : uint8_t {
   kPieces,  // over the network: at most read_bytes at a time, and window_bytes in flight
-  kTurns,   // over the network, where all reads that are open take turns (transport.h): each is as
-            // large as what was announced at once, and a hand-off has two or about read_bytes
+  kTurns,   // over the network, where all reads that are open take turns (transport.h), or in a
+            // GPU's memory, where the driver lets them: each is as large as what was announced at
+            // once, and a hand-off has two or about read_bytes
   kCopied,  // by copying out of its memory, a bit of each read in turn: likewise, and a hand-off
             // has one at a time
 };

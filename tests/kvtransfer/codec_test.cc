@@ -30,7 +30,17 @@ Hello hello() {
                true,
                99,
                {4096, 10 * h.layout.block_bytes(), std::string("k\0y", 3)},
-               "ucx 1.13"}}};
+               "ucx 1.13",
+               {}}}};
+  return h;
+}
+
+// Its cache is in a GPU's memory.
+Hello gpu_hello() {
+  Hello h = hello();
+  h.protocol_min = kProtocolDevice;
+  h.ranks[0].endpoint.region.base = h.ranks[0].endpoint.region.bytes = 0;
+  h.ranks[0].endpoint.device = {"GPU-1234", 10 * h.layout.block_bytes(), std::string("h\0e", 3)};
   return h;
 }
 
@@ -51,6 +61,23 @@ TEST(Codec, HelloOfSeveralRanksRoundTrips) {
   const result<Hello> back = decode_hello(encode(h));
   ASSERT_TRUE(back) << back.error().message;
   EXPECT_EQ(*back, h);
+}
+
+TEST(Codec, HelloOfACacheInAGpuRoundTrips) {
+  const result<Hello> back = decode_hello(encode(gpu_hello()));
+  ASSERT_TRUE(back) << back.error().message;
+  EXPECT_EQ(*back, gpu_hello());
+}
+
+// One that knows nothing of GPUs reads all else, so that it refuses by the protocol's number.
+TEST(Codec, OlderWorkersReadAGpusHello) {
+  proto::Hello message;
+  ASSERT_TRUE(message.ParseFromString(encode(gpu_hello())));
+  message.mutable_ranks(0)->clear_device();
+  const result<Hello> back = decode_hello(message.SerializeAsString());
+  ASSERT_TRUE(back) << back.error().message;
+  EXPECT_EQ(back->protocol_min, kProtocolDevice);
+  EXPECT_EQ(back->ranks[0].num_blocks, 0u);
 }
 
 TEST(Codec, EveryMessageRoundTrips) {
@@ -202,6 +229,56 @@ TEST(Codec, ImpossibleHellosAreRefusedByName) {
   }
 }
 
+const BadHello kBadGpuHellos[] = {
+    {"no GPU", [](auto& h) { h.mutable_ranks(0)->mutable_device()->clear_gpu(); }, "device.gpu"},
+    {"an endless name",
+     [](auto& h) {
+       h.mutable_ranks(0)->mutable_device()->set_gpu(std::string(kMaxTextBytes + 1, 'x'));
+     },
+     "device.gpu"},
+    {"an endless key",
+     [](auto& h) {
+       h.mutable_ranks(0)->mutable_device()->set_key(std::string(kMaxBlobBytes + 1, 'x'));
+     },
+     "device.key"},
+    {"too small", [](auto& h) { h.mutable_ranks(0)->mutable_device()->set_num_blocks(11); },
+     "device.bytes"},
+    {"another GPU", [](auto& h) { h.mutable_ranks(0)->mutable_device()->set_gpu("GPU-1235"); },
+     "device.digest"},
+    {"more memory",
+     [](auto& h) {
+       auto& device = *h.mutable_ranks(0)->mutable_device();
+       device.set_bytes(device.bytes() + 1);
+     },
+     "device.digest"},
+    {"another key", [](auto& h) { (*h.mutable_ranks(0)->mutable_device()->mutable_key())[1] = 1; },
+     "device.digest"},
+    {"other blocks", [](auto& h) { h.mutable_ranks(0)->mutable_device()->set_num_blocks(9); },
+     "device.digest"},
+    {"no digest", [](auto& h) { h.mutable_ranks(0)->mutable_device()->clear_digest(); },
+     "device.digest"},
+};
+
+TEST(Codec, ImpossibleHellosOfGpusAreRefusedByName) {
+  for (const BadHello& bad : kBadGpuHellos) {
+    proto::Hello message;
+    ASSERT_TRUE(message.ParseFromString(encode(gpu_hello())));
+    bad.spoil(message);
+    const result<Hello> back = decode_hello(message.SerializeAsString());
+    ASSERT_FALSE(back) << bad.what;
+    EXPECT_EQ(back.error().code, Errc::kDataCorrupt);
+    EXPECT_THAT(back.error().message, HasSubstr(bad.named)) << bad.what;
+  }
+}
+
+TEST(Codec, ACacheIsInOneMemory) {
+  Hello both = gpu_hello();
+  both.ranks[0].endpoint.region.bytes = 4096;
+  const result<Hello> back = decode_hello(encode(both));
+  ASSERT_FALSE(back);
+  EXPECT_THAT(back.error().message, HasSubstr("two memories"));
+}
+
 // What a transport would be given, and would believe.
 TEST(Codec, AnEndpointIsAsItWasSentOrRefused) {
   const std::function<void(proto::RankInfo&)> damages[] = {
@@ -231,11 +308,12 @@ TEST(Codec, AnEndpointIsAsItWasSentOrRefused) {
 
 TEST(Codec, DamagedBytesNeverCrash) {
   const std::string bytes[] = {encode(Announce{kKey, 0, 1, 0, 16, {RankPart{{BlockId{9}}, {1}}}}),
-                               encode(Lease{true, seconds(1), {kKey, kKey}}), encode(hello())};
+                               encode(Lease{true, seconds(1), {kKey, kKey}}), encode(hello()),
+                               encode(gpu_hello())};
   const google::protobuf::LogSilencer silence;  // it logs each text that is not UTF-8
   std::mt19937 random(1);
   for (int i = 0; i < 20000; ++i) {
-    std::string damaged = bytes[i % 3];
+    std::string damaged = bytes[i % 4];
     for (int k = 0; k < 3; ++k) damaged[random() % damaged.size()] = static_cast<char>(random());
     damaged.resize(random() % (damaged.size() + 1));
     (void)decode(damaged);

@@ -59,7 +59,7 @@ struct Unfit {
   const char* theirs;
 };
 const Unfit kUnfit[] = {
-    {[](Hello& h) { h.protocol_min = 5, h.protocol_max = 6; }, "2..4", "5..6"},
+    {[](Hello& h) { h.protocol_min = 6, h.protocol_max = 7; }, "2..5", "6..7"},
     {[](Hello& h) { h.model_key = "model-b"; }, "model-a", "model-b"},
     {[](Hello& h) { h.numerics = "num-b"; }, "num-a", "num-b"},
     {[](Hello& h) { h.layout.rope = "scaled"; }, "''", "scaled"},
@@ -123,7 +123,53 @@ TEST(Pair, OlderProtocolsAreRefused) {
   const result<Pairing> pairing = pair(hello(1), theirs);
   ASSERT_FALSE(pairing);
   EXPECT_EQ(pairing.error().code, Errc::kUnsupported);
-  EXPECT_THAT(pairing.error().message, HasSubstr("protocol here is '2..4', there '1..1'"));
+  EXPECT_THAT(pairing.error().message, HasSubstr("protocol here is '2..5', there '1..1'"));
+}
+
+Hello on_gpu(uint64_t worker) {
+  Hello h = hello(worker);
+  h.protocol_min = kProtocolDevice;
+  h.ranks[0].endpoint.host = "here";
+  h.ranks[0].endpoint.device = {fmt::format("GPU-{}", worker), 4096, "key"};
+  return h;
+}
+
+TEST(Pair, CachesInTheGpusOfOneHostPair) {
+  Hello theirs = on_gpu(2);
+  EXPECT_TRUE(pair(on_gpu(1), theirs));
+  theirs.ranks[0].endpoint.device = on_gpu(1).ranks[0].endpoint.device;  // on one GPU, too
+  EXPECT_TRUE(pair(on_gpu(1), theirs));
+}
+
+const Unfit kUnfitForGpus[] = {
+    {[](Hello& h) { h.ranks[0].endpoint.device = {}; }, "'device'", "'host'"},
+    {[](Hello& h) { h.ranks[0].endpoint.host = "there"; }, "'here'", "'there'"},
+    {[](Hello& h) { h.layout.block_tokens = 32; }, "block_tokens=16", "block_tokens=32"},
+    {[](Hello& h) {
+       h.layout.shard_heads = {1, 1};
+     },
+     "'1'", "'2'"},
+    {[](Hello& h) { h.protocol_min = 2, h.protocol_max = 4; }, "5..5", "2..4"},
+};
+
+TEST(Pair, WhatCannotBeReadInAGpuIsRefusedWithBothValues) {
+  for (const Unfit& unfit : kUnfitForGpus) {
+    Hello theirs = on_gpu(2);
+    unfit.change(theirs);
+    for (const bool reversed : {false, true}) {
+      const auto pairing = reversed ? pair(theirs, on_gpu(1)) : pair(on_gpu(1), theirs);
+      ASSERT_FALSE(pairing) << unfit.theirs;
+      EXPECT_EQ(pairing.error().code, Errc::kUnsupported);
+      EXPECT_THAT(pairing.error().message, HasSubstr(unfit.ours));
+      EXPECT_THAT(pairing.error().message, HasSubstr(unfit.theirs));
+    }
+  }
+}
+
+TEST(Pair, NoHostIsNotOneHost) {
+  Hello ours = on_gpu(1), theirs = on_gpu(2);
+  ours.ranks[0].endpoint.host = theirs.ranks[0].endpoint.host = "";
+  EXPECT_FALSE(pair(ours, theirs));
 }
 
 TEST(Pair, NotWithItself) { EXPECT_FALSE(pair(hello(1), hello(1))); }

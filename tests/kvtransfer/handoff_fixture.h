@@ -41,6 +41,16 @@ struct Worker final : HandoffListener {
     HandoffConfig c = config(id, block_tokens);
     if (change) change(c);
     driver = *HandoffDriver::create(c, hub.make_transport("h"), *this, &metrics);
+    cache = driver->cache();
+  }
+  // Its cache is in a GPU's memory.
+  Worker(LoopbackHub& hub, uint64_t id, std::unique_ptr<DeviceReads> gpu,
+         std::span<std::byte> gpu_memory, const std::function<void(HandoffConfig&)>& change = {},
+         const std::string& host = "h")
+      : cache(gpu_memory) {
+    HandoffConfig c = config(id);
+    if (change) change(c);
+    driver = *HandoffDriver::create(c, hub.make_transport(host), *this, &metrics, std::move(gpu));
   }
 
   std::vector<BlockId> blocks(uint32_t first_token, uint32_t tokens) const {
@@ -81,8 +91,8 @@ struct Worker final : HandoffListener {
       for (uint32_t b = 0; b < ids.size(); ++b) {
         const KvRange cell{layer, layer + 1, b * l.block_tokens,
                            std::min((b + 1) * l.block_tokens, kTokens)};
-        write_kv(l, driver->cache().data(), {ids, 0}, cell, kSeed);
-        digests.push_back(digest_range(l, driver->cache().data(), {ids, 0}, cell));
+        write_kv(l, cache.data(), {ids, 0}, cell, kSeed);
+        digests.push_back(digest_range(l, cache.data(), {ids, 0}, cell));
       }
     }
     return digests;
@@ -95,7 +105,7 @@ struct Worker final : HandoffListener {
   size_t wrong(uint32_t first_token = 0) const {
     const kvcache::KvLayout& l = driver->hello().layout;
     const std::vector<BlockId> ids = blocks(first_token, kTokens);
-    return wrong_vectors(l, driver->cache().data(), {ids, first_token},
+    return wrong_vectors(l, cache.data(), {ids, first_token},
                          {0, l.num_layers(), first_token, kTokens}, kSeed);
   }
 
@@ -125,6 +135,7 @@ struct Worker final : HandoffListener {
   std::string lost_why;
   int sink_releases = 0, source_releases = 0, sinks_lost = 0;
   std::function<void()> on_joined;
+  std::span<std::byte> cache;
   std::unique_ptr<HandoffDriver> driver;
 };
 

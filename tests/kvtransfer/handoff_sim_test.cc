@@ -15,9 +15,11 @@ class HandoffSim : public ::testing::Test {
 
   static SimResult run_seeds(SimConfig config, uint64_t first, uint64_t last) {
     SimResult sum;
+    const bool always_gpus = config.gpus;
     for (uint64_t seed = first; seed <= last; ++seed) {
       config.seed = seed;
-      config.mixed_blocks = seed % 3 == 0;
+      config.mixed_blocks = !always_gpus && seed % 3 == 0;
+      config.gpus = always_gpus || (!config.mixed_blocks && seed % 4 == 1);
       const SimResult r = run_sim(config);
       for (const std::string& v : r.violations) ADD_FAILURE() << v;
       if (!r.violations.empty()) break;
@@ -141,22 +143,35 @@ TEST_F(HandoffSim, EverythingAtOnceWithMappedMemory) {
   EXPECT_GT(r.mismatches, 0u);
 }
 
+SimFaults everything() {
+  return {.network = {.drop_message = 0.02,
+                      .duplicate_message = 0.05,
+                      .fail_get = 0.01,
+                      .corrupt_get = 0.01,
+                      .message_delay = milliseconds(80),
+                      .get_delay = milliseconds(150),
+                      .turn_bytes = 1500},
+          .damage_source = 0.003,
+          .cancel = 0.15,
+          .worker_dies = 0.1,
+          .worker_pauses = 0.1,
+          .refuse = 0.2};
+}
+
 TEST_F(HandoffSim, EverythingAtOnce) {
   SimConfig c;
-  c.faults = {.network = {.drop_message = 0.02,
-                          .duplicate_message = 0.05,
-                          .fail_get = 0.01,
-                          .corrupt_get = 0.01,
-                          .message_delay = milliseconds(80),
-                          .get_delay = milliseconds(150),
-                          .turn_bytes = 1500},
-              .damage_source = 0.003,
-              .cancel = 0.15,
-              .worker_dies = 0.1,
-              .worker_pauses = 0.1,
-              .refuse = 0.2};
+  c.faults = everything();
   const SimResult r = run_seeds(c, 1000, 1100);
   EXPECT_GT(r.joined, 101u * 25);
+}
+
+TEST_F(HandoffSim, EverythingAtOnceInGpus) {
+  SimConfig c;
+  c.gpus = true;
+  c.faults = everything();
+  const SimResult r = run_seeds(c, 1400, 1450);
+  EXPECT_GT(r.joined, 51u * 25);
+  EXPECT_GT(r.mismatches, 51u);
 }
 
 }  // namespace

@@ -1,15 +1,18 @@
 // Whatever bytes a peer sends: they are refused, or they are a message that every state machine can
-// be given. The first bytes choose whether they are a hello, a message or a read request.
+// be given. The first byte chooses whether they are a hello, a message, what a hello says of a
+// GPU's memory, or a read request.
 #include <google/protobuf/stubs/logging.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <vector>
 
 #include "kvtransfer/codec.h"
+#include "kvtransfer/compat.h"
 #include "kvtransfer/sink.h"
 #include "kvtransfer/source.h"
 #include "kvtransfer/wire_read.h"
@@ -73,22 +76,50 @@ void answer(std::span<const std::byte> request) {
   static const std::vector<std::byte> region(1u << 12);
   const auto ranges = decode_read_request(request, region.size());
   if (!ranges) return;
-  const uint64_t total = total_bytes(*ranges);
+  const Stream<ReadRange> stream(*ranges);
   std::vector<std::byte> piece(1000);
-  for (uint64_t at = 0; at < std::min<uint64_t>(total, 1u << 16); at += piece.size()) {
-    piece.resize(std::min<uint64_t>(piece.size(), total - at));
-    gather(*ranges, region.data(), at, piece);
+  for (uint64_t at = 0; at < std::min<uint64_t>(stream.bytes(), 1u << 16); at += piece.size()) {
+    piece.resize(std::min<uint64_t>(piece.size(), stream.bytes() - at));
+    gather(stream, region.data(), at, piece);
   }
+}
+
+// Whom it is paired with is asked, too, from either side.
+void meet(const Hello& theirs) {
+  if (decode_hello(encode(theirs)) != theirs) std::abort();
+  Hello ours = theirs;
+  ours.worker.value ^= 1;
+  if (ours.worker.value == 0) return;
+  if (pair(ours, theirs).has_value() != pair(theirs, ours).has_value()) std::abort();
+}
+
+// A cache in a GPU's memory, as the bytes say, with the right digest: what is looked at behind it.
+void say_gpu(std::span<const std::byte> bytes) {
+  Hello hello;
+  hello.protocol_min = kProtocolDevice;
+  hello.worker = kPeer;
+  hello.layout = Machines::source_config().layout;
+  hello.ranks.resize(1);
+  std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  text.resize(std::max<size_t>(text.size(), 16));
+  Endpoint& endpoint = hello.ranks[0].endpoint;
+  std::memcpy(&hello.ranks[0].num_blocks, text.data(), 4);
+  std::memcpy(&endpoint.device.bytes, text.data() + 4, 8);
+  const size_t cut = std::min<size_t>(static_cast<uint8_t>(text[12]), text.size() - 13);
+  endpoint.device.gpu = text.substr(13, cut);
+  endpoint.device.key = text.substr(13 + cut);
+  endpoint.region.bytes = static_cast<uint8_t>(text[12]) > 250 ? 4096 : 0;
+  if (const result<Hello> read = decode_hello(encode(hello))) meet(*read);
 }
 
 void fuzz(std::span<const std::byte> bytes) {
   if (bytes.empty()) return;
   const std::span<const std::byte> rest = bytes.subspan(1);
-  switch (static_cast<uint8_t>(bytes[0]) % 3) {
+  switch (static_cast<uint8_t>(bytes[0]) % 4) {
     case 0: {
       const std::string_view text(reinterpret_cast<const char*>(rest.data()), rest.size());
       if (const result<Hello> hello = decode_hello(text)) {
-        if (decode_hello(encode(*hello)) != hello) std::abort();
+        meet(*hello);
       }
       return;
     }
@@ -100,6 +131,9 @@ void fuzz(std::span<const std::byte> bytes) {
       Machines().take(*message);
       return;
     }
+    case 2:
+      say_gpu(rest);
+      return;
     default:
       answer(rest);
   }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/base/log.h"
+#include "tests/fakes/fake_devices.h"
 #include "tests/kvtransfer/sim_worker.h"
 
 namespace baton::kvtransfer {
@@ -34,14 +35,17 @@ struct Process {
 class Sim {
  public:
   explicit Sim(const SimConfig& config)
-      : config_(config), random_(config.seed), hub_(make_loopback_hub(config.seed)) {}
+      : config_(config),
+        random_(config.seed),
+        hub_(make_loopback_hub(config.seed)),
+        gpus_(config.seed) {}
 
   SimResult run() {
     const LoopbackFaults calm{.mapped = config_.faults.network.mapped};
-    hub_->set_faults(calm);
+    set_faults(calm);
     for (uint32_t i = 0; i < config_.sources + config_.sinks; ++i)
       start_worker(i >= config_.sources);
-    hub_->set_faults(config_.faults.network);
+    set_faults(config_.faults.network);
     for (uint32_t i = 0; i < config_.requests; ++i) {
       at(up_to(milliseconds(100 * config_.requests)), [this, i] { submit(i); });
     }
@@ -51,13 +55,19 @@ class Sim {
       violation(fmt::format("only {} of {} requests ended", finished_, config_.requests));
     }
     calm_ = true;
-    hub_->set_faults(calm);
+    set_faults(calm);
     run_until([] { return false; }, seconds(40));  // whatever is left has to go by itself
     check_nothing_is_held();
     return std::move(result_);
   }
 
  private:
+  void set_faults(const LoopbackFaults& faults) {
+    hub_->set_faults(faults);
+    gpus_.set_faults({.fail_read = faults.fail_get,
+                      .corrupt_read = faults.corrupt_get,
+                      .delay = faults.get_delay});
+  }
   uint64_t pick(uint64_t n) { return random_() % n; }
   bool chance(double p) { return std::uniform_real_distribution<>(0, 1)(random_) < p; }
   Duration up_to(Duration d) { return Duration(static_cast<int64_t>(pick(d.count() + 1))); }
@@ -108,6 +118,7 @@ class Sim {
   const SimConfig config_;
   std::mt19937_64 random_;
   std::unique_ptr<LoopbackHub> hub_;
+  FakeDevices gpus_;
   const TimePoint start_ = TimePoint{} + seconds(1000);
   TimePoint now_ = start_;
   std::map<std::pair<TimePoint, uint64_t>, std::function<void()>> todo_;
@@ -123,7 +134,7 @@ class Sim {
 // --- time ---------------------------------------------------------------------------------------
 
 TimePoint Sim::next_time() const {
-  TimePoint next = hub_->next_event();
+  TimePoint next = std::min(hub_->next_event(), gpus_.next_event());
   if (!todo_.empty()) next = std::min(next, todo_.begin()->first.first);
   for (const auto& [id, p] : processes_) {
     next = std::min(next, std::max(p.worker->driver().next_deadline(), p.paused_until));
@@ -140,6 +151,7 @@ void Sim::run_until(const std::function<bool()>& done, Duration limit) {
       return;
     }
     hub_->advance(now_);
+    gpus_.advance(now_);
     while (!todo_.empty() && todo_.begin()->first.first <= now_) {
       const auto what = std::move(todo_.begin()->second);
       todo_.erase(todo_.begin());
@@ -174,8 +186,12 @@ void Sim::start_worker(bool decodes) {
   if (config_.mixed_blocks && chance(0.4)) layout.shard_heads = {1, 1};
   Process& p = processes_[id];
   p.decodes = decodes;
-  p.worker = std::make_unique<SimWorker>(id, layout, 1600 / block_tokens,
-                                         hub_->make_transport("host"), events(id));
+  const uint32_t num_blocks = 1600 / block_tokens;
+  std::unique_ptr<DeviceReads> gpu;
+  if (config_.gpus) gpu = gpus_.make_reads(layout, num_blocks, !decodes);
+  p.worker = std::make_unique<SimWorker>(
+      id, layout, num_blocks, hub_->make_transport("host"), events(id), std::move(gpu),
+      config_.gpus ? gpus_.last_memory() : std::span<std::byte>());
   const Hello hello = p.worker->driver().hello();
   p.endpoint = hello.ranks[0].endpoint;
   for (auto& [other_id, other] : processes_) {
@@ -246,6 +262,17 @@ WorkerId Sim::any(bool decodes) {
 }
 
 void Sim::check_nothing_is_held() {
+  if (config_.gpus) {
+    // The dead keep what they have mapped, as far as this process is all of theirs.
+    size_t pairs = 0;
+    for (auto& [id, p] : processes_) {
+      if (p.decodes) pairs += p.worker->driver().peers().size();
+    }
+    graves_.clear();
+    if (gpus_.mappings() != pairs) {
+      violation(fmt::format("{} GPUs' memories are mapped, of {} peers", gpus_.mappings(), pairs));
+    }
+  }
   for (auto& [id, p] : processes_) {
     const HandoffDriver& d = p.worker->driver();
     if (p.worker->free_blocks() != p.worker->num_blocks() || p.worker->open_requests() != 0 ||

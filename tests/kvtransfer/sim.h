@@ -30,6 +30,8 @@ struct SimConfig {
   uint32_t sources = 2, sinks = 2;
   SimFaults faults;
   bool mixed_blocks = false;  // workers differ in block size
+  // Caches are in GPUs, and what would befall a get befalls a read there. Not with mixed_blocks.
+  bool gpus = false;
 };
 
 struct SimResult {

@@ -13,7 +13,8 @@ constexpr std::byte kFree{0xdd};  // what a block that is nobody's is full of
 }  // namespace
 
 SimWorker::SimWorker(WorkerId id, const kvcache::KvLayout& layout, uint32_t num_blocks,
-                     std::unique_ptr<Transport> transport, SimEvents events)
+                     std::unique_ptr<Transport> transport, SimEvents events,
+                     std::unique_ptr<DeviceReads> gpu, std::span<std::byte> gpu_memory)
     : id_(id), layout_(layout), num_blocks_(num_blocks), events_(std::move(events)) {
   HandoffConfig config;
   config.worker = id;
@@ -30,10 +31,12 @@ SimWorker::SimWorker(WorkerId id, const kvcache::KvLayout& layout, uint32_t num_
   config.window_bytes = 20 * layout.layer_bytes();
   config.window_reads = 6;
   config.turns_window_reads = 6;
-  if (id.value % 4 == 0) config.protocol_max = kProtocolTurns - 1;
-  driver_ = *HandoffDriver::create(config, std::move(transport), *this, nullptr);
+  config.device_read_bytes = 2 * layout.block_bytes();
+  if (id.value % 4 == 0 && !gpu) config.protocol_max = kProtocolTurns - 1;
+  driver_ = *HandoffDriver::create(config, std::move(transport), *this, nullptr, std::move(gpu));
+  cache_ = gpu_memory.empty() ? driver_->cache() : gpu_memory;
   for (uint32_t b = num_blocks; b > 0; --b) free_.emplace_back(b - 1);
-  std::ranges::fill(driver_->cache(), kFree);
+  std::ranges::fill(cache_, kFree);
 }
 
 bool SimWorker::take_blocks(uint32_t n, std::vector<BlockId>& out) {
@@ -51,7 +54,7 @@ bool SimWorker::take_blocks(uint32_t n, std::vector<BlockId>& out) {
 }
 
 std::span<std::byte> SimWorker::bytes_of(BlockId block) {
-  return driver_->cache().subspan(layout_.offset(block, 0), layout_.block_bytes());
+  return cache_.subspan(layout_.offset(block, 0), layout_.block_bytes());
 }
 
 void SimWorker::give_back(std::span<const BlockId> blocks) {
@@ -91,8 +94,8 @@ bool SimWorker::compute(const HandoffKey& key, uint32_t chunk_blocks, TimePoint 
   for (uint32_t b = r.blocks_done; b < end; ++b) {
     const KvRange cell{layer, layer + 1, b * layout_.block_tokens,
                        std::min((b + 1) * layout_.block_tokens, r.num_tokens)};
-    write_kv(layout_, driver_->cache().data(), run, cell, r.seed);
-    digests.push_back(digest_range(layout_, driver_->cache().data(), run, cell));
+    write_kv(layout_, cache_.data(), run, cell, r.seed);
+    digests.push_back(digest_range(layout_, cache_.data(), run, cell));
   }
   const std::vector<BlockId> blocks(r.blocks.begin() + r.blocks_done, r.blocks.begin() + end);
   const LayersDone done{layer, layer + 1, r.blocks_done, blocks, digests};
@@ -127,7 +130,7 @@ void SimWorker::damage(const HandoffKey& key, uint64_t random) {
   // The first vector of the block: certainly within the prompt.
   const uint64_t place =
       layout_.offset(block, static_cast<uint32_t>(random / 7) % layout_.num_layers());
-  driver_->cache()[place + random % layout_.vector_bytes()] ^= std::byte{0x10};
+  cache_[place + random % layout_.vector_bytes()] ^= std::byte{0x10};
 }
 
 void SimWorker::end_source(const HandoffKey& key) {
@@ -173,7 +176,7 @@ void SimWorker::joined(const Joined& joined, TimePoint) {
   const Request& r = node.mapped();
   const KvRange all{0, layout_.num_layers(), r.first_token, r.num_tokens};
   const size_t wrong =
-      wrong_vectors(layout_, driver_->cache().data(), {r.blocks, r.first_token}, all, r.seed);
+      wrong_vectors(layout_, cache_.data(), {r.blocks, r.first_token}, all, r.seed);
   if (wrong > 0) violation(joined.key, fmt::format("joined with {} wrong vectors", wrong));
   if (joined.first_tokens != std::vector<TokenId>{static_cast<TokenId>(r.seed % 1000)}) {
     violation(joined.key, "joined with another first token");

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,8 +35,10 @@ class SimWorker final : public HandoffListener {
     TimePoint deadline;
   };
 
+  // With `gpu`, the cache is there, in `gpu_memory`.
   SimWorker(WorkerId id, const kvcache::KvLayout& layout, uint32_t num_blocks,
-            std::unique_ptr<Transport> transport, SimEvents events);
+            std::unique_ptr<Transport> transport, SimEvents events,
+            std::unique_ptr<DeviceReads> gpu = nullptr, std::span<std::byte> gpu_memory = {});
 
   HandoffDriver& driver() { return *driver_; }
   WorkerId id() const { return id_; }
@@ -79,6 +82,7 @@ class SimWorker final : public HandoffListener {
   const uint32_t num_blocks_;
   SimEvents events_;
   std::unique_ptr<HandoffDriver> driver_;
+  std::span<std::byte> cache_;
   std::vector<BlockId> free_;
   std::set<BlockId> used_;
   std::map<HandoffKey, Request> sources_, sinks_, quarantined_;
