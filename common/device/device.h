@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -33,6 +34,9 @@ class Stream {
   virtual void record(Event& event) = 0;
   virtual void wait(Event& event) = 0;  // what is enqueued from here on runs after the event
   virtual void synchronize() = 0;       // blocks the calling thread until all of it has run
+  // Calls it once all that is enqueued so far has run, on whatever thread; it is short, does not
+  // throw and enqueues nothing. Not while capturing.
+  virtual void notify(std::function<void()> call) = 0;
 
   // Only where DeviceInfo::captures: what is enqueued between the two is recorded and not run.
   // The recording reads and writes the same addresses each time it is launched. No allocation, no

@@ -22,7 +22,9 @@ result<std::unique_ptr<KvMirror>> KvMirror::create(const kvcache::KvCache& cache
 }
 
 status KvMirror::allocate(device::Device& device, uint32_t max_blocks, uint32_t max_steps) {
-  BATON_TRY(locked_, device.lock_host(mirror_.memory().data(), mirror_.memory().size()));
+  if (!is_cache()) {
+    BATON_TRY(locked_, device.lock_host(mirror_.memory().data(), mirror_.memory().size()));
+  }
   const uint32_t layers = cache_.layout().num_layers();
   const size_t digests = size_t{layers} * max_blocks;
   const size_t step_bytes = digests * sizeof(uint64_t) + max_blocks * sizeof(ops::KvCopyBlock);
@@ -47,7 +49,7 @@ status KvMirror::allocate(device::Device& device, uint32_t max_blocks, uint32_t 
 }
 
 void KvMirror::bring_in(device::Stream& stream, std::span<const BlockId> blocks) {
-  if (blocks.empty()) return;
+  if (blocks.empty() || is_cache()) return;
   const uint32_t total = cache_.num_blocks();
   arrival_ = (arrival_ + 1) % kArrivals;
   brought_in_[arrival_]->wait();  // the copy that read this part of the ring
@@ -92,7 +94,7 @@ void KvMirror::take_out(uint32_t step, device::Stream& stream, uint32_t layer) {
                             .layer = layer,
                             .head_begin = cache_.layout().head_begin,
                             .blocks = out.blocks.first(out.num_blocks),
-                            .mirror = mirror_.at(BlockId{0}, layer),
+                            .mirror = is_cache() ? nullptr : mirror_.at(BlockId{0}, layer),
                             .digests = out.digests.data() + size_t{layer} * out.blocks.size()});
   stream_->record(*out.copied[layer]);
 }

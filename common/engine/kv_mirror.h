@@ -17,11 +17,14 @@ namespace baton::engine {
 // cannot fill: a mirror of it, block for block. What is to be handed off is copied out layer by
 // layer as it is computed, and digested on the way; what was received and checked is copied in
 // before it is used. Blocks that nobody hands off are never copied, and their mirror means nothing.
+// Where peers read the device's memory itself, the mirror is the cache: then nothing is copied, and
+// digests alone are taken.
 // Used by the engine's thread; allocates nothing after construction.
 class KvMirror {
  public:
   // `mirror` has the layout and the blocks of `cache`, in host memory that this locks for the
-  // device. All outlive this. `max_blocks`: that a step touches, `max_steps`: in flight.
+  // device; or it is `cache`. All outlive this. `max_blocks`: that a step touches, `max_steps`: in
+  // flight.
   static result<std::unique_ptr<KvMirror>> create(const kvcache::KvCache& cache,
                                                   const kvcache::KvCache& mirror,
                                                   device::Device& device, const ops::Ops& ops,
@@ -55,6 +58,7 @@ class KvMirror {
   KvMirror(const kvcache::KvCache& cache, const kvcache::KvCache& mirror, device::Device& device,
            const ops::Ops& ops);
   status allocate(device::Device& device, uint32_t max_blocks, uint32_t max_steps);
+  bool is_cache() const { return mirror_.memory().data() == cache_.memory().data(); }
 
   const kvcache::KvCache cache_, mirror_;
   const ops::Ops& ops_;

@@ -63,7 +63,7 @@ status StepRunner::allocate() {
   }
   if (is_inline()) return {};
   BATON_TRY(drawn_, device_.allocate(limits_.max_slots * sizeof(TokenId)));
-  if (kv_.host.memory().data() != kv_.device.memory().data()) {
+  if (kv_.is_read_on_device || kv_.host.memory().data() != kv_.device.memory().data()) {
     // Rows that a step digests, and for each sequence a block that begins before and ends behind.
     const uint32_t blocks =
         limits_.max_rows / kv_.device.layout().block_tokens + 2 * limits_.max_sequences;

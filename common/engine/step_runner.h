@@ -33,9 +33,10 @@ class StepObserver {
 // The memory a worker's KV lies in.
 struct KvMemory {
   kvcache::KvCache device;  // what the model reads and writes
-  // What peers read and reads fill: the same memory where the host can address the device's, else
-  // a mirror of it.
+  // What peers read and reads fill: the same memory where the host can address the device's, or
+  // where peers can, too; else a mirror of it.
   kvcache::KvCache host;
+  bool is_read_on_device = false;  // the latter: digests are taken there
 };
 
 // Runs one step after the other: brings blocks in, copies blocks, opens slots, puts the rows
@@ -109,7 +110,7 @@ class StepRunner final : private model::LayerObserver {
   const ops::Ops& ops_;
   const StepLimits limits_;
   std::unique_ptr<device::Stream> stream_;
-  std::unique_ptr<KvMirror> mirror_;  // null where the host addresses the device's memory
+  std::unique_ptr<KvMirror> mirror_;  // null where the host takes the digests, or nobody
   SamplerSlots slots_;
   device::Buffer drawn_;  // the token that each slot drew last, on the device; [max_slots]
 

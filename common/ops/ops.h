@@ -130,13 +130,17 @@ struct KvCopyBlock {
   uint32_t num_tokens = 0;
 };
 
-// One layer of some blocks, from the device's cache to a mirror of it in host memory.
+// One layer of some blocks, from a cache of a device to a mirror of it in host memory, or to this
+// device's cache; or to nowhere, for the digests alone.
 struct ExportKvArgs {
   PagedKv kv;                           // the layer
   uint32_t layer = 0, head_begin = 0;   // digests depend on them
   std::span<const KvCopyBlock> blocks;  // Device::allocate_host's memory
-  std::byte* mirror = nullptr;          // of the same layer, locked by Device::lock_host
-  uint64_t* digests = nullptr;          // [blocks], as kvcache/digest.h defines them; host memory
+  // Of the same layer: locked by Device::lock_host, or with `to_device` the device's own. Null:
+  // nothing is copied. Digests are of what is written there, or of what was read.
+  std::byte* mirror = nullptr;
+  bool to_device = false;
+  uint64_t* digests = nullptr;  // [blocks], as kvcache/digest.h defines them; host memory
 };
 
 // All layers of some blocks, whole, from the mirror to the device's cache.

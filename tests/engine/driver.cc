@@ -25,8 +25,11 @@ Driver::Driver(const std::filesystem::path& model, const Options& options)
     : model_(model, options.model),
       limits_{options.model.max_rows, options.model.max_sequences, options.model.max_samples,
               model_.model().max_context()} {
-  engine_ = Engine::create(model_.model(), {model_.cache(), model_.host_cache()}, model_.device(),
-                           model_.ops(), limits_, options.depth, options.ranks, options.warm_up)
+  const KvMemory kv{model_.cache(),
+                    options.is_read_on_device ? model_.cache() : model_.host_cache(),
+                    options.is_read_on_device};
+  engine_ = Engine::create(model_.model(), kv, model_.device(), model_.ops(), limits_,
+                           options.depth, options.ranks, options.warm_up)
                 .value();
 }
 

@@ -37,6 +37,7 @@ class Driver {
     uint32_t depth = 2;
     RankSteps* ranks = nullptr;
     WarmUp warm_up;
+    bool is_read_on_device = false;  // there is no mirror
   };
 
   explicit Driver(const std::filesystem::path& model, const Options& options);

@@ -237,6 +237,26 @@ TEST_F(KvMirrorTest, BringsInMoreThanThereAreBlocks) {
   EXPECT_EQ(blocks_on_device().size(), kBlocks);
 }
 
+// Where peers read the cache itself.
+TEST_F(KvMirrorTest, WithoutAMirrorDigestsAloneAreTaken) {
+  mirror = KvMirror::create(cache, cache, gpu, ops, 12, kSteps).value();
+  StepBatch batch;
+  add(batch, 5, 30, true, ids({3, 0, 6}));
+  mirror->begin(0, batch);
+  for (uint32_t layer = 0; layer < kLayers; ++layer) {
+    compute(layer);
+    mirror->take_out(0, *stream, layer);
+  }
+  for (uint32_t layer = 0; layer < kLayers; ++layer) {
+    mirror->finish(0, layer, batch);
+    EXPECT_EQ(batch.sequences[0].digests[layer * 3 + 1], digest(BlockId{0}, layer, 16, 16));
+    EXPECT_EQ(batch.sequences[0].digests[layer * 3 + 2], digest(BlockId{6}, layer, 32, 3));
+  }
+  mirror->bring_in(*stream, ids({1, 2}));  // what arrives is there
+  EXPECT_EQ(gpu.counts().imports, 0u);
+  EXPECT_EQ(blocks_on_device().size(), kBlocks);
+}
+
 // What one worker takes out another brings in, and computes on.
 TEST_F(KvMirrorTest, GoesThereAndBack) {
   StepBatch batch;

@@ -391,6 +391,33 @@ TEST_F(RunAhead, CopiesAndArrivalsComeBeforeTheRows) {
   expect_as_on_cpu(batches, again);
 }
 
+// Where peers read the device's memory, it takes the digests, and nothing is copied out or in.
+TEST(ReadOnDevice, DigestsAreThoseOfTheCpu) {
+  const model::TestOptions options;
+  Driver cpu(model::data_dir() / "llama3", {.model = on_cpu(options)});
+  Driver fake(model::data_dir() / "llama3",
+              {.model = on_fake_gpu(options), .is_read_on_device = true});
+  auto& gpu = static_cast<FakeGpu&>(fake.model().device());
+  std::vector<uint64_t> digests;
+  for (Driver* d : {&cpu, &fake}) {
+    StepBatch batch;
+    StepSequence& s = batch.add_sequence();
+    s.num_rows = 40;
+    s.tokens = some_tokens(40, 9);
+    s.block_table = model::ModelUnderTest::blocks(5, 3);
+    s.digest = true;
+    if (d == &fake) batch.arrived = model::ModelUnderTest::blocks(20, 2);
+    const std::vector<uint32_t> told = d->run(batch);
+    EXPECT_EQ(told.size(), d->layout().num_layers());
+    const auto& taken = batch.sequences[0].digests;
+    ASSERT_EQ(taken.size(), 3 * d->layout().num_layers());
+    if (d == &cpu) digests = taken;
+    EXPECT_EQ(taken, digests);
+  }
+  EXPECT_EQ(gpu.counts().exports, fake.layout().num_layers());
+  EXPECT_EQ(gpu.counts().imports, 0u);
+}
+
 TEST_F(RunAhead, StopFinishesBothStepsInFlight) {
   std::vector<StepBatch> batches(2);
   for (uint32_t b = 0; b < 2; ++b) decode(batches[b], {0, 1, 2, 3}, kPrompt + b);

@@ -208,6 +208,11 @@ void FakeStream::synchronize() {
   changed_.wait(lock, [&] { return done_ >= all; });
 }
 
+void FakeStream::notify(std::function<void()> call) {
+  must_not_capture("notify()");
+  enqueue([call = std::move(call)](CpuStream&) { call(); });
+}
+
 void FakeStream::begin_capture() {
   must_not_capture("begin_capture()");
   capturing_ = true;

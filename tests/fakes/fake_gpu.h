@@ -86,6 +86,7 @@ class FakeStream final : public Stream {
   void record(Event& event) override;
   void wait(Event& event) override;
   void synchronize() override;
+  void notify(std::function<void()> call) override;
   void begin_capture() override;
   std::unique_ptr<Graph> end_capture() override;
   void launch(const Graph& graph) override;

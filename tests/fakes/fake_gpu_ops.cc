@@ -320,12 +320,16 @@ void export_block(const ExportKvArgs& args, const Real& real, const KvCopyBlock&
   must(block.num_tokens <= kv.block_tokens, "more tokens than a block has");
   const size_t layer_bytes = 2 * kv.plane_stride;
   const std::byte* from = real.at(kv.base + block.from * kv.block_stride, layer_bytes);
-  std::byte* to = real.at(args.mirror + block.to * kv.block_stride, layer_bytes);
-  for (size_t head = 0; head < 2 * kv.num_kv_heads; ++head) {  // K's, then V's
-    const size_t at = head * kv.head_stride;
-    std::memcpy(to + at, from + at, block.num_tokens * kv.token_stride);
+  const std::byte* digested = from;
+  if (args.mirror != nullptr) {
+    std::byte* to = real.at(args.mirror + block.to * kv.block_stride, layer_bytes);
+    for (size_t head = 0; head < 2 * kv.num_kv_heads; ++head) {  // K's, then V's
+      const size_t at = head * kv.head_stride;
+      std::memcpy(to + at, from + at, block.num_tokens * kv.token_stride);
+    }
+    digested = to;
   }
-  *real.at(digest, 1) = kvcache::digest_layer(layout_of(args), to - args.layer * layer_bytes,
+  *real.at(digest, 1) = kvcache::digest_layer(layout_of(args), digested - args.layer * layer_bytes,
                                               args.layer, block.position, block.num_tokens);
 }
 
@@ -334,7 +338,8 @@ void export_kv(Stream& stream, const ExportKvArgs& args) {
   ++s.gpu().counts().exports;
   const Real now{s.memory(), false};
   now(args.blocks), now.at(args.digests, args.blocks.size());
-  must(!s.memory().is_device(args.mirror), "a mirror in the device's memory");
+  must(args.mirror == nullptr || s.memory().is_device(args.mirror) == args.to_device,
+       "a mirror in another memory than was said");
   s.enqueue([args, &s](CpuStream&) {
     s.gpu().exporting();
     const Real real{s.memory(), true};

@@ -23,6 +23,7 @@ class CpuStream final : public Stream {
   void record(Event&) override {}
   void wait(Event&) override {}
   void synchronize() override {}
+  void notify(std::function<void()> call) override { call(); }
   void begin_capture() override;  // never called: DeviceInfo::captures is false
   std::unique_ptr<Graph> end_capture() override;
   void launch(const Graph&) override;

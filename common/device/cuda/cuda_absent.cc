@@ -1,11 +1,19 @@
-// In place of cuda_device.cc in builds without CUDA.
+// In place of cuda_device.cc and cuda_ipc.cc in builds without CUDA.
 #include "common/device/cuda/cuda_device.h"
+#include "common/device/cuda/cuda_ipc.h"
 
 namespace baton::device {
+namespace {
 
-result<std::unique_ptr<Device>> make_cuda_device(int) {
-  return error(Errc::kUnsupported,
-               "this build has no CUDA; build the preset 'cuda', which needs NVIDIA's nvcc");
+constexpr const char* kAbsent =
+    "this build has no CUDA; build the preset 'cuda', which needs NVIDIA's nvcc";
+
+}  // namespace
+
+result<std::unique_ptr<Device>> make_cuda_device(int) { return error(Errc::kUnsupported, kAbsent); }
+
+result<std::unique_ptr<MemorySharing>> make_cuda_ipc(int) {
+  return error(Errc::kUnsupported, kAbsent);
 }
 
 }  // namespace baton::device

@@ -69,6 +69,17 @@ void CudaStream::synchronize() {
   cuda_must(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
 }
 
+void CudaStream::notify(std::function<void()> call) {
+  assert(!capturing_);
+  const auto run = [](void* held) {
+    const std::unique_ptr<std::function<void()>> owned(static_cast<std::function<void()>*>(held));
+    (*owned)();
+  };
+  auto held = std::make_unique<std::function<void()>>(std::move(call));
+  cuda_must(cudaLaunchHostFunc(stream_, run, held.get()), "cudaLaunchHostFunc");
+  (void)held.release();  // run()'s
+}
+
 void CudaStream::begin_capture() {
   assert(!capturing_);
   cuda_must(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),

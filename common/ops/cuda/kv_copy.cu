@@ -14,6 +14,9 @@ constexpr uint32_t kAtOnce = 4;  // loads of 16 bytes that a thread has on their
 // The link is slow against a multiprocessor, and the way out runs beside the model's own kernels:
 // few blocks fill it. The way in waits for the link's latency, with a step behind it.
 constexpr uint32_t kExportBlocks = 8, kImportBlocks = 32;
+// From one GPU's memory to another's, or to its own, more is on the way; the model's kernels run
+// beside it all the same. Not measured.
+constexpr uint32_t kDeviceBlocks = 32;
 
 // Of digests (kvcache/digest.h): a vector counts as parts of so many bytes, eight threads' words.
 constexpr uint32_t kPartBytes = 128, kPartWords = kPartBytes / 16;
@@ -76,7 +79,9 @@ __device__ __forceinline__ uint64_t export_head(const ExportKv& p, const KvCopyB
       uint64_t mix = 0;
       if (mine) {
         const uint4 v = words[i];
-        store_16(to + token * p.kv.token_stride + part * kPartBytes, v.x, v.y, v.z, v.w);
+        if (p.mirror != nullptr) {
+          store_16(to + token * p.kv.token_stride + part * kPartBytes, v.x, v.y, v.z, v.w);
+        }
         mix = xxh3_mix(uint64_t{v.y} << 32 | v.x, uint64_t{v.w} << 32 | v.z,
                        whole ? secret : tail_secret, seed);
       }
@@ -105,8 +110,9 @@ __device__ __forceinline__ uint64_t sum_in_first(uint64_t v, uint64_t* of_warp) 
 }
 
 // A thread block takes whole blocks of the cache, one after the other, a warp a plane and head.
-// Reads 2 * kv_heads * num_tokens * vector_bytes a block and writes as much over the link to the
-// host, which is the roof.
+// Reads 2 * kv_heads * num_tokens * vector_bytes a block, and writes as much if there is a mirror.
+// The roof is the link that one of the two goes over, to the host or to another GPU; where there is
+// none, the memory.
 __global__ void __launch_bounds__(kThreads) export_layer(ExportKv p) {
   __shared__ uint64_t of_warp[kWarps];
   wait_for_inputs();
@@ -182,7 +188,8 @@ void cuda_export_kv(Stream& stream, const ExportKvArgs& args) {
                       .digests = args.digests,
                       .vector_bytes = vector_bytes,
                       .parts = ceil_div(vector_bytes, kPartBytes)};
-  launch(cuda_stream(stream), std::min(num_blocks, kExportBlocks), kThreads, 0, export_layer, p);
+  launch(cuda_stream(stream), std::min(num_blocks, args.to_device ? kDeviceBlocks : kExportBlocks),
+         kThreads, 0, export_layer, p);
 }
 
 void cuda_import_kv(Stream& stream, const ImportKvArgs& args) {

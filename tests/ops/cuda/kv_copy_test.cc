@@ -130,6 +130,50 @@ TEST_P(CudaKvCopy, ExportsALayerAndItsDigests) {
   EXPECT_EQ(download<uint16_t>(memory_.data(), bytes_ / 2), there_.data) << "the cache itself";
 }
 
+// To another cache on a device, and to nowhere: the digests are the same.
+TEST_P(CudaKvCopy, ExportsToADeviceOrForItsDigests) {
+  const Shared<KvCopyBlock> blocks = some_blocks(false);
+  const auto count = blocks.get().size();
+  const device::Buffer other = upload(std::span<const uint16_t>(before_.data));
+  std::vector<std::vector<uint64_t>> all;
+  for (const bool copies : {true, false}) {
+    const Shared<uint64_t> digests(*this, std::vector<uint64_t>(count * layout_.num_layers()));
+    for (uint32_t layer = 0; layer < layout_.num_layers(); ++layer) {
+      fast_.export_kv(*stream_,
+                      {.kv = kv(layer),
+                       .layer = layer,
+                       .head_begin = layout_.head_begin,
+                       .blocks = blocks.get(),
+                       .mirror = copies ? other.data() + layer * layout_.layer_bytes() : nullptr,
+                       .to_device = copies,
+                       .digests = digests.get().data() + layer * count});
+    }
+    stream_->synchronize();
+    all.emplace_back(digests.get().begin(), digests.get().end());
+  }
+  EXPECT_EQ(all[0], all[1]);
+  const auto* source = reinterpret_cast<const std::byte*>(there_.data.data());
+  std::vector<uint16_t> expected = before_.data;
+  auto* written = reinterpret_cast<std::byte*>(expected.data());
+  for (size_t i = 0; i < count; ++i) {
+    const KvCopyBlock& b = blocks.get()[i];
+    for (uint32_t layer = 0; layer < layout_.num_layers(); ++layer) {
+      EXPECT_EQ(all[0][layer * count + i],
+                kvcache::digest_layer(layout_, source + b.from * layout_.block_bytes(), layer,
+                                      b.position, b.num_tokens));
+      for (uint32_t plane = 0; plane < 2; ++plane) {
+        for (uint32_t head = 0; head < layout_.num_heads(); ++head) {
+          std::memcpy(written + layout_.offset(BlockId(b.to), layer, plane, head),
+                      source + layout_.offset(BlockId(b.from), layer, plane, head),
+                      b.num_tokens * layout_.vector_bytes());
+        }
+      }
+    }
+  }
+  EXPECT_EQ(download<uint16_t>(other.data(), bytes_ / 2), expected);
+  EXPECT_EQ(download<uint16_t>(memory_.data(), bytes_ / 2), there_.data) << "the cache itself";
+}
+
 TEST_P(CudaKvCopy, ImportsWholeBlocks) {
   const Shared<KvCopyBlock> blocks = some_blocks(true);
   fast_.import_kv(*stream_, {.kv = kv(0),
