@@ -50,6 +50,9 @@ void add_options(Options& options, UpConfig& c) {
   options.add("prefix-cache", &c.prefix_cache, "Keep the KV of finished prompts for reuse");
   options.add("preempt-every", &c.preempt_every, "For tests: preempt a sequence every N steps");
   options.add("transport", &c.transport, "KV transport between workers: auto, shm or tcp");
+  options.add(
+      "kv-from", &c.kv_from,
+      "On GPUs, where KV is read: host (a mirror in host memory) or device (the GPUs' own)");
   add_placement_options(options, c.placement);
   add_access_options(options, c.access);
   add_tls_options(options, c.tls);
@@ -154,6 +157,7 @@ std::vector<std::string> worker_args(const UpConfig& c, const WorkerPlace& place
                                  {"max-sequences", std::to_string(c.max_sequences)},
                                  {"preempt-every", std::to_string(c.preempt_every)},
                                  {"transport", c.transport},
+                                 {"kv-from", c.kv_from},
                                  {"secret-file", c.secret_file},
                                  {"tls-cert", c.tls.cert},
                                  {"tls-key", c.tls.key},

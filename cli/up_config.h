@@ -42,6 +42,7 @@ struct UpConfig {
   uint32_t preempt_every = 0;
   bool prefix_cache = true;
   std::string transport = "auto";
+  std::string kv_from = "host";
   PlacementSettings placement;
   AccessPaths access;       // to the router
   std::string secret_file;  // not an option: drawn for the children

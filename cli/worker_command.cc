@@ -73,6 +73,10 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add("verify-kv", &w.verify_kv,
               "Check the digest of all KV that is read; without, a wrong byte is a wrong token");
   options.add("transport", &w.transport, "KV transport: auto, shm or tcp");
+  options.add(
+      "kv-from", &w.kv_from,
+      "On a GPU, where KV is read: host (a mirror in host memory) or device (the GPUs' own, "
+      "within one host)");
   options.add("ucx-devices", &w.ucx_devices,
               "Network devices for KV; auto: that of the listen address; all: every one");
   options.add("ucx-port-range", &w.ucx_port_range, "TCP ports for the KV transport, first-last");

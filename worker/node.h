@@ -62,7 +62,10 @@ class Node final : public Worker, private CoreHost {
   RequestLimits request_limits() const;
   bool decodes() const { return config_.auto_role || config_.role != proto::ROLE_PREFILL; }
   bool hands_over() const { return config_.auto_role || config_.role != proto::ROLE_MIXED; }
+  bool reads_on_device() const { return config_.kv_from == "device" && hands_over(); }
   bool needs_host_cache() const;
+  status check_kv_from() const;
+  result<std::unique_ptr<kvtransfer::DeviceReads>> make_device_reads();
   status use_device_cache(const kvcache::KvLayout& layout);
   result<std::unique_ptr<kvtransfer::Transport>> make_transport();
   status make_engine();
@@ -111,10 +114,10 @@ class Node final : public Worker, private CoreHost {
   engine::StepLimits limits_;
   uint32_t num_blocks_ = 0;
 
+  device::Buffer device_cache_;                   // empty where the host's side is all there is
   std::unique_ptr<kvtransfer::LoopbackHub> hub_;  // of one that stays mixed, alone on it
   std::unique_ptr<WorkerCore> core_;
   std::optional<HandoffLoop> handoff_loop_;
-  device::Buffer device_cache_;  // empty where the host's side is all there is
   engine::KvMemory kv_;
   std::unique_ptr<engine::StepEngine> engine_;
   std::optional<StepTimes> step_times_;

@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/device/cpu/cpu_device.h"
 #include "common/device/cuda/cuda_device.h"
+#include "common/device/cuda/cuda_ipc.h"
 #include "common/engine/emulated_engine.h"
 #include "common/engine/engine.h"
 #include "common/latency/rough_costs.h"
@@ -14,6 +15,7 @@
 #include "kvtransfer/paced_transport.h"
 #include "kvtransfer/shared_segment.h"
 #include "kvtransfer/ucx_transport.h"
+#include "worker/gpu_reads.h"
 #include "worker/kv_devices.h"
 #include "worker/node.h"
 
@@ -84,6 +86,7 @@ status Node::make_device() {
 }
 
 status Node::load_model() {
+  BATON_CHECK_OK(check_kv_from());
   BATON_TRY(const DType dtype, parse_dtype(config_.dtype, config_.device));
   BATON_CHECK_OK(make_device());
   if (!config_.profile.empty()) {
@@ -223,9 +226,12 @@ status Node::make_core() {
   core.handoff.worker = id_;
   core.handoff.model_key = served_.key.to_string();
   core.handoff.numerics = served_.numerics;
-  core.handoff.num_blocks = needs_host_cache() ? num_blocks_ : 1;  // it cannot be none
-  BATON_CHECK_OK(check_room("the KV cache (kv_gib)", core.handoff.num_blocks * layout.block_bytes(),
-                            read_host_memory()));
+  core.handoff.num_blocks =
+      needs_host_cache() || reads_on_device() ? num_blocks_ : 1;  // it cannot be none
+  if (needs_host_cache()) {
+    BATON_CHECK_OK(check_room("the KV cache (kv_gib)", num_blocks_ * layout.block_bytes(),
+                              read_host_memory()));
+  }
   if (is_emulated()) {
     core.layer_token_bytes = profile_->kv_bytes_per_token / served_.layout.num_layers();
   }
@@ -252,7 +258,12 @@ status Node::make_core() {
     }
     device_cache_ = std::move(*memory);
   }
-  BATON_TRY(core_, WorkerCore::create(core, std::move(transport), *this, metrics_));
+  std::unique_ptr<kvtransfer::DeviceReads> reads;
+  if (reads_on_device()) {
+    BATON_TRY(reads, make_device_reads());
+  }
+  BATON_TRY(core_,
+            WorkerCore::create(core, std::move(transport), *this, metrics_, std::move(reads)));
   if (needs_host_cache()) {
     BATON_TRY(kv_.host, kvcache::KvCache::create(core_->driver().cache(), layout, num_blocks_));
     if (ranks_) BATON_CHECK_OK(attach_ranks(kv_.host));
@@ -274,8 +285,38 @@ RequestLimits Node::request_limits() const {
 }
 
 // Where the host cannot address the device's memory, the cache is there, and what peers read is a
-// mirror of it. A worker that stays mixed is read by nobody.
-bool Node::needs_host_cache() const { return device_->info().host_addressable || hands_over(); }
+// mirror of it, or the cache itself. A worker that stays mixed is read by nobody.
+bool Node::needs_host_cache() const {
+  return device_->info().host_addressable || (hands_over() && !reads_on_device());
+}
+
+status Node::check_kv_from() const {
+  if (config_.kv_from == "host") return {};
+  const auto refuse = [&](Errc code, const std::string& why) {
+    return error(code, "kv_from '" + config_.kv_from + "' " + why);
+  };
+  if (config_.kv_from != "device") return refuse(Errc::kInvalidArgument, "is none of host, device");
+  if (config_.device != "cuda") {
+    return refuse(Errc::kUnsupported, "is offered on device cuda alone, not on " + config_.device);
+  }
+  if (config_.tensor_parallel > 1) {
+    return refuse(Errc::kUnsupported, "is not offered with tensor_parallel yet");
+  }
+  return {};
+}
+
+result<std::unique_ptr<kvtransfer::DeviceReads>> Node::make_device_reads() {
+  BATON_TRY(auto ipc, device::make_cuda_ipc(static_cast<int>(config_.gpu)));
+  BATON_TRY(const auto cache,
+            kvcache::KvCache::create({device_cache_.data(), device_cache_.bytes()}, served_.layout,
+                                     num_blocks_));
+  return make_gpu_reads({.cache = cache,
+                         .memory = device_cache_,
+                         .device = *device_,
+                         .ops = ops_,
+                         .is_read = config_.auto_role || config_.role == proto::ROLE_PREFILL},
+                        std::move(ipc));
+}
 
 status Node::use_device_cache(const kvcache::KvLayout& layout) {
   kv_.device = kv_.host;
@@ -283,8 +324,11 @@ status Node::use_device_cache(const kvcache::KvLayout& layout) {
   BATON_TRY(kv_.device, kvcache::KvCache::create({device_cache_.data(), device_cache_.bytes()},
                                                  layout, num_blocks_));
   if (!needs_host_cache()) kv_.host = kv_.device;
+  kv_.is_read_on_device = reads_on_device();
   LOG_INFO("KV: {} MB on the device; hand-offs {}", device_cache_.bytes() >> 20,
-           needs_host_cache() ? "are staged through page-locked host memory" : "are not needed");
+           needs_host_cache()  ? "are staged through page-locked host memory"
+           : reads_on_device() ? "are read there, by CUDA IPC"
+                               : "are not needed");
   return {};
 }
 
@@ -303,7 +347,7 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
   BATON_TRY(ucx.net_devices, kv_devices(config_));
   ucx.tcp_port_range = config_.ucx_port_range;
   ucx.name = config_.name;
-  ucx.is_read = config_.auto_role || config_.role == proto::ROLE_PREFILL;
+  ucx.is_read = !reads_on_device() && (config_.auto_role || config_.role == proto::ROLE_PREFILL);
   BATON_TRY(auto transport, kvtransfer::make_ucx_transport(ucx));
   if (!is_emulated()) return transport;
   return kvtransfer::make_paced_transport(

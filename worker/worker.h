@@ -54,7 +54,10 @@ struct WorkerConfig {
   uint32_t preempt_every = 0;  // for tests
 
   // Hand-off.
-  std::string transport = "auto";    // "auto", "shm", "tcp"
+  std::string transport = "auto";  // "auto", "shm", "tcp"
+  // cuda: where peers read the KV of this worker, and it theirs. "host": in a mirror of the GPU's
+  // cache, wherever they are; "device": in the GPU's memory, by CUDA IPC, within one host.
+  std::string kv_from = "host";
   bool verify_kv = true;             // believe KV that was read only if its digest is right
   std::string ucx_devices = "auto";  // kv_devices.h
   std::string ucx_port_range;

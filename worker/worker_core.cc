@@ -39,10 +39,11 @@ WorkerCore::WorkerCore(const CoreConfig& config, CoreHost& host, Metrics& metric
 
 result<std::unique_ptr<WorkerCore>> WorkerCore::create(
     const CoreConfig& config, std::unique_ptr<kvtransfer::Transport> transport, CoreHost& host,
-    Metrics& metrics) {
+    Metrics& metrics, std::unique_ptr<kvtransfer::DeviceReads> device_reads) {
   std::unique_ptr<WorkerCore> core(new WorkerCore(config, host, metrics));
-  BATON_TRY(core->driver_, kvtransfer::HandoffDriver::create(config.handoff, std::move(transport),
-                                                             *core, &metrics));
+  BATON_TRY(core->driver_,
+            kvtransfer::HandoffDriver::create(config.handoff, std::move(transport), *core, &metrics,
+                                              std::move(device_reads)));
   core->make_services();
   return core;
 }

@@ -52,10 +52,11 @@ class CoreHost : public serving::ServiceHost {
 // goes back.
 class WorkerCore final : private kvtransfer::HandoffListener {
  public:
-  // Takes the transport and allocates the host's cache with it. Host and metrics outlive the core.
+  // Takes the transport and allocates the host's cache with it, unless peers' caches are read into
+  // a GPU's. Host and metrics outlive the core.
   static result<std::unique_ptr<WorkerCore>> create(
       const CoreConfig& config, std::unique_ptr<kvtransfer::Transport> transport, CoreHost& host,
-      Metrics& metrics);
+      Metrics& metrics, std::unique_ptr<kvtransfer::DeviceReads> device_reads = nullptr);
 
   // --- routers ---
   // A Submit, Reserve, Retarget, Cancel or SetRole.

@@ -20,6 +20,15 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("BATON_TEST_BIN", ROOT / "build/release/bin/baton"))
 # Sanitizers are slow; every deadline is stretched by this.
 PATIENCE = float(os.environ.get("BATON_TEST_PATIENCE", "1"))
+# Set on a GPU beside BATON_DEVICE=cuda: KV crosses by this, whatever the transport.
+READ_ON_DEVICE = os.environ.get("BATON_KV_FROM") == "device"
+
+
+def names_of(transport: str) -> tuple[str, ...]:
+    """What baton_kv_peer_up may say where workers of one host were given this transport."""
+    if READ_ON_DEVICE:
+        return ("cuda_ipc",)
+    return {"shm": ("posix", "sysv", "cma", "shm"), "tcp": ("tcp",)}[transport]
 
 
 def wait_for(condition, seconds: float, what):

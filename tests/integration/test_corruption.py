@@ -17,6 +17,10 @@ def sent(cluster, worker: str, kind: str) -> float:
     return cluster.metrics(worker).sum("baton_kv_messages_sent_total", kind=kind)
 
 
+@pytest.mark.skipif(
+    harness.READ_ON_DEVICE,
+    reason="a GPU's memory cannot be changed from outside; gpu_process_test.cc does it from inside",
+)
 @pytest.mark.parametrize("transport", ["shm", "tcp"])
 def test_corrupted_blocks_are_not_decoded_from(start_cluster, medium, transport):
     cluster = start_cluster(

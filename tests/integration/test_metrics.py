@@ -34,7 +34,7 @@ def test_the_hand_off_is_counted_on_both_sides(start_cluster, tiny, transport):
     assert decode.sum("baton_kv_read_bytes_total") >= 200 * 2 * 2 * 2 * 16 * 2
     assert decode.sum("baton_kv_digest_mismatches_total") == 0
     peers = [s for s in decode.samples("baton_kv_peer_up") if s.value == 1]
-    names = {"shm": ("posix", "sysv", "cma", "shm"), "tcp": ("tcp",)}[transport]
+    names = harness.names_of(transport)
     assert any(name in peer.labels["transport"] for peer in peers for name in names), peers
     # A second time the prefix is there: less is read.
     before = decode.sum("baton_kv_read_bytes_total")

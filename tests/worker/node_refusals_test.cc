@@ -53,5 +53,26 @@ TEST_F(NodeRefusals, RefusesATypeThatTheDeviceDoesNotHave) {
   }
 }
 
+TEST_F(NodeRefusals, RefusesToReadKvWhereItCannotBe) {
+  const struct {
+    const char *device, *kv_from, *message;
+    uint32_t ranks;
+  } cases[] = {{"cpu", "disk", "kv_from 'disk' is none of host, device", 1},
+               {"cpu", "device", "kv_from 'device' is offered on device cuda alone, not on cpu", 1},
+               {"emulated", "device",
+                "kv_from 'device' is offered on device cuda alone, not on emulated", 1},
+               {"cuda", "device", "kv_from 'device' is not offered with tensor_parallel yet", 2}};
+  for (const auto& c : cases) {
+    WorkerConfig config;
+    config.model = (dir_ / "tiny").string();
+    config.device = c.device;
+    config.kv_from = c.kv_from;
+    config.tensor_parallel = c.ranks;
+    const auto worker = Worker::start(io_, config, nobody_fails);
+    ASSERT_FALSE(worker) << c.device << " " << c.kv_from;
+    EXPECT_EQ(worker.error().message, c.message);
+  }
+}
+
 }  // namespace
 }  // namespace baton::worker
