@@ -235,13 +235,6 @@ void Model::run_layers(Stream& stream, const Pass& pass, const kvcache::KvCache&
                 work_.hidden.slice_rows(0, rows.x.rows));
 }
 
-void Model::normed_matmul(Stream& stream, const ops::NormedMatmulArgs& a) {
-  if (ops_.fused_normed_matmul != nullptr && ops_.fused_normed_matmul(stream, a)) return;
-  ops_.rms_norm(stream, a.x, a.norm, a.norm_eps, a.normed);
-  ops_.matmul(stream, a.normed, *a.w, a.bias, a.product, false);
-  if (a.gated.data != nullptr) ops_.silu_mul(stream, a.product, a.gated);
-}
-
 // Token embeddings into the residual stream, and the angles of the rows' positions.
 void Model::embed(Stream& stream, const Pass& pass) {
   const auto rows = static_cast<int64_t>(pass.tokens.size());
@@ -263,13 +256,9 @@ void Model::write_kv(Stream& stream, const LayerWeights& w, const Pass& pass,
                      const ops::PagedKv& kv) {
   const auto rows = static_cast<int64_t>(pass.tokens.size());
   const Tensor normed = work_.normed.slice_rows(0, rows), qkv = work_.qkv.slice_rows(0, rows);
-  normed_matmul(stream, {.x = work_.x.slice_rows(0, rows),
-                         .norm = w.attn_norm.data(),
-                         .norm_eps = config_.rms_norm_eps,
-                         .w = w.qkv.get(),
-                         .bias = w.qkv_bias.data(),
-                         .normed = normed,
-                         .product = qkv});
+  ops_.rms_norm(stream, work_.x.slice_rows(0, rows), w.attn_norm.data(), config_.rms_norm_eps,
+                normed);
+  ops_.matmul(stream, normed, *w.qkv, w.qkv_bias.data(), qkv, false);
   ops_.rope_and_write_kv(stream, {.qkv = qkv,
                                   .cos = work_.cos.slice_rows(0, rows),
                                   .sin = work_.sin.slice_rows(0, rows),
@@ -310,13 +299,9 @@ void Model::finish_layer(Stream& stream, const LayerWeights& w, const ops::Paged
 
   const Tensor normed = work_.normed.slice_rows(0, n), gate_up = work_.gate_up.slice_rows(0, n);
   const Tensor mlp_part = work_.mlp_part.slice_rows(0, n), mlp = work_.mlp.slice_rows(0, n);
-  normed_matmul(stream, {.x = rows.x,
-                         .norm = w.mlp_norm.data(),
-                         .norm_eps = config_.rms_norm_eps,
-                         .w = w.gate_up.get(),
-                         .normed = normed,
-                         .product = gate_up,
-                         .gated = mlp_part});
+  ops_.rms_norm(stream, rows.x, w.mlp_norm.data(), config_.rms_norm_eps, normed);
+  ops_.matmul(stream, normed, *w.gate_up, nullptr, gate_up, false);
+  ops_.silu_mul(stream, gate_up, mlp_part);
   gather(stream, mlp_part, shards_.intermediate(), mlp);
   ops_.matmul(stream, mlp, *w.down, nullptr, rows.x_part, true);
   gather(stream, rows.x_part, shards_.hidden(), rows.x);

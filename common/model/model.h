@@ -123,7 +123,6 @@ class Model {
   void run_layers(device::Stream& stream, const Pass& pass, const kvcache::KvCache& cache,
                   LayerObserver* observer);
   uint32_t num_heads() const { return shards_.own(shards_.q_cols()) / config_.head_dim; }
-  void normed_matmul(device::Stream& stream, const ops::NormedMatmulArgs& args);
   void embed(device::Stream& stream, const Pass& pass);
   void write_kv(device::Stream& stream, const LayerWeights& w, const Pass& pass,
                 const ops::PagedKv& kv);

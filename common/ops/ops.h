@@ -78,18 +78,6 @@ struct PagedKv {
   size_t token_stride = 0;
 };
 
-// product = rms_norm(x) * w^T (+ bias), and of that gated = silu_mul(product) where it is given.
-struct NormedMatmulArgs {
-  Tensor x;                     // [m, k] f32
-  const float* norm = nullptr;  // [k]
-  float norm_eps = 0;
-  const PackedMatrix* w = nullptr;  // [n, k]
-  const float* bias = nullptr;      // [n] or null
-  Tensor normed;                    // [m, k]: scratch
-  Tensor product;                   // [m, n]: scratch where `gated` is given
-  Tensor gated;                     // [m, n / 2], or no data
-};
-
 struct RopeKvArgs {
   Tensor qkv;                     // [rows, (heads + 2 * kv_heads) * head_dim], q | k | v
   Tensor cos, sin;                // f32 [rows, head_dim / 2], from rope_angles
@@ -238,9 +226,6 @@ struct Ops {
   // Moves n*k weights once for m up to a few tens of rows (bandwidth's roof), then 2*m*n*k FLOP.
   void (*matmul)(Stream&, const Tensor& x, const PackedMatrix& w, const float* bias,
                  const Tensor& out, bool accumulate) = nullptr;
-  // rms_norm, matmul and silu_mul at once, with the bits of the three, where that is faster: then
-  // true. Else nothing was enqueued. Null: it never is. Moves the weights once, as matmul does.
-  bool (*fused_normed_matmul)(Stream&, const NormedMatmulArgs&) = nullptr;
   // ids[i] = drawn[-1 - ids[i]] where it is below 0: a token that the host has not seen yet.
   void (*resolve_drawn)(Stream&, std::span<TokenId> ids, const TokenId* drawn) = nullptr;
   // out[i] = table row ids[i]; table is [vocab, hidden], f32 or a half. ids are checked by

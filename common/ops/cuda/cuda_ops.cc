@@ -23,7 +23,6 @@ result<Ops> cuda_ops(const CudaOptions& options) {
              .pack = cuda_pack,
              .make_rows = cuda_make_rows,
              .matmul = cuda_matmul,
-             .fused_normed_matmul = cuda_fused_normed_matmul,
              .resolve_drawn = cuda_resolve_drawn,
              .embed = cuda_embed,
              .embed_packed = cuda_embed_packed,
@@ -42,7 +41,6 @@ result<Ops> cuda_ops(const CudaOptions& options) {
   if (options.deterministic) {
     ops.numerics = is_f16 ? "cuda-f16-deterministic-1" : "cuda-bf16-deterministic-2";
     ops.matmul = cuda_matmul_deterministic;
-    ops.fused_normed_matmul = nullptr;
     ops.attention = cuda_attention_deterministic;
   }
   return ops;

@@ -12,7 +12,6 @@ void cuda_matmul(Stream&, const Tensor& x, const PackedMatrix& w, const float* b
                  const Tensor& out, bool accumulate);
 void cuda_matmul_deterministic(Stream&, const Tensor& x, const PackedMatrix& w, const float* bias,
                                const Tensor& out, bool accumulate);
-bool cuda_fused_normed_matmul(Stream&, const NormedMatmulArgs&);
 void cuda_resolve_drawn(Stream&, std::span<TokenId> ids, const TokenId* drawn);
 void cuda_embed(Stream&, std::span<const TokenId> ids, const Tensor& table, const Tensor& out);
 void cuda_embed_packed(Stream&, std::span<const TokenId> ids, const PackedMatrix& table,
