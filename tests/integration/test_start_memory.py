@@ -13,6 +13,10 @@ CACHE_GIB = 0.5
 TOO_MUCH = "100000"  # GiB
 
 
+# With --kv-from device the cache is no memory of the host's.
+ON_HOST = pytest.mark.skipif(harness.READ_ON_DEVICE, reason="the cache is the GPU's memory alone")
+
+
 def run_worker(model, *args, **popen):
     return subprocess.Popen(
         [harness.BIN, "worker", "--model", model, *args],
@@ -35,6 +39,7 @@ def is_allocating(pid: int) -> bool:
     return False
 
 
+@ON_HOST
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_end_while_it_allocates_its_cache_leaves_nothing(tiny, sent):
     worker = run_worker(tiny, "--role", "prefill", "--kv-gib", str(CACHE_GIB))
@@ -74,6 +79,7 @@ def test_a_cache_without_room_is_one_sentence(tiny, args):
 LIMITED = 'echo "$1" > /proc/sys/kernel/shmmax && shift && exec "$@"'
 
 
+@ON_HOST
 @pytest.mark.parametrize("most", [4096, 8 << 20], ids=["no queues", "no cache"])
 def test_where_the_kernel_gives_no_segment_a_file_is_shared(tiny, most):
     limited = [
