@@ -11,6 +11,7 @@
 #include "common/base/log.h"
 #include "router/service/api.h"
 #include "router/service/cluster.h"
+#include "router/traces/exporter.h"
 
 namespace baton::router {
 namespace {
@@ -31,7 +32,8 @@ result<ModelMap> load_models(const std::vector<ModelSource>& sources) {
 // What it writes about requests.
 struct Logs {
   std::optional<RequestRecord> record;
-  std::unique_ptr<LineLog> access;  // null: none
+  std::unique_ptr<LineLog> access;        // null: none
+  std::unique_ptr<TraceExporter> traces;  // null: none
 };
 
 result<Logs> open_logs(const RouterConfig& config) {
@@ -42,6 +44,11 @@ result<Logs> open_logs(const RouterConfig& config) {
   }
   if (!config.access_log.empty()) {
     BATON_TRY(logs.access, LineLog::open(config.access_log));
+  }
+  if (config.traces) {
+    TraceConfig traces = *config.traces;
+    traces.version = BATON_VERSION;
+    logs.traces = TraceExporter::start(std::move(traces));
   }
   return logs;
 }
@@ -59,14 +66,13 @@ class Service final : public RouterService {
     cluster_.set_hello_check([this](const proto::WorkerHello& hello) { return check(hello); });
     for (const auto& [name, model] : models_) metrics_.of(name);
     if (logs_.access) metrics_.watch(*logs_.access);
+    if (logs_.traces) metrics_.watch(*logs_.traces);
   }
 
   status listen(boost::asio::io_context& io) {
     HttpHandlers handlers = api_.handlers();
-    if (logs_.access) {
-      handlers.log = [this](const AccessEntry& entry) {
-        logs_.access->add(access_json(entry, std::chrono::system_clock::now()));
-      };
+    if (logs_.access || logs_.traces) {
+      handlers.log = [this](const AccessEntry& entry) { record(entry); };
     }
     BATON_TRY(http_, HttpServer::start(io, config_.http, std::move(handlers)));
     LOG_INFO("serving http on port {}, {} models, {} worker addresses", http_->port(),
@@ -95,6 +101,27 @@ class Service final : public RouterService {
     return error(Errc::kInvalidArgument,
                  fmt::format("its vocabulary has {} ids, the tokenizer of '{}' {}",
                              hello.vocab_size(), hello.model(), ids));
+  }
+
+  // A request is over: the access log and the collector of traces are told.
+  void record(const AccessEntry& over) {
+    const auto now = std::chrono::system_clock::now();
+    AccessEntry entry = over;
+    std::optional<TraceContext> context = entry.head.trace;
+    if (logs_.traces) context = logs_.traces->context_of(context);
+    if (context) entry.trace_id = to_hex(context->trace);
+    if (logs_.access) logs_.access->add(access_json(entry, now));
+    if (!logs_.traces || !context->sampled) return;
+    logs_.traces->add({.context = std::move(*context),
+                       .method = entry.head.method,
+                       .path = entry.head.path,
+                       .request_id = entry.head.request_id,
+                       .reason = std::string(reason_of(entry)),
+                       .status = static_cast<int>(entry.status),
+                       .received = entry.head.received,
+                       .ended = entry.head.received + entry.took,
+                       .ended_at = now,
+                       .facts = entry.facts});
   }
 
   RouterConfig config_;

@@ -63,12 +63,6 @@ std::string utc(system_clock::time_point now) {
                      ms);
 }
 
-// Why it ended as it did: the model's word goes before that of HTTP.
-std::string_view reason_of(const AccessEntry& entry) {
-  if (!entry.facts.finish.empty()) return entry.facts.finish;
-  return entry.reason.empty() ? entry.outcome : entry.reason;
-}
-
 void add_stages(JsonLine& line, const RequestStages& s) {
   JsonLine first, second;
   first.add_if("parse", s.parse);
@@ -111,6 +105,11 @@ void add_model(JsonLine& line, const RequestFacts& f) {
 
 }  // namespace
 
+std::string_view reason_of(const AccessEntry& entry) {
+  if (!entry.facts.finish.empty()) return entry.facts.finish;
+  return entry.reason.empty() ? entry.outcome : entry.reason;
+}
+
 std::string facts_text(const RequestFacts& f) {
   std::string out;
   const auto to = std::back_inserter(out);
@@ -151,6 +150,7 @@ std::string access_json(const AccessEntry& e, system_clock::time_point now) {
   JsonLine line;
   line.add("time", utc(now));
   line.add("id", e.head.request_id);
+  line.add_if("trace_id", e.trace_id);
   line.add("peer", e.head.peer);
   line.add("method", e.head.method);
   line.add("path", e.head.path);

@@ -18,7 +18,11 @@ struct AccessEntry {
   uint64_t bytes = 0;        // written
   Duration took;             // from receipt
   const RequestFacts& facts;
+  std::string trace_id = {};  // empty: it is in no trace
 };
+
+// Why it ended as it did: "ok", else the model's word before that of HTTP.
+std::string_view reason_of(const AccessEntry& entry);
 
 // "model=... finish=..."; empty where nothing is known.
 std::string facts_text(const RequestFacts& facts);

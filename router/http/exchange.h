@@ -14,6 +14,7 @@
 #include "router/http/status.h"
 #include "router/openai/error.h"
 #include "router/placement/request_slo.h"
+#include "router/traces/trace_context.h"
 
 namespace baton::router {
 
@@ -26,6 +27,7 @@ struct HttpHead {
   std::string peer;            // host:port
   bool wants_timings = false;  // x-baton-timings: 1
   SloHeaders slo;
+  std::optional<TraceContext> trace;  // that the client's request is part of; none: of its own
   TimePoint received;
 };
 

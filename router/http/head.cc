@@ -94,6 +94,10 @@ HttpHead make_head(const RequestFields& fields, const std::string& peer, TimePoi
   head.slo.tpot_ms = lines_of(fields, "x-baton-slo-tpot-ms");
   head.slo.ttft_alias = lines_of(fields, "x-slo-ttft-ms");
   head.slo.tpot_alias = lines_of(fields, "x-slo-tpot-ms");
+  if (fields.count("traceparent") == 1) {
+    head.trace = parse_trace_context(view(fields["traceparent"]),
+                                     lines_of(fields, "tracestate").value_or(""));
+  }
   head.peer = peer;
   head.received = received;
   return head;

@@ -31,10 +31,11 @@ struct RequestFacts {
   std::string prefill, decode;                             // workers of its last placement
   uint64_t kv_bytes = 0;                                   // handed off
   uint32_t retries = 0, retargets = 0, resumes = 0, preemptions = 0;
-  Duration parked{};                 // its KV waited for room
-  std::string_view stage;            // where it was cut off
-  RequestStages stages;              // of its first prompt
-  std::vector<std::string> ignored;  // fields of its body that nobody knows
+  Duration parked{};                    // its KV waited for room
+  std::string_view stage;               // where it was cut off
+  RequestStages stages;                 // of its first prompt
+  std::optional<TimePoint> last_token;  // delivered, of its first prompt
+  std::vector<std::string> ignored;     // fields of its body that nobody knows
 };
 
 }  // namespace baton::router

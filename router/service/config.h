@@ -13,6 +13,7 @@
 #include "router/openai/sampling.h"
 #include "router/placement/slo_config.h"
 #include "router/tenants/tenant.h"
+#include "router/traces/trace_config.h"
 
 namespace baton::router {
 
@@ -47,6 +48,7 @@ struct RouterConfig {
   net::RpcOptions rpc;
   std::string record_requests;  // a file for how each request went; empty: none
   std::string access_log;       // a file for a line of JSON a request, "-": stdout; empty: none
+  std::optional<TraceConfig> traces;  // for a collector of traces; none: nobody is told
 };
 
 }  // namespace baton::router

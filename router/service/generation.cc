@@ -316,7 +316,9 @@ void Generation::observe(uint32_t part, const RequestTrail& trail) {
   }
   const RequestStages stages = stages_of(trail, exchange_->head().received, written);
   context_.metrics.observe(series_, trail, stages);
-  if (part == 0) exchange_->facts().stages = stages;
+  if (part > 0) return;
+  exchange_->facts().stages = stages;
+  if (trail.first_token) exchange_->facts().last_token = trail.last_token;
 }
 
 void Generation::keep_trail(const RequestTrail& trail) {

@@ -245,6 +245,13 @@ void RouterMetrics::refresh(const Cluster& cluster) {
         refusals_told_);
   count("baton_router_stale_events_total", "Messages of workers that were dropped as out of date.",
         dispatcher.stale_events(), stale_events_told_);
+  if (traces_ != nullptr) {
+    count("baton_router_traces_exported_total", "Requests that a collector of traces took.",
+          traces_->exported(), traced_told_);
+    count("baton_router_traces_dropped_total",
+          "Requests of which no collector of traces was told: it was full, slow or away.",
+          traces_->dropped(), untraced_told_);
+  }
   if (access_log_ == nullptr) return;
   count("baton_router_access_log_dropped_total",
         "Lines of the access log that its file or reader did not take.", access_log_->dropped(),

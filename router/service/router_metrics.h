@@ -19,6 +19,7 @@
 #include "router/placement/slo_config.h"
 #include "router/service/cluster.h"
 #include "router/tenants/tenant.h"
+#include "router/traces/exporter.h"
 
 namespace baton::router {
 
@@ -73,6 +74,8 @@ class RouterMetrics {
 
   // Lines that this log dropped are counted from now on. It outlives this.
   void watch(const LineLog& access_log) { access_log_ = &access_log; }
+  // So are requests of which this told a collector, or could not. It outlives this.
+  void watch(const TraceExporter& traces) { traces_ = &traces; }
 
   // The text exposition, with the gauges brought up to date.
   std::string expose(const Cluster& cluster);
@@ -99,6 +102,8 @@ class RouterMetrics {
   std::map<ModelAndRole, Blocks> blocks_;  // also of roles that have no worker any more
   RoleKeeper::Flips flips_told_;
   const LineLog* access_log_ = nullptr;
+  const TraceExporter* traces_ = nullptr;
+  uint64_t traced_told_ = 0, untraced_told_ = 0;
   uint64_t refusals_told_ = 0, stale_events_told_ = 0, dropped_lines_told_ = 0;
 };
 
