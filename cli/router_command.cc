@@ -1,6 +1,5 @@
 #include <boost/asio/io_context.hpp>
 #include <cstdio>
-#include <optional>
 
 #include "cli/access_options.h"
 #include "cli/commands.h"
@@ -9,8 +8,8 @@
 #include "cli/process.h"
 #include "cli/run_loop.h"
 #include "cli/tls_options.h"
+#include "cli/trace_options.h"
 #include "common/base/config.h"
-#include "common/base/line_file.h"
 #include "common/base/log.h"
 #include "router/service.h"
 #include "router/service/name_watch.h"
@@ -34,9 +33,7 @@ struct RouterSettings {
   uint32_t drain_seconds = 30;
   std::string record_requests;
   std::string access_log;
-  std::string otlp_endpoint;
-  std::string otlp_headers_file;
-  double trace_sample_ratio = 1;
+  TraceSettings traces;
   std::string log_level = "info";
   int32_t ready_fd = -1;
 };
@@ -63,37 +60,9 @@ void add_options(Options& options, RouterSettings& s) {
       "none");
   options.add("access-log", &s.access_log,
               "File that gets a line of JSON for each request; -: standard output; empty: none");
-  options.add("otlp-endpoint", &s.otlp_endpoint,
-              "http://host:port of a collector that gets traces (OTLP/HTTP); empty: none");
-  options.add("otlp-headers-file", &s.otlp_headers_file,
-              "File with one 'name: value' a line that the collector gets as headers; empty: none");
-  options.add("trace-sample-ratio", &s.trace_sample_ratio,
-              "Share of the requests without a traceparent that is traced, 0 to 1");
+  add_trace_options(options, s.traces);
   options.add("log-level", &s.log_level, "debug, info, warn or error");
   options.add("ready-fd", &s.ready_fd, "Descriptor to report the port on, once");
-}
-
-
-result<std::optional<router::TraceConfig>> make_traces(const RouterSettings& s) {
-  const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
-  if (!(s.trace_sample_ratio >= 0 && s.trace_sample_ratio <= 1)) {
-    return bad("--trace-sample-ratio is not in [0, 1]");
-  }
-  if (s.otlp_endpoint.empty()) {
-    if (s.otlp_headers_file.empty()) return std::optional<router::TraceConfig>();
-    return bad("--otlp-headers-file needs --otlp-endpoint");
-  }
-  router::TraceConfig traces;
-  auto endpoint = router::parse_otlp_endpoint(s.otlp_endpoint);
-  if (!endpoint) return bad("--otlp-endpoint: " + endpoint.error().message);
-  traces.endpoint = std::move(*endpoint);
-  traces.sample_ratio = s.trace_sample_ratio;
-  if (!s.otlp_headers_file.empty()) {
-    const auto lines = read_line_file(s.otlp_headers_file);
-    if (!lines) return error(Errc::kIo, "cannot read '" + s.otlp_headers_file + "'");
-    BATON_TRY(traces.headers, router::parse_header_lines(*lines));
-  }
-  return std::optional(std::move(traces));
 }
 
 result<router::RouterConfig> make_config(const RouterSettings& s) {
@@ -127,7 +96,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   config.drain_timeout = seconds(s.drain_seconds);
   config.record_requests = s.record_requests;
   config.access_log = s.access_log;
-  BATON_TRY(config.traces, make_traces(s));
+  BATON_TRY(config.traces, read_traces(s.traces));
   return config;
 }
 

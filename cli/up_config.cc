@@ -58,6 +58,7 @@ void add_options(Options& options, UpConfig& c) {
   add_tls_options(options, c.tls);
   options.add("access-log", &c.access_log,
               "File that gets a line of JSON for each request; -: standard output; empty: none");
+  add_trace_options(options, c.traces);
   options.add("log-level", &c.log_level, "debug, info, warn or error");
   options.add("record", &c.record,
               "Folder for what each worker's steps took and how requests went (docs/simulator.md)");
@@ -100,6 +101,7 @@ status check(const UpConfig& c) {
   }
   BATON_TRY(const PlacementConfig placement, make_placement(c.placement));
   BATON_CHECK_OK(read_access(c.access, placement.classes));
+  BATON_CHECK_OK(read_traces(c.traces));
   return {};
 }
 
@@ -192,6 +194,8 @@ std::vector<std::string> router_args(const UpConfig& c, uint16_t port,
   }
   const std::vector<std::string> placement = placement_args(c.placement);
   args.insert(args.end(), placement.begin(), placement.end());
+  const std::vector<std::string> traces = trace_args(c.traces);
+  args.insert(args.end(), traces.begin(), traces.end());
   args.push_back("--workers");
   args.insert(args.end(), workers.begin(), workers.end());
   return args;

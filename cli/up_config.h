@@ -8,6 +8,7 @@
 #include "cli/access_options.h"
 #include "cli/placement_options.h"
 #include "cli/tls_options.h"
+#include "cli/trace_options.h"
 #include "common/base/clock.h"
 #include "common/base/config.h"
 #include "common/base/result.h"
@@ -49,6 +50,7 @@ struct UpConfig {
   TlsPaths tls;             // of all of them
   std::string log_level = "warn";
   std::string access_log;  // of the router; empty: none
+  TraceSettings traces;    // of the router
   std::string record;      // a folder; empty: nothing is recorded
   std::string ask, once;
   uint32_t ask_tokens = 200;

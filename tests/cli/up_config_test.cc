@@ -147,6 +147,19 @@ TEST_F(UpConfigTest, TheRouterListensOnIpv6InBrackets) {
   }
 }
 
+TEST_F(UpConfigTest, TheRouterTellsTheCollectorOfTraces) {
+  UpConfig c;
+  ASSERT_TRUE(parse_up(
+      {"--model", "m", "--otlp-endpoint", "http://c:4318", "--trace-sample-ratio", "0.25"}, c));
+  EXPECT_EQ(value_of(router_args(c, 8000, {}), "--otlp-endpoint"), "http://c:4318");
+  EXPECT_EQ(value_of(router_args(c, 8000, {}), "--trace-sample-ratio"), "0.25");
+  UpConfig bad;
+  const auto refused = parse_up({"--model", "m", "--otlp-endpoint", "https://c:4318"}, bad);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().message,
+            "--otlp-endpoint: the endpoint 'https://c:4318' does not begin with http://");
+}
+
 TEST_F(UpConfigTest, UsageShowsTheKeysHeaderWithoutTheKey) {
   UpConfig c;
   ASSERT_TRUE(parse_up({"--model", "m"}, c));
