@@ -11,7 +11,8 @@ void add_access_options(Options& options, AccessPaths& paths) {
   options.add("tenants-file", &paths.tenants_file,
               "YAML file of tenants: their keys, classes and quotas, instead of --api-key-file");
   options.add("admin-key-file", &paths.admin_key_file,
-              "File with one key a line for /debug/requests; empty: that is not served");
+              "File with one key a line for /debug/requests, which else is not served, and for "
+              "the details of the live page");
 }
 
 result<router::AccessConfig> read_access(const AccessPaths& paths,

@@ -60,9 +60,12 @@ class Service final : public RouterService {
         models_(std::move(models)),
         logs_(std::move(logs)),
         metrics_(config_.slo_classes),
+        live_(config_.slo_classes, Clock::now()),
         cluster_(io, config_.workers, config_.dispatch, config_.placement, config_.roles,
                  config_.rpc),
-        api_(io, config_, models_, cluster_, metrics_, logs_.record ? &*logs_.record : nullptr) {
+        api_(io, config_, models_, cluster_, metrics_, live_,
+             logs_.record ? &*logs_.record : nullptr) {
+    live_.show(cluster_, metrics_);
     cluster_.set_hello_check([this](const proto::WorkerHello& hello) { return check(hello); });
     for (const auto& [name, model] : models_) metrics_.of(name);
     if (logs_.access) metrics_.watch(*logs_.access);
@@ -128,6 +131,7 @@ class Service final : public RouterService {
   ModelMap models_;
   Logs logs_;
   RouterMetrics metrics_;
+  LiveView live_;
   Cluster cluster_;
   Api api_;
   std::unique_ptr<HttpServer> http_;  // last: its connections use all of the above

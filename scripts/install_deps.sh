@@ -6,7 +6,7 @@ set -euo pipefail
 usage() {
   cat <<'USAGE'
 Usage: scripts/install_deps.sh [--ci] [--print]
-  --ci      with services that only tests need, and that would run on a desktop: Prometheus
+  --ci      with what only tests need and is large or would run on a desktop: Prometheus, Chromium
   --print   only list the packages that are missing
 USAGE
 }
@@ -55,6 +55,8 @@ packages=(
 
 if $ci; then
   packages+=(prometheus)
+  # Ubuntu has it as a snap only, which is no use here: its tests are left out there.
+  if [ "${ID:-}" = debian ]; then packages+=(chromium); fi
 fi
 
 is_installed() {

@@ -31,6 +31,8 @@ done
 ./scripts/install_deps.sh || exit 1
 command -v prometheus >/dev/null || echo "test.sh: no Prometheus here: tests with it are left out" \
   "(scripts/install_deps.sh --ci installs it)" >&2
+command -v chromium >/dev/null || echo "test.sh: no Chromium here: the live page's tests are left out" \
+  "(scripts/install_deps.sh --ci installs it)" >&2
 ./scripts/build.sh "$preset" || exit 1
 BATON_TEST_MODEL=$(./scripts/get_model.sh | tail -n 1) || exit 1
 python=$(./scripts/test_venv.sh | tail -n 1) || exit 1

@@ -59,6 +59,7 @@ void Dispatcher::worker_lost(WorkerId worker, TimePoint now, Actions& actions) {
   std::ranges::sort(served);
   pool_.remove(worker);
   prefixes_.forget(worker);
+  traffic_.forget(worker);
   peers_sent_.erase(worker);
   for (const RequestId id : served) {
     const auto it = legs_.find(id);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "router/dispatch/actions.h"
+#include "router/dispatch/pair_traffic.h"
 #include "router/dispatch/request_state.h"
 #include "router/dispatch/request_view.h"
 #include "router/placement/length_model.h"
@@ -85,6 +86,7 @@ class Dispatcher {
   std::vector<RequestView> oldest(size_t most) const;
   uint64_t refusals() const { return refusals_; }          // by workers, for want of room
   uint64_t stale_events() const { return stale_events_; }  // dropped
+  const PairTraffic& traffic() const { return traffic_; }
   const PlacementOptions& placement() const { return placer_.options(); }
   const RoleKeeper* roles() const { return roles_ ? &*roles_ : nullptr; }
 
@@ -163,7 +165,7 @@ class Dispatcher {
   void on_token(WorkerId from, proto::TokenEvent&& event, TimePoint now, Actions& actions);
   void note_delivered(RequestState& request, uint32_t choice, uint32_t tokens, TimePoint now);
   void on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actions& actions);
-  void on_handed_off(WorkerId from, const proto::HandedOff& done);
+  void on_handed_off(WorkerId from, const proto::HandedOff& done, TimePoint now);
   void on_first_step(WorkerId from, const proto::FirstStep& step);
   void on_finished(WorkerId from, const proto::Finished& finished, Actions& actions);
   void on_failed(WorkerId from, const proto::Failed& failed, TimePoint now, Actions& actions);
@@ -181,6 +183,7 @@ class Dispatcher {
   Placer placer_;
   LengthModel lengths_;
   PrefixMap prefixes_;
+  PairTraffic traffic_;
   std::optional<RoleKeeper> roles_;
   std::vector<PrefixMap::Match> matches_;                 // scratch
   std::map<WorkerId, std::vector<WorkerId>> peers_sent_;  // to decode workers

@@ -48,7 +48,7 @@ void Dispatcher::on_frame(WorkerId from, proto::Frame&& frame, TimePoint now, Ac
       on_prefill_done(from, std::move(*frame.mutable_prefill_done()), actions);
       break;
     case proto::Frame::kHandedOff:
-      on_handed_off(from, frame.handed_off());
+      on_handed_off(from, frame.handed_off(), now);
       break;
     case proto::Frame::kFinished:
       on_finished(from, frame.finished(), actions);
@@ -189,10 +189,11 @@ void Dispatcher::on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actio
   end_if_done(id, actions);
 }
 
-void Dispatcher::on_handed_off(WorkerId from, const proto::HandedOff& done) {
+void Dispatcher::on_handed_off(WorkerId from, const proto::HandedOff& done, TimePoint now) {
   Leg* leg = find_leg(from, done.request(), done.generation());
   if (!leg || from != leg->placement.decode) return;
   leg->handed_off = true;
+  traffic_.add({leg->placement.prefill, from}, done.bytes(), done.exposed_us(), now);
   RequestTrail& trail = request_of(*leg).trail;
   trail.kv_bytes += done.bytes();
   trail.kv_transport = done.transport();

@@ -386,7 +386,8 @@ class HttpConnection final : public Connection,
                             .bytes = std::exchange(bytes_written_, 0),
                             .took = Clock::now() - head.received,
                             .facts = exchange.facts()};
-    const bool quiet = head.method == "GET" && status == HttpStatus::kOk;
+    const bool quiet =
+        head.method == "GET" && (status == HttpStatus::kOk || status == HttpStatus::kNotModified);
     const auto level = quiet ? spdlog::level::debug : spdlog::level::info;
     if (spdlog::should_log(level)) spdlog::log(level, "{}", access_text(entry));
     if (!quiet && shared_->handlers.log) shared_->handlers.log(entry);

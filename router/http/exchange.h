@@ -26,6 +26,7 @@ struct HttpHead {
   std::string request_id;      // the client's x-request-id, made safe, or one of our own
   std::string peer;            // host:port
   bool wants_timings = false;  // x-baton-timings: 1
+  std::string if_none_match;   // as sent
   SloHeaders slo;
   std::optional<TraceContext> trace;  // that the client's request is part of; none: of its own
   TimePoint received;

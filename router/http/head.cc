@@ -89,6 +89,7 @@ HttpHead make_head(const RequestFields& fields, const std::string& peer, TimePoi
   const std::string_view id = view(fields["x-request-id"]);
   head.request_id = is_safe_id(id) ? std::string(id) : make_request_id(shared);
   head.wants_timings = fields["x-baton-timings"] == "1";
+  head.if_none_match = lines_of(fields, "if-none-match").value_or("");
   head.slo.slo_class = lines_of(fields, "x-baton-slo-class");
   head.slo.ttft_ms = lines_of(fields, "x-baton-slo-ttft-ms");
   head.slo.tpot_ms = lines_of(fields, "x-baton-slo-tpot-ms");
@@ -147,9 +148,13 @@ std::optional<ApiError> read_error(const boost::system::error_code& failed, bool
 }
 
 std::string reply_head(const HttpHead& head, const HttpReply& reply, bool keep) {
-  std::string out = fmt::format("HTTP/1.1 {} {}\r\ncontent-type: {}\r\ncontent-length: {}\r\n",
-                                static_cast<int>(reply.status), reason(reply.status),
-                                reply.content_type, reply.body.size());
+  std::string out =
+      fmt::format("HTTP/1.1 {} {}\r\n", static_cast<int>(reply.status), reason(reply.status));
+  // What the client has is as it was: nothing is said of its type and length.
+  if (reply.status != HttpStatus::kNotModified) {
+    fmt::format_to(std::back_inserter(out), "content-type: {}\r\ncontent-length: {}\r\n",
+                   reply.content_type, reply.body.size());
+  }
   out += reply.headers;
   append_common(out, head, keep);
   out += "\r\n";

@@ -8,6 +8,7 @@ namespace baton::router {
 // The answers that this server gives.
 enum class HttpStatus : uint16_t {
   kOk = 200,
+  kNotModified = 304,
   kBadRequest = 400,
   kUnauthorized = 401,
   kForbidden = 403,
@@ -31,6 +32,8 @@ constexpr std::string_view reason(HttpStatus status) {
   switch (status) {
     case HttpStatus::kOk:
       return "OK";
+    case HttpStatus::kNotModified:
+      return "Not Modified";
     case HttpStatus::kBadRequest:
       return "Bad Request";
     case HttpStatus::kUnauthorized:

@@ -53,11 +53,16 @@ void AccessControl::set(const AccessConfig& config, TimePoint now) {
 
 bool AccessControl::allows(Door door, std::string_view authorization) const {
   if (door == Door::kOpen) return true;
-  if (door == Door::kKey && keys_.empty() && !tenants_.any()) return true;
+  if (door != Door::kAdmin && is_open()) return true;
   const auto key = bearer_key(authorization);
   if (!key) return false;
   if (door == Door::kAdmin) return admin_keys_.has(*key);
+  if (door == Door::kView) return keys_.has(*key) || admin_keys_.has(*key);
   return keys_.has(*key) || tenants_.find(*key) != nullptr;
+}
+
+bool AccessControl::sees_details(std::string_view authorization) const {
+  return (is_open() && admin_keys_.empty()) || allows(Door::kAdmin, authorization);
 }
 
 api_status AccessControl::check(Door door, std::string_view authorization) const {

@@ -54,6 +54,8 @@ const Api::Route* Api::find_route(std::string_view path) {
       {"/version", "GET", Door::kOpen, false, &Api::version},
       {"/metrics", "GET", Door::kOpen, false, &Api::metrics},
       {"/debug/requests", "GET", Door::kAdmin, false, &Api::debug_requests},
+      {"/debug/state", "GET", Door::kView, false, &Api::state},
+      {"/", "GET", Door::kOpen, false, &Api::page},
   };
   for (const Route& route : kRoutes) {
     if (route.prefix ? path.starts_with(route.path) : path == route.path) return &route;
@@ -62,13 +64,14 @@ const Api::Route* Api::find_route(std::string_view path) {
 }
 
 Api::Api(boost::asio::io_context& io, const RouterConfig& config, const ModelMap& models,
-         Cluster& cluster, RouterMetrics& metrics, RequestRecord* record)
+         Cluster& cluster, RouterMetrics& metrics, LiveView& live, RequestRecord* record)
     : limits_(config.limits),
       slo_classes_(config.slo_classes),
       request_deadline_(config.request_deadline),
       models_(models),
       cluster_(cluster),
       metrics_(metrics),
+      live_(live),
       record_(record),
       access_(config.access, Clock::now()),
       bodies_(io, config.max_waiting_body_bytes) {
@@ -247,10 +250,10 @@ void Api::start(api_result<Prepared> prepared, std::shared_ptr<Admission> admiss
     job.cache_salt = admission->tenant().salt(job.cache_salt);
   }
   const TimePoint deadline = head.received + request_deadline_;
-  const api_status begun =
-      Generation::start({cluster_, metrics_, model, capacity->numerics, deadline, *slo,
-                         slo_classes_[slo->class_index].name, record_, std::move(admission)},
-                        std::move(job), exchange);
+  const api_status begun = Generation::start(
+      {cluster_, metrics_, model, capacity->numerics, deadline, *slo,
+       slo_classes_[slo->class_index].name, record_, &live_.recent(), std::move(admission)},
+      std::move(job), exchange);
   if (!begun) turn_away(begun.error());
 }
 

@@ -7,11 +7,13 @@
 #include <string_view>
 
 #include "router/http/server.h"
+#include "router/page/live_page.h"
 #include "router/service/access_control.h"
 #include "router/service/body_reader.h"
 #include "router/service/cluster.h"
 #include "router/service/config.h"
 #include "router/service/generation.h"
+#include "router/service/live_view.h"
 #include "router/service/router_metrics.h"
 #include "router/text/job.h"
 
@@ -25,7 +27,7 @@ class Api {
  public:
   // All references outlive it. `record`: of each request; null: none is kept.
   Api(boost::asio::io_context& io, const RouterConfig& config, const ModelMap& models,
-      Cluster& cluster, RouterMetrics& metrics, RequestRecord* record = nullptr);
+      Cluster& cluster, RouterMetrics& metrics, LiveView& live, RequestRecord* record = nullptr);
 
   HttpHandlers handlers();
   void set_access(const AccessConfig& access);
@@ -49,6 +51,8 @@ class Api {
   void version(std::string body, ExchangePtr exchange);
   void metrics(std::string body, ExchangePtr exchange);
   void debug_requests(std::string body, ExchangePtr exchange);
+  void page(std::string body, ExchangePtr exchange);
+  void state(std::string body, ExchangePtr exchange);
 
   // Makes something of a body, on whichever thread, and says what becomes of it on ours.
   using Read = std::function<BodyReader::Then(std::string_view body)>;
@@ -86,6 +90,8 @@ class Api {
   const ModelMap& models_;
   Cluster& cluster_;
   RouterMetrics& metrics_;
+  LiveView& live_;
+  const LivePage page_;
   RequestRecord* const record_;
   AccessControl access_;
   BodyReader bodies_;  // last: its thread uses the above

@@ -158,4 +158,15 @@ void Api::debug_requests(std::string, ExchangePtr exchange) {
                                       slo_classes_, Clock::now())});
 }
 
+void Api::page(std::string, ExchangePtr exchange) {
+  exchange->reply(page_.reply(exchange->head().if_none_match));
+}
+
+void Api::state(std::string, ExchangePtr exchange) {
+  const bool details = access_.sees_details(exchange->head().authorization);
+  exchange->reply({.body = live_.json(BATON_VERSION, Clock::now(), details),
+                   .headers = "cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
+                              "cross-origin-resource-policy: same-origin\r\n"});
+}
+
 }  // namespace baton::router

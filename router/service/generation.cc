@@ -365,6 +365,7 @@ void Generation::account(std::string_view finish, SloResult result) {
   context_.metrics.ended(context_.slo.class_index, result);
   note(finish, result);
   record(finish);
+  show(finish, result);
   settle_quota(result);
 }
 
@@ -385,6 +386,29 @@ void Generation::record(std::string_view finish) {
                         .trail = trail_,
                         .measured = measured(),
                         .outcome = finish});
+}
+
+void Generation::show(std::string_view finish, SloResult result) {
+  if (context_.recent == nullptr) return;
+  const HttpHead& head = exchange_->head();
+  const Usage used = usage();
+  context_.recent->add({.id = head.request_id,
+                        .tenant = context_.admission ? context_.admission->tenant().name : "",
+                        .model = context_.model.name(),
+                        .class_index = context_.slo.class_index,
+                        .result = result,
+                        .finish = std::string(finish),
+                        .received = head.received,
+                        .ended = Clock::now(),
+                        .prompt_tokens = used.prompt_tokens,
+                        .cached_tokens = used.cached_tokens,
+                        .output_tokens = used.completion_tokens,
+                        .measured = measured(),
+                        .prefill = trail_.prefill_worker,
+                        .decode = trail_.decode_worker,
+                        .kv_bytes = trail_.kv_bytes,
+                        .retries = trail_.retries,
+                        .stages = exchange_->facts().stages});
 }
 
 void Generation::note(std::string_view finish, SloResult result) {

@@ -8,6 +8,7 @@
 
 #include "router/http/exchange.h"
 #include "router/openai/answer_format.h"
+#include "router/page/recent_requests.h"
 #include "router/placement/attainment.h"
 #include "router/service/cluster.h"
 #include "router/service/request_record.h"
@@ -31,6 +32,7 @@ class Generation final : public RequestListener, public std::enable_shared_from_
     RequestSlo slo;
     std::string slo_class;                           // its name
     RequestRecord* record = nullptr;                 // null: none is kept
+    RecentRequests* recent = nullptr;                // null: likewise
     std::shared_ptr<Admission> admission = nullptr;  // its tenant's; null: there are none
   };
 
@@ -74,6 +76,7 @@ class Generation final : public RequestListener, public std::enable_shared_from_
   void note(std::string_view finish, SloResult result);
   void settle_quota(SloResult result);
   void record(std::string_view finish);
+  void show(std::string_view finish, SloResult result);
   bool is_silent(TokenId token) const;
   Measured measured() const;
   SloResult attained_now() const { return attained(context_.slo.target, measured()); }

@@ -137,6 +137,16 @@ void RouterMetrics::begin_at_zero() {
 
 void RouterMetrics::ended(uint32_t slo_class, SloResult result) {
   slo_requests_[slo_class][static_cast<size_t>(result)]->Increment();
+  if (history_ != nullptr) history_->ended(slo_class, result, Clock::now());
+}
+
+RouterMetrics::Tokens RouterMetrics::tokens() const {
+  Tokens all;
+  for (const auto& [name, model] : models_) {
+    all.prompt += static_cast<uint64_t>(model.prompt_tokens.Value());
+    all.generated += static_cast<uint64_t>(model.generation_tokens.Value());
+  }
+  return all;
 }
 
 void RouterMetrics::compare(const RequestTrail& trail, const Measured& measured) {
@@ -150,6 +160,7 @@ ModelMetrics& RouterMetrics::of(const std::string& model) {
 
 void RouterMetrics::refused(std::string_view reason) {
   refused_counter(metrics_, reason).Increment();
+  if (history_ != nullptr) history_->refused(reason, Clock::now());
 }
 
 void RouterMetrics::used(const std::string& tenant, const Usage& usage) {

@@ -15,6 +15,7 @@
 #include "router/dispatch/actions.h"
 #include "router/dispatch/request_stages.h"
 #include "router/openai/answer_format.h"
+#include "router/page/live_history.h"
 #include "router/placement/attainment.h"
 #include "router/placement/slo_config.h"
 #include "router/service/cluster.h"
@@ -76,6 +77,14 @@ class RouterMetrics {
   void watch(const LineLog& access_log) { access_log_ = &access_log; }
   // So are requests of which this told a collector, or could not. It outlives this.
   void watch(const TraceExporter& traces) { traces_ = &traces; }
+  // What is counted of requests' ends and refusals goes there, too. It outlives this.
+  void tell(LiveHistory& history) { history_ = &history; }
+
+  // Tokens of all models so far.
+  struct Tokens {
+    uint64_t prompt = 0, generated = 0;
+  };
+  Tokens tokens() const;
 
   // The text exposition, with the gauges brought up to date.
   std::string expose(const Cluster& cluster);
@@ -104,6 +113,7 @@ class RouterMetrics {
   const LineLog* access_log_ = nullptr;
   const TraceExporter* traces_ = nullptr;
   uint64_t traced_told_ = 0, untraced_told_ = 0;
+  LiveHistory* history_ = nullptr;
   uint64_t refusals_told_ = 0, stale_events_told_ = 0, dropped_lines_told_ = 0;
 };
 

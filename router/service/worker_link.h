@@ -31,6 +31,8 @@ class WorkerLink {
   // Nothing until it said hello and was accepted.
   std::optional<WorkerId> worker() const { return worker_; }
   State state() const { return state_; }
+  // Of whoever was last accepted there; empty: nobody was.
+  const std::string& name() const { return name_; }
   const std::string& address() const { return client_->address(); }
 
  private:

@@ -1,0 +1,16 @@
+# Writes OUT, a source file that has the texts of DOCUMENT, STYLES and SCRIPTS (page_text.h).
+function(append_text name before after)
+  set(text "${before}")
+  foreach(file IN LISTS ARGN)
+    file(READ ${file} part)
+    string(APPEND text "${part}")
+  endforeach()
+  string(APPEND text "${after}")
+  file(APPEND ${OUT} "const std::string_view ${name} = R\"~~(${text})~~\";\n")
+endfunction()
+
+file(WRITE ${OUT} "#include \"router/page/page_text.h\"\n\nnamespace baton::router::page_text {\n\n")
+append_text(kDocument "" "" ${DOCUMENT})
+append_text(kStyle "" "" ${STYLES})
+append_text(kScript "(() => {\n\"use strict\";\n" "})();\n" ${SCRIPTS})
+file(APPEND ${OUT} "\n}  // namespace baton::router::page_text\n")
