@@ -127,14 +127,18 @@ def test_a_request_tells_its_stages_when_it_is_opened(page, cluster):
     assert page.run("document.querySelector('.request button').ariaExpanded") == "true"
 
 
+def open_chat(page, url: str):
+    open_live(page, url)
+    page.wait("document.querySelector('#chat-model').value !== ''")
+
+
 def ask(page, text: str):
     page.type("#chat-text", text)
     page.press("Enter")
 
 
 def test_the_chat_answers_and_says_how_fast(page, cluster):
-    open_live(page, cluster.url)
-    page.wait("document.querySelector('#chat-model').value !== ''")
+    open_chat(page, cluster.url)
     ask(page, "Which way?")
     page.wait("!!document.querySelector('.timing')")
     timing = page.text(".timing")
@@ -146,8 +150,7 @@ def test_the_chat_answers_and_says_how_fast(page, cluster):
 
 
 def test_an_answer_can_be_stopped(page, cluster):
-    open_live(page, cluster.url)
-    page.wait("document.querySelector('#chat-model').value !== ''")
+    open_chat(page, cluster.url)
     page.run("document.querySelector('#chat-length').value = '1024'")
     ask(page, "Tell me everything")
     page.wait("document.querySelector('.said.theirs')?.innerText.length > 0")
@@ -155,6 +158,7 @@ def test_an_answer_can_be_stopped(page, cluster):
     page.press("Escape")
     page.wait("document.querySelector('#chat-send').innerText === 'Send'")
     page.wait("!!document.querySelector('.timing')")
+    assert "1024 tokens" not in page.text(".timing")
     state = requests.get(cluster.url + "/debug/state", timeout=5)
     harness.wait_for(
         lambda: requests.get(cluster.url + "/debug/state", timeout=5).json()["in_flight"] == 0,
@@ -164,7 +168,7 @@ def test_an_answer_can_be_stopped(page, cluster):
 
 
 def test_a_model_that_is_refused_is_said_why(page, cluster):
-    open_live(page, cluster.url)
+    open_chat(page, cluster.url)
     page.run("document.querySelector('#chat-model').append(new Option('none', 'none', true, true))")
     ask(page, "Anybody?")
     page.wait("!!document.querySelector('.said.failed')")
@@ -339,6 +343,7 @@ def test_with_a_key_it_shows_nothing_until_it_has_one(page, start_cluster, tiny,
     enter_keys(page, "open-sesame-123")
     page.wait("document.querySelector('#status').dataset.state === 'live'")
     page.wait("document.querySelector('#cluster').innerText.includes('mixed-0')")
+    page.wait("document.querySelector('#chat-model').value !== ''")
     ask(page, "Hello")
     page.wait("!!document.querySelector('.timing')")
     assert page.run("Object.values(localStorage).join()").find("sesame") < 0
