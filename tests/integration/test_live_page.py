@@ -351,3 +351,62 @@ def test_with_a_key_it_shows_nothing_until_it_has_one(page, start_cluster, tiny,
     assert "sesame" not in page.run("document.cookie + location.href")
     page.run("sessionStorage.clear()")
     page.complaints.clear()
+
+
+LONG = """
+  const real = fetch;
+  window.fetch = (path, ...more) => {
+    if (path !== "/v1/chat/completions") return real(path, ...more);
+    const event = (fields) => new TextEncoder().encode(`data: ${JSON.stringify(fields)}\\n\\n`);
+    let left = 20000;
+    return Promise.resolve(new Response(new ReadableStream({
+      pull(stream) {
+        for (let i = 0; i < 200 && left > 0; ++i, --left) {
+          stream.enqueue(event({ choices: [{ delta: { content: `word${left} ` } }] }));
+        }
+        if (left > 0) return;
+        stream.enqueue(event({ choices: [], usage: { completion_tokens: 20000 } }));
+        stream.close();
+      },
+    })));
+  };
+"""
+
+
+def test_a_long_answer_is_there_to_its_end(page, cluster):
+    added = page.call("Page.addScriptToEvaluateOnNewDocument", source=LONG)
+    try:
+        open_chat(page, cluster.url)
+        ask(page, "At length, please")
+        page.wait("!!document.querySelector('.timing')", 30)
+        text = page.text(".said.theirs")
+        assert text.startswith("word20000 ") and text.rstrip().endswith("word1")
+        assert "20.0 k tokens" in page.text(".timing")
+        assert page.run("document.documentElement.scrollHeight") < 5000  # it scrolls by itself
+    finally:
+        page.call("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
+
+
+def test_with_tenants_an_admin_sees_and_a_tenant_chats(page, start_cluster, tiny, tmp_path):
+    (tmp_path / "tenants.yaml").write_text("tenants: {acme: {keys: [key-of-acme-1]}}\n")
+    (tmp_path / "admin").write_text("an-admin-key\n")
+    options = ROUTER | {
+        "tenants_file": tmp_path / "tenants.yaml",
+        "admin_key_file": tmp_path / "admin",
+    }
+    cluster = start_cluster(tiny, options, mixed=1, **WORKERS)
+    page.open(cluster.url + "/")
+    enter_keys(page, "key-of-acme-1")
+    page.wait("document.querySelector('#notice').innerText.includes('must be an admin')")
+    assert "mixed-0" not in page.text()
+    page.run("document.querySelector('#key-button').click()")
+    enter_keys(page, "an-admin-key", "key-of-acme-1")
+    page.wait("document.querySelector('#status').dataset.state === 'live'")
+    page.wait("document.querySelector('#chat-model').value !== ''")
+    ask(page, "Hello")
+    page.wait("!!document.querySelector('.timing')")
+    page.wait("!!document.querySelector('.request button')")
+    page.run("document.querySelector('.request button').click()")
+    assert "tenant acme" in page.text(".request .more")
+    page.run("sessionStorage.clear()")
+    page.complaints.clear()
