@@ -192,10 +192,10 @@ std::vector<std::string> router_args(const UpConfig& c, uint16_t port,
   if (!c.record.empty()) {
     args.insert(args.end(), {"--record-requests", c.record + "/requests.csv"});
   }
-  const std::vector<std::string> placement = placement_args(c.placement);
-  args.insert(args.end(), placement.begin(), placement.end());
   const std::vector<std::string> traces = trace_args(c.traces);
   args.insert(args.end(), traces.begin(), traces.end());
+  const std::vector<std::string> placement = placement_args(c.placement);
+  args.insert(args.end(), placement.begin(), placement.end());
   args.push_back("--workers");
   args.insert(args.end(), workers.begin(), workers.end());
   return args;
