@@ -256,8 +256,8 @@ struct Ops {
   // out[i] = x[rows[i]].
   void (*gather_rows)(Stream&, const Tensor& x, std::span<const uint32_t> rows,
                       const Tensor& out) = nullptr;
-  // out [rows, sum of cols] = the parts [rows, cols], of any type, side by side. Null where there
-  // is no tensor parallelism yet.
+  // out [rows, sum of cols] = the parts [rows, cols], of any type, side by side; at most 64. Null
+  // where there is no tensor parallelism.
   void (*join_columns)(Stream&, std::span<const Tensor> parts, const Tensor& out) = nullptr;
   // One token for each row; results[i] belongs to rows[i] and is there once the stream has passed.
   // `logits` [r, vocab] f32 is scratch afterwards. `results`: Device::allocate_host's memory.

@@ -34,6 +34,7 @@ result<Ops> cuda_ops(const CudaOptions& options) {
              .merge_partials = cuda_merge_partials,
              .silu_mul = cuda_silu_mul,
              .gather_rows = cuda_gather_rows,
+             .join_columns = cuda_join_columns,
              .sample = cuda_sample,
              .score = cuda_score,
              .export_kv = cuda_export_kv,

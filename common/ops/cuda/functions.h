@@ -26,6 +26,7 @@ void cuda_merge_partials(Stream&, std::span<const AttentionPartials> parts, uint
                          const Tensor& out);
 void cuda_silu_mul(Stream&, const Tensor& gate_up, const Tensor& out);
 void cuda_gather_rows(Stream&, const Tensor& x, std::span<const uint32_t> rows, const Tensor& out);
+void cuda_join_columns(Stream&, std::span<const Tensor> parts, const Tensor& out);
 void cuda_sample(Stream&, const Tensor& logits, std::span<const SampleRow> rows,
                  std::span<SampleResult> results);
 void cuda_score(Stream&, const Tensor& logits, std::span<const TokenId> tokens, uint32_t top,

@@ -1,3 +1,5 @@
+#include <numeric>
+
 #include "tests/ops/cuda/cuda_testing.h"
 
 namespace baton::ops {
@@ -170,6 +172,47 @@ TEST_F(CudaElementwise, GatherCopiesTheRowsAskedFor) {
   }
 }
 
+// Parts as ranks have them: of whole groups, uneven, one behind the other; and any others.
+TEST_F(CudaElementwise, JoinPutsPartsSideBySide) {
+  const std::vector<std::vector<int64_t>> cases = {{2048, 2048},
+                                                   {384, 192},
+                                                   {1376, 1360, 1376, 1392},
+                                                   {16, 16, 16, 16, 16, 16, 16, 16},
+                                                   {1, 1},
+                                                   {5, 64, 3},
+                                                   {33, 1, 8, 7, 100},
+                                                   {76032, 75904},
+                                                   std::vector<int64_t>(64, 128),
+                                                   {7}};
+  for (const auto& cols : cases) {
+    const int64_t all = std::accumulate(cols.begin(), cols.end(), int64_t{0});
+    for (const int64_t rows : {1, 3, 64}) {
+      Random random(static_cast<uint32_t>(all + rows));
+      std::vector<MatrixF> parts;
+      std::vector<MatrixH> halves;
+      std::vector<DeviceF> parts_there;
+      std::vector<DeviceH> halves_there;
+      std::vector<Tensor> tensors, half_tensors, host;
+      for (const int64_t n : cols) {
+        parts_there.emplace_back(*this, parts.emplace_back(random_matrix(random, rows, n)), n + 4);
+        halves_there.emplace_back(*this, halves.emplace_back(to_halves(parts.back())));
+        tensors.push_back(parts_there.back().tensor());
+        half_tensors.push_back(halves_there.back().tensor());
+      }
+      for (MatrixF& part : parts) host.push_back(part.tensor());
+      MatrixF expected(rows, all);
+      cpu_ops_.join_columns(*cpu_.stream, host, expected.tensor());
+      const DeviceF out(*this, rows, all, all + 3);
+      const DeviceH half_out(*this, rows, all);
+      fast_.join_columns(*stream_, tensors, out.tensor());
+      fast_.join_columns(*stream_, half_tensors, half_out.tensor());
+      const std::string what = std::to_string(cols.size()) + " parts of " + std::to_string(all);
+      expect_same_bits(out.get(), expected, what);
+      expect_same_bits(half_out.get(), to_halves(expected), what);
+    }
+  }
+}
+
 TEST_F(CudaElementwise, DrawnTokensTakeTheirPlaces) {
   std::vector<TokenId> ids(1000), drawn(300), expected(1000);
   Random random(7);
@@ -227,6 +270,9 @@ TEST_F(CudaElementwise, NoRowsAreNoWork) {
   fast_.embed(*stream_, {}, table.tensor(), x.tensor());
   fast_.gather_rows(*stream_, table.tensor(), {}, x.tensor());
   fast_.resolve_drawn(*stream_, {}, nullptr);
+  const std::vector<Tensor> parts = {x.tensor(), x.tensor()};
+  const DeviceF none(*this, 0, 128);
+  fast_.join_columns(*stream_, parts, none.tensor());
   x.get();
   out.get();
 }
