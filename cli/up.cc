@@ -6,6 +6,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <cstdio>
 #include <thread>
+#include <utility>
 
 #include "cli/api_keys.h"
 #include "cli/ask.h"
@@ -57,14 +58,15 @@ class Cluster {
 
   void add_worker(const std::string& role, uint32_t index) {
     const size_t slot = workers_++;
+    const uint32_t gpu =
+        std::exchange(next_gpu_, next_gpu_ + config_.ranks_of(role)) % config_.gpus;
     const std::string name = role + "-" + std::to_string(index);
     supervisor_.add(
         {.name = name,
          .args =
-             [this, role, name, slot](const Supervisor::Ports& last) {
-               return worker_args(config_,
-                                  {role, name, own_port(last, "rpc"), own_port(last, "metrics"),
-                                   static_cast<uint32_t>(slot % config_.gpus)});
+             [this, role, name, gpu](const Supervisor::Ports& last) {
+               return worker_args(
+                   config_, {role, name, own_port(last, "rpc"), own_port(last, "metrics"), gpu});
              },
          .on_ready = [this, slot,
                       name](const Supervisor::Ports& ports) { worker_ready(slot, name, ports); }});
@@ -199,6 +201,7 @@ class Cluster {
   Supervisor supervisor_;
   TimePoint started_;
   size_t workers_ = 0, workers_left_ = 0, to_stop_ = 0;
+  uint32_t next_gpu_ = 0;        // of those that ranks get in turn
   std::vector<uint16_t> ports_;  // [worker] its RPC port
   size_t router_ = 0;
   bool has_router_ = false, announced_ = false, stopping_ = false;

@@ -1,6 +1,9 @@
 #include "cli/up_config.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cstdlib>
 #include <initializer_list>
 #include <thread>
 #include <utility>
@@ -36,7 +39,10 @@ void add_options(Options& options, UpConfig& c) {
   options.add("device", &c.device, "Where workers compute: cpu, cuda or emulated");
   options.add("profile", &c.profile,
               "Latency profile (deploy/profiles): the times that an emulated device takes");
-  options.add("gpus", &c.gpus, "GPUs that workers on cuda are spread over, in turn");
+  options.add("gpus", &c.gpus,
+              "GPUs that workers on cuda, and their ranks, are spread over in turn");
+  options.add("nccl-library", &c.nccl_library,
+              "File of NVIDIA's NCCL, which ranks on GPUs load: a name or a path");
   options.add("deterministic", &c.deterministic,
               "On GPUs, give a request the same tokens in any batch; slower");
   options.add("kv-gib", &c.kv_gib,
@@ -76,6 +82,21 @@ void settle(const Options& options, UpConfig& c) {
   settle_for_device(options, c.device, &c.block_tokens, &c.chunk_tokens);
 }
 
+// A worker looks whether its ranks may share one: here for the sake of one clear sentence.
+status check_gpus(const UpConfig& c) {
+  if (c.device != "cuda" || std::getenv("NCCL_MULTI_RANK_GPU_ENABLE") != nullptr) return {};
+  const auto fit = [&](const char* role, uint32_t workers) -> status {
+    const uint32_t ranks = c.ranks_of(role);
+    if (workers == 0 || ranks <= c.gpus) return {};
+    return error(Errc::kInvalidArgument,
+                 fmt::format("the {} ranks of a {} worker need a GPU each, and --gpus is {}", ranks,
+                             role, c.gpus));
+  };
+  BATON_CHECK_OK(fit("prefill", c.prefill));
+  BATON_CHECK_OK(fit("decode", c.decode));
+  return fit("mixed", c.mixed + c.auto_workers);
+}
+
 status check(const UpConfig& c) {
   const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
   if (c.model.empty()) return bad("--model is needed");
@@ -93,6 +114,7 @@ status check(const UpConfig& c) {
   }
   BATON_CHECK_OK(check_profile(c.device, c.profile));
   if (c.gpus == 0 || c.gpus > 64) return bad("--gpus is not in [1, 64]");
+  BATON_CHECK_OK(check_gpus(c));
   if (c.host.empty()) return bad("--host is empty");
   if (c.port > 65535) return bad("--port is over 65535");
   // Of tenants' keys only digests are kept.
@@ -108,6 +130,17 @@ status check(const UpConfig& c) {
 uint32_t threads(const UpConfig& c) {
   if (c.threads_per_worker != 0) return c.threads_per_worker;
   return std::max(1u, std::thread::hardware_concurrency() / c.ranks());
+}
+
+// The GPUs of a worker's ranks; of one rank --gpu says it.
+std::string rank_gpus(const UpConfig& c, const WorkerPlace& place) {
+  const uint32_t ranks = c.ranks_of(place.role);
+  std::string list;
+  if (c.device != "cuda" || ranks == 1) return list;
+  for (uint32_t r = 0; r < ranks; ++r) {
+    list += (r == 0 ? "" : ",") + std::to_string((place.gpu + r) % c.gpus);
+  }
+  return list;
 }
 
 using Flag = std::pair<const char*, std::string>;
@@ -152,6 +185,8 @@ std::vector<std::string> worker_args(const UpConfig& c, const WorkerPlace& place
                                  {"device", c.device},
                                  {"profile", c.profile},
                                  {"gpu", std::to_string(place.gpu)},
+                                 {"rank-gpus", rank_gpus(c, place)},
+                                 {"nccl-library", c.nccl_library},
                                  {"kv-gib", std::to_string(c.kv_gib)},
                                  {"block-tokens", std::to_string(c.block_tokens)},
                                  {"chunk-tokens", std::to_string(c.chunk_tokens)},

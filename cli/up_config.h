@@ -35,6 +35,7 @@ struct UpConfig {
   std::string profile;  // emulated: the latency profile
   bool deterministic = false;
   uint32_t gpus = 1;
+  std::string nccl_library = "libnccl.so.2";
   double kv_gib = 0.5;
   uint32_t block_tokens = 16;
   uint32_t chunk_tokens = 256;
@@ -76,7 +77,7 @@ result<Options::Outcome> parse_up(const std::vector<std::string>& args, UpConfig
 struct WorkerPlace {
   std::string role, name;
   std::string listen, metrics_listen;
-  uint32_t gpu = 0;
+  uint32_t gpu = 0;  // of its first rank
 };
 std::vector<std::string> worker_args(const UpConfig& config, const WorkerPlace& place);
 std::vector<std::string> router_args(const UpConfig& config, uint16_t port,

@@ -51,12 +51,16 @@ void add_options(Options& options, WorkerSettings& s) {
   options.add("profile", &w.profile,
               "Latency profile (deploy/profiles): the times that an emulated device takes");
   options.add("gpu", &w.gpu, "Which GPU, of those that CUDA shows");
+  options.add("rank-gpus", &w.rank_gpus,
+              "GPUs of the ranks, with commas between; empty: --gpu and those that follow it");
+  options.add("nccl-library", &w.nccl_library,
+              "File of NVIDIA's NCCL, which ranks on GPUs load: a name or a path");
   options.add("deterministic", &w.deterministic,
               "On a GPU, give a request the same tokens in any batch; slower");
   options.add("threads", &w.threads, "Compute threads of each rank");
-  options.add(
-      "tensor-parallel", &w.tensor_parallel,
-      "Processes (ranks) that compute the model together, on the CPU; at most its KV heads");
+  options.add("tensor-parallel", &w.tensor_parallel,
+              "Processes (ranks) that compute the model together, on GPUs one each; at most its KV "
+              "heads");
   options.add("dtype", &w.dtype, "Weights and KV cache: bf16; f16 on a GPU; f32 on the CPU");
   options.add("kv-gib", &s.kv_gib, "KV cache, GiB; emulated: of the device that it stands for");
   options.add("block-tokens", &w.block_tokens,

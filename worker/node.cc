@@ -110,6 +110,7 @@ status Node::serve() {
 // router sees the end of its connection.
 void Node::fail(const Error& why) {
   if (!failed_) return;
+  if (ranks_) ranks_->collective().give_up(why);  // the engine waits for nobody any more
   const Error said = ranks_ ? ranks_->why_lost(why) : why;
   LOG_ERROR("this worker ends: {}", said.message);
   std::exchange(failed_, nullptr)();

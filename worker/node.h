@@ -54,7 +54,7 @@ class Node final : public Worker, private CoreHost {
   bool is_emulated() const { return config_.device == "emulated"; }
   status load_model();
   status start_ranks(const formats::ModelFiles& files);
-  status attach_ranks(const kvcache::KvCache& whole);
+  status attach_ranks();
   status emulate_model();
   engine::StepLimits step_limits(uint32_t longest) const;
   uint32_t blocks_that_fit() const;
@@ -66,7 +66,8 @@ class Node final : public Worker, private CoreHost {
   bool needs_host_cache() const;
   status check_kv_from() const;
   result<std::unique_ptr<kvtransfer::DeviceReads>> make_device_reads();
-  status use_device_cache(const kvcache::KvLayout& layout);
+  kvcache::KvLayout own_layout() const;
+  status use_device_cache();
   result<std::unique_ptr<kvtransfer::Transport>> make_transport();
   status make_engine();
   latency::StepModel prior() const;
@@ -105,6 +106,7 @@ class Node final : public Worker, private CoreHost {
   Metrics metrics_;
   ProcessMetrics process_metrics_{metrics_};
 
+  std::vector<uint32_t> gpus_;  // of its ranks, on cuda
   std::unique_ptr<device::Device> device_;
   ops::Ops ops_;
   std::unique_ptr<RankGroup> ranks_;     // null where this process computes the model alone

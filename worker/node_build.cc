@@ -4,17 +4,15 @@
 #include "common/base/host_memory.h"
 #include "common/base/log.h"
 #include "common/device/cpu/cpu_device.h"
-#include "common/device/cuda/cuda_device.h"
 #include "common/device/cuda/cuda_ipc.h"
 #include "common/engine/emulated_engine.h"
 #include "common/engine/engine.h"
 #include "common/latency/rough_costs.h"
-#include "common/ops/cpu/cpu_ops.h"
-#include "common/ops/cuda/cuda_ops.h"
 #include "kvtransfer/loopback_transport.h"
 #include "kvtransfer/paced_transport.h"
 #include "kvtransfer/shared_segment.h"
 #include "kvtransfer/ucx_transport.h"
+#include "worker/compute.h"
 #include "worker/gpu_reads.h"
 #include "worker/kv_devices.h"
 #include "worker/node.h"
@@ -28,21 +26,6 @@ constexpr Duration kSayEvery = seconds(2);
 constexpr latency::DeviceRoofs kGpuRoofs{3e12, 4e14};
 constexpr latency::DeviceRoofs kCpuRoofs{2e10, 2e11};
 constexpr uint64_t kMostBlocks = 1u << 24;  // that are emulated
-
-// What --dtype says. `device` is cpu or cuda.
-result<DType> parse_dtype(const std::string& dtype, const std::string& device) {
-  const auto refuse = [&](Errc code, const char* why) {
-    return error(code, "dtype '" + dtype + "' " + why);
-  };
-  if (dtype == "bf16") return DType::kBF16;
-  if (dtype == "f16") {
-    if (device == "cuda") return DType::kF16;
-    return refuse(Errc::kUnsupported, "is offered on cuda alone; use bf16 or f32 on the CPU");
-  }
-  if (dtype != "f32") return refuse(Errc::kInvalidArgument, "is none of bf16, f16, f32");
-  if (device != "cuda") return DType::kF32;
-  return refuse(Errc::kUnsupported, "is not offered on cuda; use bf16 or f16");
-}
 
 // Says now and then how far a long load is.
 model::Progress say_progress(TimePoint begun) {
@@ -70,18 +53,18 @@ status Node::make_device() {
     device_ = device::make_cpu_device(1);
     return {};
   }
-  if (config_.device == "cpu") {
-    device_ = device::make_cpu_device(config_.threads);
-    ops_ = ops::cpu_ops();
-    return {};
+  ComputeOptions options = {.device = config_.device,
+                            .dtype = config_.dtype,
+                            .threads = config_.threads,
+                            .gpu = config_.gpu,
+                            .deterministic = config_.deterministic};
+  if (config_.device == "cuda") {
+    BATON_TRY(gpus_, gpus_of_ranks(config_));
+    options.gpu = gpus_[0];
   }
-  if (config_.device != "cuda") {
-    return error(Errc::kInvalidArgument,
-                 "device '" + config_.device + "' is none of cpu, cuda, emulated");
-  }
-  BATON_TRY(device_, device::make_cuda_device(static_cast<int>(config_.gpu)));
-  BATON_TRY(const DType half, parse_dtype(config_.dtype, config_.device));
-  BATON_TRY(ops_, ops::cuda_ops({.half = half, .deterministic = config_.deterministic}));
+  BATON_TRY(Compute made, make_compute(options));
+  device_ = std::move(made.device);
+  ops_ = made.ops;
   return {};
 }
 
@@ -121,9 +104,6 @@ status Node::load_model() {
 }
 
 status Node::start_ranks(const formats::ModelFiles& files) {
-  if (config_.device != "cpu") {
-    return error(Errc::kUnsupported, "tensor_parallel is offered on the CPU only yet");
-  }
   const uint32_t size = config_.tensor_parallel;
   BATON_TRY(const auto whole, model::Shards::create(files.config(), 0, size));
   (void)whole;  // each rank makes its own; here a degree that cannot be is refused at once
@@ -137,16 +117,24 @@ status Node::start_ranks(const formats::ModelFiles& files) {
   setup.set_dtype(config_.dtype);
   setup.set_threads(config_.threads);
   *setup.mutable_limits() = to_proto(limits_);  // that the model is loaded for
-  BATON_TRY(ranks_, RankGroup::start(setup));
+  setup.set_device(config_.device);
+  setup.mutable_gpus()->Assign(gpus_.begin(), gpus_.end());
+  setup.set_deterministic(config_.deterministic);
+  setup.set_nccl_library(config_.nccl_library);
+  BATON_TRY(ranks_, RankGroup::start(setup, *device_));
   LOG_INFO("{} ranks compute the model together", size);
   return {};
 }
 
-// The other ranks write their shards of the cache that the transport has made.
-status Node::attach_ranks(const kvcache::KvCache& whole) {
+// The other ranks write their shards of the cache that the transport has made; where they have one
+// on the device, that is its mirror, and is not where nobody reads it.
+status Node::attach_ranks() {
   proto::RankCache cache;
-  BATON_TRY(const int segment, kvtransfer::segment_at(whole.memory().data()));
-  cache.set_segment(segment);
+  cache.set_segment(-1);
+  if (needs_host_cache()) {
+    BATON_TRY(const int segment, kvtransfer::segment_at(kv_.host.memory().data()));
+    cache.set_segment(segment);
+  }
   cache.set_num_blocks(num_blocks_);
   cache.set_block_tokens(config_.block_tokens);
   *cache.mutable_limits() = to_proto(limits_);
@@ -252,7 +240,7 @@ status Node::make_core() {
   core.preempt_every = config_.preempt_every;
   // Before the accounts of its blocks, which are the host's and have no error for too many.
   if (!device_->info().host_addressable) {
-    auto memory = device_->allocate(num_blocks_ * layout.block_bytes());
+    auto memory = device_->allocate(num_blocks_ * own_layout().block_bytes());
     if (!memory) {
       return error(memory.error().code, "the KV cache (kv_gib): " + memory.error().message);
     }
@@ -266,10 +254,10 @@ status Node::make_core() {
             WorkerCore::create(core, std::move(transport), *this, metrics_, std::move(reads)));
   if (needs_host_cache()) {
     BATON_TRY(kv_.host, kvcache::KvCache::create(core_->driver().cache(), layout, num_blocks_));
-    if (ranks_) BATON_CHECK_OK(attach_ranks(kv_.host));
-    kv_.host = kv_.host.shard(0);
   }
-  BATON_CHECK_OK(use_device_cache(layout));
+  if (ranks_) BATON_CHECK_OK(attach_ranks());
+  if (needs_host_cache()) kv_.host = kv_.host.shard(0);
+  BATON_CHECK_OK(use_device_cache());
   handoff_loop_.emplace(io_, core_->driver());
   return handoff_loop_->start();
 }
@@ -306,7 +294,7 @@ status Node::check_kv_from() const {
 }
 
 result<std::unique_ptr<kvtransfer::DeviceReads>> Node::make_device_reads() {
-  BATON_TRY(auto ipc, device::make_cuda_ipc(static_cast<int>(config_.gpu)));
+  BATON_TRY(auto ipc, device::make_cuda_ipc(static_cast<int>(gpus_[0])));
   BATON_TRY(const auto cache,
             kvcache::KvCache::create({device_cache_.data(), device_cache_.bytes()}, served_.layout,
                                      num_blocks_));
@@ -318,11 +306,14 @@ result<std::unique_ptr<kvtransfer::DeviceReads>> Node::make_device_reads() {
                         std::move(ipc));
 }
 
-status Node::use_device_cache(const kvcache::KvLayout& layout) {
+// Of the first rank's heads, where it has the device's memory to itself.
+kvcache::KvLayout Node::own_layout() const { return served_.layout.shard(0).on_its_own(); }
+
+status Node::use_device_cache() {
   kv_.device = kv_.host;
   if (device_->info().host_addressable) return {};
   BATON_TRY(kv_.device, kvcache::KvCache::create({device_cache_.data(), device_cache_.bytes()},
-                                                 layout, num_blocks_));
+                                                 own_layout(), num_blocks_));
   if (!needs_host_cache()) kv_.host = kv_.device;
   kv_.is_read_on_device = reads_on_device();
   LOG_INFO("KV: {} MB on the device; hand-offs {}", device_cache_.bytes() >> 20,

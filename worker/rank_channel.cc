@@ -133,6 +133,16 @@ result<std::optional<RankChannel::Message>> RankChannel::receive(
   return std::optional(Message{header.frame, received_});
 }
 
+result<bool> RankChannel::has_message(std::chrono::nanoseconds patience) const {
+  pollfd waited = {.fd = fd_, .events = POLLIN, .revents = 0};
+  const timespec most = {.tv_sec = patience.count() / 1'000'000'000,
+                         .tv_nsec = patience.count() % 1'000'000'000};
+  const int n = ::ppoll(&waited, 1, &most, nullptr);
+  if (n >= 0) return n > 0;
+  if (errno == EINTR) return false;
+  return error(Errc::kIo, std::string("ppoll: ") + std::strerror(errno));
+}
+
 result<RankChannel::Message> RankChannel::expect(RankFrame frame, milliseconds patience) {
   BATON_TRY(const std::optional<Message> message, receive(patience));
   if (!message) return error(Errc::kUnavailable, "it has ended");

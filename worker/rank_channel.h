@@ -60,6 +60,8 @@ class RankChannel {
   }
   // nullopt: the other side has ended. Waits for as long as it takes where `patience` is none.
   result<std::optional<Message>> receive(std::optional<milliseconds> patience);
+  // Waits that long at most for there to be something to receive, or an end. kIo.
+  result<bool> has_message(std::chrono::nanoseconds patience) const;
   // The next message, which must be this one. kFailed is the error that it tells.
   result<Message> expect(RankFrame frame, milliseconds patience);
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <poll.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -11,6 +12,7 @@
 #include "common/base/child_process.h"
 #include "common/base/log.h"
 #include "common/engine/step_codec.h"
+#include "worker/compute.h"
 
 namespace baton::worker {
 namespace {
@@ -21,16 +23,16 @@ constexpr milliseconds kSeeWhy{500};
 
 }  // namespace
 
-result<std::unique_ptr<RankGroup>> RankGroup::start(const proto::RankSetup& setup) {
+result<std::unique_ptr<RankGroup>> RankGroup::start(const proto::RankSetup& setup,
+                                                    device::Device& device) {
   std::unique_ptr<RankGroup> group(new RankGroup);
   group->size_ = setup.size();
   for (uint32_t number = 1; number < setup.size(); ++number) {
     BATON_CHECK_OK(group->spawn(setup, number));
   }
-  BATON_TRY(group->collective_,
-            collective::connect_gloo(
-                0, setup.size(), [&](const std::string& mine) { return group->exchange(mine); },
-                kRankStep));
+  BATON_TRY(group->collective_, connect_ranks(setup, device, [&](const std::string& mine) {
+              return group->exchange(mine);
+            }));
   return group;
 }
 
@@ -54,6 +56,11 @@ RankGroup::~RankGroup() {
   for (auto& rank : ranks_) {
     rank->watched.reset();
     rank->channel = RankChannel(-1);  // for a rank the end of its work
+  }
+  // A GPU that waits for a rank that is gone would keep it for a while.
+  const bool lost = !collective_ || !collective_->health();
+  for (auto& rank : ranks_) {
+    if (lost && rank->ended.empty()) ::kill(rank->pid, SIGKILL);
   }
   collective_.reset();
   for (auto& rank : ranks_) {

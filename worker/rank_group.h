@@ -26,8 +26,10 @@ class RankGroup final : public engine::RankSteps {
  public:
   // Starts the ranks 1 to setup.size() - 1 and connects all of them; blocks for as long as
   // processes take to start. They go on to load the model. Errors name the rank.
-  static result<std::unique_ptr<RankGroup>> start(const proto::RankSetup& setup);
-  ~RankGroup() override;  // ends them, and waits for that
+  // `device` is the first rank's and outlives this.
+  static result<std::unique_ptr<RankGroup>> start(const proto::RankSetup& setup,
+                                                  device::Device& device);
+  ~RankGroup() override;  // ends them, by force where they do not count any more; waits for that
 
   // Of the first rank. Lives as long as this.
   collective::Collective& collective() { return *collective_; }

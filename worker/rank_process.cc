@@ -6,21 +6,22 @@
 #include <algorithm>
 
 #include "common/base/log.h"
-#include "common/device/cpu/cpu_device.h"
 #include "common/engine/rank_loop.h"
 #include "common/engine/step_codec.h"
 #include "common/formats/model_files.h"
 #include "common/kvcache/kv_cache.h"
 #include "common/model/model.h"
-#include "common/ops/cpu/cpu_ops.h"
 #include "common/proto/rank.pb.h"
 #include "kvtransfer/shared_segment.h"
+#include "worker/compute.h"
 #include "worker/rank_channel.h"
 
 namespace baton::worker {
 namespace {
 
 constexpr milliseconds kReply{30'000};
+// Between looks at the device while a step runs there: the next one is told while it does.
+constexpr std::chrono::microseconds kLookAgain{20};
 
 // In the order of construction: who comes later uses who came before.
 class RankProcess {
@@ -33,22 +34,26 @@ class RankProcess {
       return error(Errc::kDataCorrupt, "a setup that is none");
     }
     init_log(fmt::format("{}/{}", setup_.name(), setup_.rank()), setup_.log_level());
+    BATON_TRY(compute_, make_compute(compute_options()));
     BATON_CHECK_OK(connect());
     BATON_CHECK_OK(load());
     BATON_CHECK_OK(line_.send(RankFrame::kReady, "", kReply));
     BATON_TRY(const auto cache, line_.expect(RankFrame::kCache, kRankLoad));
     BATON_CHECK_OK(attach(cache));
     BATON_CHECK_OK(line_.send(RankFrame::kReady, "", kReply));
-    return engine::follow_steps(*runner_, *collective_,
-                                [this](engine::StepBatch& batch) { return next(batch); });
+    const status ended = engine::follow_steps(
+        *runner_, *collective_,
+        [this](engine::StepBatch& batch, bool wait) { return take(batch, wait); });
+    // The first rank is gone: what the device still waits for does not come.
+    if (runner_->in_flight() > 0) collective_->give_up(error(Errc::kUnavailable, "it has ended"));
+    return ended;
   }
 
  private:
   status connect() {
-    BATON_TRY(collective_,
-              collective::connect_gloo(
-                  setup_.rank(), setup_.size(),
-                  [this](const std::string& mine) { return exchange(mine); }, kRankStep));
+    BATON_TRY(collective_, connect_ranks(setup_, *compute_.device, [this](const std::string& mine) {
+                return exchange(mine);
+              }));
     return {};
   }
   result<std::vector<std::string>> exchange(const std::string& mine) {
@@ -62,9 +67,16 @@ class RankProcess {
     return std::vector<std::string>(all.said().begin(), all.said().end());
   }
 
+  ComputeOptions compute_options() const {
+    const auto rank = static_cast<int>(setup_.rank());
+    return {.device = setup_.device(),
+            .dtype = setup_.dtype(),
+            .threads = setup_.threads(),
+            .gpu = rank < setup_.gpus_size() ? setup_.gpus(rank) : 0,
+            .deterministic = setup_.deterministic()};
+  }
+
   status load() {
-    device_ = device::make_cpu_device(setup_.threads());
-    ops_ = ops::cpu_ops();
     BATON_TRY(const auto files, formats::ModelFiles::open(setup_.model()));
     const auto& bytes = files.fingerprint().bytes;
     if (!std::ranges::equal(bytes, setup_.fingerprint(),
@@ -73,13 +85,14 @@ class RankProcess {
     }
     const proto::RankLimits& limits = setup_.limits();
     model::LoadOptions options;
-    options.weights = options.cache = setup_.dtype() == "f32" ? DType::kF32 : DType::kBF16;
+    BATON_TRY(options.weights, parse_dtype(setup_.dtype(), setup_.device()));
+    options.cache = options.weights;
     options.max_rows = limits.max_rows();
     options.max_sequences = limits.max_sequences();
     options.max_samples = limits.max_slots();
     options.max_context = limits.max_context();
     options.collective = collective_.get();
-    BATON_TRY(model_, model::Model::load(files, *device_, ops_, options));
+    BATON_TRY(model_, model::Model::load(files, *compute_.device, compute_.ops, options));
     return {};
   }
 
@@ -90,13 +103,9 @@ class RankProcess {
     }
     const kvcache::KvLayout layout = model_->kv_layout(cache.block_tokens());
     BATON_CHECK_OK(layout.validate());
-    const size_t size = cache.num_blocks() * layout.block_bytes();
-    BATON_TRY(memory_, kvtransfer::attach_segment(cache.segment(), size));
-    BATON_TRY(const kvcache::KvCache whole,
-              kvcache::KvCache::create({memory_.get(), size}, layout, cache.num_blocks()));
-    const kvcache::KvCache mine = whole.shard(setup_.rank());
+    BATON_TRY(const engine::KvMemory kv, kv_memory(cache, layout));
     const proto::RankLimits& limits = cache.limits();
-    BATON_TRY(runner_, engine::StepRunner::create(*model_, {mine, mine}, *device_, ops_,
+    BATON_TRY(runner_, engine::StepRunner::create(*model_, kv, *compute_.device, compute_.ops,
                                                   {.max_rows = limits.max_rows(),
                                                    .max_sequences = limits.max_sequences(),
                                                    .max_slots = limits.max_slots(),
@@ -104,23 +113,50 @@ class RankProcess {
     return {};
   }
 
-  result<bool> next(engine::StepBatch& batch) {
-    BATON_TRY(const auto message, line_.receive(std::nullopt));
-    if (!message) return false;
+  // This rank's part of the shared cache, and of the device's where that has memory of its own.
+  result<engine::KvMemory> kv_memory(const proto::RankCache& cache,
+                                     const kvcache::KvLayout& layout) {
+    engine::KvMemory kv;
+    const uint32_t blocks = cache.num_blocks();
+    const bool shares = cache.segment() >= 0;
+    if (shares) {
+      const size_t size = blocks * layout.block_bytes();
+      BATON_TRY(memory_, kvtransfer::attach_segment(cache.segment(), size));
+      BATON_TRY(const kvcache::KvCache whole,
+                kvcache::KvCache::create({memory_.get(), size}, layout, blocks));
+      kv.host = kv.device = whole.shard(setup_.rank());
+    }
+    if (compute_.device->info().host_addressable) return kv;
+    const kvcache::KvLayout own = layout.shard(setup_.rank()).on_its_own();
+    BATON_TRY(device_cache_, compute_.device->allocate(blocks * own.block_bytes()));
+    BATON_TRY(kv.device,
+              kvcache::KvCache::create({device_cache_.data(), device_cache_.bytes()}, own, blocks));
+    if (!shares) kv.host = kv.device;
+    return kv;
+  }
+
+  result<engine::NextStep> take(engine::StepBatch& batch, bool wait) {
+    if (!wait) {
+      BATON_TRY(const bool any, line_.has_message(kLookAgain));
+      if (!any) return engine::NextStep::kNotYet;
+    }
+    BATON_TRY(const auto message,
+              line_.receive(wait ? std::nullopt : std::optional<milliseconds>(kReply)));
+    if (!message) return engine::NextStep::kEnd;
     if (message->frame != RankFrame::kStep) {
       return error(Errc::kDataCorrupt, fmt::format("{} among steps", name(message->frame)));
     }
     BATON_CHECK_OK(engine::decode(message->bytes, &batch));
-    return true;
+    return engine::NextStep::kStep;
   }
 
   RankChannel& line_;
   proto::RankSetup setup_;
+  Compute compute_;
   std::unique_ptr<collective::Collective> collective_;
-  std::unique_ptr<device::Device> device_;
-  ops::Ops ops_;
   std::unique_ptr<model::Model> model_;
   kvtransfer::Attached memory_;
+  device::Buffer device_cache_;
   std::unique_ptr<engine::StepRunner> runner_;
 };
 

@@ -38,7 +38,10 @@ struct WorkerConfig {
   // Path of a latency profile. Emulated: the times its steps take. Else what they are believed to
   // take before any was seen; empty: a rough guess.
   std::string profile;
-  uint32_t gpu = 0;            // cuda: which
+  uint32_t gpu = 0;  // cuda: which
+  // cuda: of each rank, with commas between; empty: `gpu` and those behind it.
+  std::string rank_gpus;
+  std::string nccl_library = "libnccl.so.2";  // cuda: that ranks load
   bool deterministic = false;  // cuda: the same bits in any batch; the CPU always has that
   uint32_t threads = 1;
   uint32_t tensor_parallel = 1;  // processes that compute the model together, `threads` each

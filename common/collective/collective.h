@@ -15,8 +15,8 @@
 namespace baton::collective {
 
 // What the ranks of one worker, a process each, do together. All of them call the same in the same
-// order; a call returns once this rank's part is done, which is when the others have come as far.
-// Used by one thread of each rank.
+// order; a call is done once this rank's part is, which is when the others have come as far. Used
+// by one thread of each rank, but for what is said to be thread-safe.
 //
 // A rank that dies or stays away ends it for all: the first failure is kept, and calls after it do
 // nothing. Results mean something only while health() is fine, so whoever lets results out looks at
@@ -27,12 +27,25 @@ class Collective {
   virtual uint32_t rank() const = 0;
   virtual uint32_t size() const = 0;
 
-  // all = the parts of all ranks, one after the other; rank r's is of bytes[r]. `part` may lie
-  // anywhere but in `all`. Host memory.
+  // Enqueues: all = the parts of all ranks, one after the other; rank r's is of bytes[r]. `part`
+  // may lie anywhere but in `all`. Memory of the device that `stream` is of; may be recorded, by
+  // all ranks or none.
   virtual void all_gather(device::Stream& stream, const std::byte* part,
                           std::span<const size_t> bytes, std::byte* all) = 0;
-  // Each value becomes the sum of all ranks', mod 2^64. Host memory.
-  virtual void all_reduce_sum(std::span<uint64_t> values) = 0;
+
+  // On the first rank each value becomes the sum of all ranks', mod 2^64; this blocks until all
+  // have given theirs. What the others' become means nothing, and where the device runs behind the
+  // host they do not wait for the first: it may be waiting for their next step. Host memory.
+  virtual void sum_on_first(std::span<uint64_t> values) = 0;
+
+  // Says that what gathers is under way on the device, or has come on, or (false) that nothing is
+  // any more. Where it comes on no more, a rank counts as lost after a time, and what is enqueued
+  // comes to an end. Nothing to do where the device runs inline. Thread-safe.
+  virtual void tell_under_way(bool under_way) = 0;
+
+  // Ends it, as a lost rank does: what the device waits for comes to an end. For who knows better
+  // that a rank is gone. Thread-safe; does not block.
+  virtual void give_up(const Error& why) = 0;
 
   // Thread-safe.
   virtual status health() const = 0;

@@ -66,7 +66,7 @@ class GlooCollective final : public Collective {
                   std::byte* all) override {
     attempt([&] { gather(part, bytes, all); });
   }
-  void all_reduce_sum(std::span<uint64_t> values) override {
+  void sum_on_first(std::span<uint64_t> values) override {
     if (values.empty()) return;
     attempt([&] {
       gloo::AllreduceOptions options(context_);
@@ -75,6 +75,11 @@ class GlooCollective final : public Collective {
       options.setReduceFunction(static_cast<Sum>(&gloo::sum<uint64_t>));
       gloo::allreduce(options);
     });
+  }
+  void tell_under_way(bool) override {}
+  void give_up(const Error& why) override {
+    const std::lock_guard lock(mutex_);
+    if (health_) health_ = why;
   }
   status health() const override {
     const std::lock_guard lock(mutex_);
@@ -92,18 +97,15 @@ class GlooCollective final : public Collective {
   // Gloo says by exceptions that a peer is gone or does not answer.
   template <class Call>
   void attempt(const Call& call) {
-    if (failed_) return;
+    if (!health()) return;
     try {
       call();
     } catch (const std::exception& e) {
-      failed_ = true;
-      const std::lock_guard lock(mutex_);
-      health_ = error(Errc::kUnavailable, fmt::format("a rank is lost: {}", e.what()));
+      give_up(error(Errc::kUnavailable, fmt::format("a rank is lost: {}", e.what())));
     }
   }
 
   std::shared_ptr<gloo::rendezvous::Context> context_;
-  bool failed_ = false;
   mutable std::mutex mutex_;
   status health_;
 };

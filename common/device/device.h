@@ -92,6 +92,8 @@ class Device {
   // destroying that ends it.
   virtual result<Buffer> lock_host(void* data, size_t bytes) = 0;
   virtual std::unique_ptr<Stream> make_stream() = 0;
+  // Each thread that enqueues work of this device calls it first, once.
+  virtual void enter_thread() = 0;
   // Enqueues a copy; either side may be host memory, which stays valid until the stream has passed.
   virtual void copy(Stream& stream, void* dst, const void* src, size_t bytes) = 0;
 };

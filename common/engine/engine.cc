@@ -20,17 +20,21 @@ result<std::unique_ptr<Engine>> Engine::create(model::Model& model, const KvMemo
   // A batch has one event a layer and one at its end; one more may end it all.
   BATON_TRY(auto events, EventQueue::create(depth * (model.config().num_layers + 1) + 1));
   return std::unique_ptr<Engine>(
-      new Engine(std::move(runner), std::move(events), depth, ranks, model.collective()));
+      new Engine(std::move(runner), device, std::move(events), depth, ranks, model.collective()));
 }
 
-Engine::Engine(std::unique_ptr<StepRunner> runner, std::unique_ptr<EventQueue> events,
-               uint32_t depth, RankSteps* ranks, const collective::Collective* collective)
+Engine::Engine(std::unique_ptr<StepRunner> runner, device::Device& device,
+               std::unique_ptr<EventQueue> events, uint32_t depth, RankSteps* ranks,
+               const collective::Collective* collective)
     : ThreadedEngine(std::move(events), depth),
       runner_(std::move(runner)),
       ranks_(ranks),
       collective_(collective) {
   running_.reserve(StepRunner::kMaxSteps);
-  begin_thread("baton-engine", [this] { loop(); });
+  begin_thread("baton-engine", [this, &device] {
+    device.enter_thread();
+    loop();
+  });
 }
 
 Engine::~Engine() { stop(); }

@@ -34,8 +34,9 @@ class Engine final : public ThreadedEngine, private StepObserver {
   ~Engine() override;  // stops
 
  private:
-  Engine(std::unique_ptr<StepRunner> runner, std::unique_ptr<EventQueue> events, uint32_t depth,
-         RankSteps* ranks, const collective::Collective* collective);
+  Engine(std::unique_ptr<StepRunner> runner, device::Device& device,
+         std::unique_ptr<EventQueue> events, uint32_t depth, RankSteps* ranks,
+         const collective::Collective* collective);
   void loop();
   enum class Next { kBegin, kFinish, kStop };
   Next next(StepBatch** batch);

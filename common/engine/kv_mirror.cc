@@ -15,7 +15,8 @@ result<std::unique_ptr<KvMirror>> KvMirror::create(const kvcache::KvCache& cache
                                                    const kvcache::KvCache& mirror,
                                                    device::Device& device, const ops::Ops& ops,
                                                    uint32_t max_blocks, uint32_t max_steps) {
-  assert(cache.layout() == mirror.layout() && cache.num_blocks() == mirror.num_blocks());
+  assert(cache.layout().on_its_own() == mirror.layout().on_its_own() &&
+         cache.num_blocks() == mirror.num_blocks());
   std::unique_ptr<KvMirror> made(new KvMirror(cache, mirror, device, ops));
   BATON_CHECK_OK(made->allocate(device, max_blocks, max_steps));
   return made;
@@ -65,7 +66,8 @@ void KvMirror::bring_in(device::Stream& stream, std::span<const BlockId> blocks)
     ops_.import_kv(stream, {.kv = model::paged_kv(cache_, 0),
                             .block_bytes = cache_.layout().block_bytes(),
                             .blocks = list.first(part.size()),
-                            .mirror = mirror_.memory().data()});
+                            .mirror = mirror_.memory().data(),
+                            .mirror_stride = mirror_.layout().block_stride()});
   }
   stream.record(*brought_in_[arrival_]);
 }
@@ -95,6 +97,7 @@ void KvMirror::take_out(uint32_t step, device::Stream& stream, uint32_t layer) {
                             .head_begin = cache_.layout().head_begin,
                             .blocks = out.blocks.first(out.num_blocks),
                             .mirror = is_cache() ? nullptr : mirror_.at(BlockId{0}, layer),
+                            .mirror_stride = mirror_.layout().block_stride(),
                             .digests = out.digests.data() + size_t{layer} * out.blocks.size()});
   stream_->record(*out.copied[layer]);
 }

@@ -22,9 +22,9 @@ namespace baton::engine {
 // Used by the engine's thread; allocates nothing after construction.
 class KvMirror {
  public:
-  // `mirror` has the layout and the blocks of `cache`, in host memory that this locks for the
-  // device; or it is `cache`. All outlive this. `max_blocks`: that a step touches, `max_steps`: in
-  // flight.
+  // `mirror` has the layout and the blocks of `cache`, which may be as far apart as a shard's are,
+  // in host memory that this locks for the device; or it is `cache`. All outlive this.
+  // `max_blocks`: that a step touches, `max_steps`: in flight.
   static result<std::unique_ptr<KvMirror>> create(const kvcache::KvCache& cache,
                                                   const kvcache::KvCache& mirror,
                                                   device::Device& device, const ops::Ops& ops,

@@ -26,14 +26,14 @@ status check(const model::Model& model, const KvMemory& kv, const StepLimits& li
                              limits.max_context, model.max_rows(), model.max_sequences(),
                              model.max_samples(), model.max_context()));
   }
-  const kvcache::KvLayout& layout = kv.device.layout();
+  const kvcache::KvLayout layout = kv.device.layout().on_its_own();
   const kvcache::KvLayout wanted = model.kv_layout(layout.block_tokens).shard(model.rank());
-  if (layout != wanted) {
+  if (layout != wanted.on_its_own()) {
     return error(Errc::kInvalidArgument,
                  fmt::format("the cache is laid out as {}, the model's as {}", layout.to_string(),
                              wanted.to_string()));
   }
-  if (kv.host.layout() != layout || kv.host.num_blocks() != kv.device.num_blocks()) {
+  if (kv.host.layout().on_its_own() != layout || kv.host.num_blocks() != kv.device.num_blocks()) {
     return error(Errc::kInvalidArgument,
                  "the host's side of the cache has another layout or size than the device's");
   }
@@ -119,6 +119,7 @@ bool StepRunner::can_begin(const StepBatch& batch) const {
 
 void StepRunner::begin(StepBatch& batch, StepObserver& observer) {
   assert(can_begin(batch));
+  if (in_flight_ == 0) tell_under_way(true);
   beginning_ = index_of(in_flight_++);
   Step& step = steps_[beginning_];
   step.batch = &batch;
@@ -143,7 +144,6 @@ void StepRunner::begin(StepBatch& batch, StepObserver& observer) {
                    kv_.device, step.observer == nullptr ? nullptr : this);
     step.outputs.enqueue(*stream_, batch, slots_, drawn);
   }
-  wait_for_ranks(step);
   stream_->record(*step.done);
 }
 
@@ -158,9 +158,15 @@ void StepRunner::finish() {
   Step& step = steps_[index];
   tell_layers(index, /*wait=*/true);
   step.done->wait();
+  wait_for_ranks(step);
   if (!step.batch->sequences.empty()) step.outputs.take(*step.batch, slots_);
   oldest_ = index_of(1);
   --in_flight_;
+  tell_under_way(in_flight_ > 0);
+}
+
+void StepRunner::tell_under_way(bool under_way) {
+  if (model_.collective() != nullptr) model_.collective()->tell_under_way(under_way);
 }
 
 void StepRunner::copy_blocks(const StepBatch& batch) {
@@ -221,7 +227,7 @@ bool StepRunner::tell_layers(uint32_t index, bool wait) {
     if (!wait && !is_layer_done(index, layer)) return false;
     if (mirror_ != nullptr) {
       mirror_->finish(index, layer, *step.batch);
-      step.observer->on_layer(*step.batch, layer);
+      tell_digested(step, layer);
     } else {
       step.layers[layer]->wait();
       tell_layer(step, layer);
@@ -239,6 +245,10 @@ void StepRunner::tell_layer(Step& step, uint32_t layer) {
   for (StepSequence& s : step.batch->sequences) {
     if (s.digest) digest(s, layer);
   }
+  tell_digested(step, layer);
+}
+
+void StepRunner::tell_digested(Step& step, uint32_t layer) {
   if (layer == 0) added_up_ = 0;
   if (model_.collective() != nullptr && step.batch->is_told(layer)) {
     add_up_digests(*step.batch, layer + 1);
@@ -261,14 +271,14 @@ void StepRunner::digest(StepSequence& s, uint32_t layer) {
   }
 }
 
-// A step that is done here has written all it will: whoever frees blocks then, or has them read
-// into, must not meet a rank that comes late. Outputs have been gathered from all ranks; without
-// any, they meet here.
+// A step that is done on the first rank has written all it will: whoever frees blocks then, or has
+// them read into, must not meet a rank that comes late. Outputs have been gathered from all ranks;
+// without any, the first rank hears from them here.
 void StepRunner::wait_for_ranks(const Step& step) {
   const bool has_outputs = !step.batch->sequences.empty() && !step.outputs.rows().empty();
   if (model_.collective() == nullptr || has_outputs) return;
   uint64_t nothing = 0;
-  model_.collective()->all_reduce_sum({&nothing, 1});
+  model_.collective()->sum_on_first({&nothing, 1});
 }
 
 // Each rank has digested its own heads; digests add up. All layers since the last time at once.
@@ -285,7 +295,7 @@ void StepRunner::add_up_digests(StepBatch& batch, uint32_t end_layer) {
   each([&](std::span<uint64_t> part) {
     digest_sums_.insert(digest_sums_.end(), part.begin(), part.end());
   });
-  model_.collective()->all_reduce_sum(digest_sums_);
+  model_.collective()->sum_on_first(digest_sums_);
   auto sum = digest_sums_.cbegin();
   each([&](std::span<uint64_t> part) {
     std::copy_n(sum, part.size(), part.begin());

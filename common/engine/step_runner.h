@@ -67,8 +67,8 @@ class StepRunner final : private model::LayerObserver {
   // limits.max_slots samples. Token ids, positions and block tables must lie within vocabulary,
   // context and cache: whoever takes a request in checks that, here it is not looked at again.
   void begin(StepBatch& batch, StepObserver& observer);
-  // Tells the layers of the oldest step in flight that are done by now. Whether all of the step is;
-  // never blocks.
+  // Tells the layers of the oldest step in flight that are done by now. Whether all of the step is.
+  // Blocks only where a layer is done here and, of other ranks, not yet on one.
   bool look();
   // Blocks until the oldest step in flight is done; fills its results in.
   void finish();
@@ -100,6 +100,8 @@ class StepRunner final : private model::LayerObserver {
   bool tell_layers(uint32_t index, bool wait);
   bool is_layer_done(uint32_t index, uint32_t layer) const;
   void tell_layer(Step& step, uint32_t layer);
+  void tell_digested(Step& step, uint32_t layer);
+  void tell_under_way(bool under_way);
   void digest(StepSequence& sequence, uint32_t layer);
   void add_up_digests(StepBatch& batch, uint32_t end_layer);
   void wait_for_ranks(const Step& step);

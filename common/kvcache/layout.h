@@ -79,10 +79,16 @@ struct KvLayout {
   uint32_t heads_of_shard(uint32_t i) const {
     return shard_heads.empty() ? num_heads() : shard_heads[i];
   }
-  // One shard's part as a layout of its own, to be used from shard_offset(i) of the memory on. Its
+  // One shard's part as a layout, to be used from shard_offset(i) of the memory on. Its
   // blocks are as far apart as the whole's.
   KvLayout shard(uint32_t i) const;
   size_t shard_offset(uint32_t i) const;  // bytes from the start of a block
+  // A shard's layout where nothing else lies between its blocks: a GPU has its rank's alone.
+  KvLayout on_its_own() const {
+    KvLayout own = *this;
+    own.shard_block_stride = 0;
+    return own;
+  }
   uint32_t blocks_for(uint32_t tokens) const { return (tokens + block_tokens - 1) / block_tokens; }
 
   // Canonical text of everything above: equal layouts have equal text.

@@ -127,6 +127,7 @@ struct ExportKvArgs {
   // Of the same layer: locked by Device::lock_host, or with `to_device` the device's own. Null:
   // nothing is copied. Digests are of what is written there, or of what was read.
   std::byte* mirror = nullptr;
+  size_t mirror_stride = 0;  // bytes from a block to the next; 0: the cache's
   bool to_device = false;
   uint64_t* digests = nullptr;  // [blocks], as kvcache/digest.h defines them; host memory
 };
@@ -137,6 +138,7 @@ struct ImportKvArgs {
   size_t block_bytes = 0;
   std::span<const KvCopyBlock> blocks;  // Device::allocate_host's memory
   const std::byte* mirror = nullptr;
+  size_t mirror_stride = 0;  // likewise
 };
 
 struct LogitBias {

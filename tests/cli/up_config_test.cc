@@ -94,6 +94,26 @@ TEST_F(UpConfigTest, TheRouterEndsBeforeItWouldBeKilled) {
   EXPECT_LT(kWorkerDrain, kWorkerGrace);
 }
 
+TEST_F(UpConfigTest, RanksOnGpusGetOneEach) {
+  unsetenv("NCCL_MULTI_RANK_GPU_ENABLE");
+  const std::vector<std::string> two = {"--device", "cuda", "--prefill-tensor-parallel", "2"};
+  EXPECT_EQ(pools(two), "the 2 ranks of a prefill worker need a GPU each, and --gpus is 1");
+  EXPECT_EQ(pools({"--prefill-tensor-parallel", "2"}), "1 1 0") << "on the CPU there are none";
+  UpConfig c;
+  std::vector<std::string> args = {"--model", "m", "--gpus", "3"};
+  args.insert(args.end(), two.begin(), two.end());
+  ASSERT_TRUE(parse_up(args, c));
+  EXPECT_EQ(value_of(worker_args(c, {"prefill", "p", "", "", 2}), "--rank-gpus"), "2,0");
+  const auto alone = worker_args(c, {"decode", "d", "", "", 1});
+  EXPECT_EQ(value_of(alone, "--rank-gpus"), "");
+  EXPECT_EQ(value_of(alone, "--gpu"), "1");
+  c.gpus = 1;
+  setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1", 1);
+  EXPECT_EQ(pools(two), "1 1 0");
+  unsetenv("NCCL_MULTI_RANK_GPU_ENABLE");
+  EXPECT_EQ(value_of(worker_args(c, {"prefill", "p", "", ""}), "--rank-gpus"), "0,0");
+}
+
 TEST_F(UpConfigTest, EveryChildHasTheSecretAndTheCertificate) {
   UpConfig c;
   ASSERT_TRUE(parse_up({"--model", "m", "--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a"}, c));

@@ -33,6 +33,7 @@ class FakeGpu final : public Device {
   result<Buffer> allocate_host(size_t bytes) override;
   result<Buffer> lock_host(void* data, size_t bytes) override;
   std::unique_ptr<Stream> make_stream() override;
+  void enter_thread() override {}
   void copy(Stream& stream, void* dst, const void* src, size_t bytes) override;
 
   // From any thread. While held, streams finish what they are at and begin nothing more.

@@ -162,6 +162,18 @@ void silu_mul(Stream& s, const Tensor& gate_up, const Tensor& out) {
 void gather_rows(Stream& s, const Tensor& x, std::span<const uint32_t> rows, const Tensor& out) {
   enqueue<&Ops::gather_rows>(s, x, Below<const uint32_t>{rows, x.rows}, out);
 }
+void join_columns(Stream& s, std::span<const Tensor> parts, const Tensor& out) {
+  FakeStream& stream = fake(s);
+  const Real now{stream.memory(), false};
+  for (const Tensor& part : parts) now(part);
+  stream.enqueue([&memory = stream.memory(), out,
+                  parts = std::vector<Tensor>(parts.begin(), parts.end())](CpuStream& cpu_stream) {
+    const Real real{memory, true};
+    std::vector<Tensor> there;
+    for (const Tensor& part : parts) there.push_back(real(part));
+    cpu().join_columns(cpu_stream, there, real(out));
+  });
+}
 void score(Stream& s, const Tensor& logits, std::span<const TokenId> tokens, uint32_t top,
            std::span<SampleResult> results) {
   fake(s).must_not_capture("score");
@@ -314,6 +326,11 @@ kvcache::KvLayout layout_of(const ExportKvArgs& args) {
   return layout;
 }
 
+template <class Args>
+size_t stride_of(const Args& args) {
+  return args.mirror_stride == 0 ? args.kv.block_stride : args.mirror_stride;
+}
+
 void export_block(const ExportKvArgs& args, const Real& real, const KvCopyBlock& block,
                   uint64_t* digest) {
   const PagedKv& kv = args.kv;
@@ -322,7 +339,7 @@ void export_block(const ExportKvArgs& args, const Real& real, const KvCopyBlock&
   const std::byte* from = real.at(kv.base + block.from * kv.block_stride, layer_bytes);
   const std::byte* digested = from;
   if (args.mirror != nullptr) {
-    std::byte* to = real.at(args.mirror + block.to * kv.block_stride, layer_bytes);
+    std::byte* to = real.at(args.mirror + block.to * stride_of(args), layer_bytes);
     for (size_t head = 0; head < 2 * kv.num_kv_heads; ++head) {  // K's, then V's
       const size_t at = head * kv.head_stride;
       std::memcpy(to + at, from + at, block.num_tokens * kv.token_stride);
@@ -358,7 +375,8 @@ void import_kv(Stream& stream, const ImportKvArgs& args) {
     for (const KvCopyBlock& block : real(args.blocks)) {
       const size_t stride = args.kv.block_stride;
       std::memcpy(real.at(args.kv.base + block.to * stride, args.block_bytes),
-                  real.at(args.mirror + block.from * stride, args.block_bytes), args.block_bytes);
+                  real.at(args.mirror + block.from * stride_of(args), args.block_bytes),
+                  args.block_bytes);
     }
   });
 }
@@ -396,6 +414,7 @@ Ops fake_gpu_ops() {
           .merge_partials = merge_partials,
           .silu_mul = silu_mul,
           .gather_rows = gather_rows,
+          .join_columns = join_columns,
           .sample = sample,
           .score = score,
           .export_kv = export_kv,

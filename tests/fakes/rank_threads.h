@@ -46,15 +46,19 @@ class ExchangeHub {
   std::vector<std::vector<std::string>> said_;  // [rank][round]
 };
 
+using Connect = std::function<result<std::unique_ptr<collective::Collective>>(
+    uint32_t rank, uint32_t size, const collective::Exchange&, milliseconds timeout)>;
+
 // Runs `body` once for each rank, each in a thread of its own with its collective.
 inline void run_ranks(uint32_t size,
                       const std::function<void(std::unique_ptr<collective::Collective>)>& body,
-                      milliseconds timeout = milliseconds(20000)) {
+                      milliseconds timeout = milliseconds(20000),
+                      const Connect& connect = collective::connect_gloo) {
   ExchangeHub hub(size);
   std::vector<std::thread> threads;
   for (uint32_t rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
-      auto connected = collective::connect_gloo(rank, size, hub.of(rank), timeout);
+      auto connected = connect(rank, size, hub.of(rank), timeout);
       ASSERT_TRUE(connected) << connected.error().message;
       body(std::move(*connected));
     });

@@ -227,6 +227,7 @@ class ShortOfMemory final : public device::Device {
   result<device::Buffer> allocate_host(size_t bytes) override { return allocate(bytes); }
   result<device::Buffer> lock_host(void*, size_t) override { return device::Buffer(); }
   std::unique_ptr<device::Stream> make_stream() override { return device_.make_stream(); }
+  void enter_thread() override { device_.enter_thread(); }
   void copy(device::Stream& s, void* to, const void* from, size_t bytes) override {
     device_.copy(s, to, from, bytes);
   }

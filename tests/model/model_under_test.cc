@@ -54,19 +54,17 @@ ModelUnderTest::ModelUnderTest(const std::filesystem::path& path, const TestOpti
                .value();
   const kvcache::KvLayout layout = model_->kv_layout(options.block_tokens);
   const size_t bytes = layout.block_bytes() * options.num_blocks;
-  if (options.shared_cache == nullptr) memory_ = device().allocate(bytes).value();
-  std::byte* const memory = options.shared_cache == nullptr ? memory_.data() : options.shared_cache;
-  whole_cache_ = kvcache::KvCache::create({memory, bytes}, layout, options.num_blocks).value();
-  cache_ = whole_cache_.shard(model_->rank());
-  host_cache_ = cache_;
-  if (!device().info().host_addressable) {
-    // Plain memory, which the engine locks.
-    host_memory_ = device::allocate_host(memory_.bytes());
-    host_cache_ = kvcache::KvCache::create({host_memory_.data(), host_memory_.bytes()}, layout,
-                                           options.num_blocks)
-                      .value();
-    whole_cache_ = host_cache_;
-  }
+  // Plain memory, which the engine locks where that is a mirror.
+  if (options.shared_cache == nullptr) host_memory_ = device::allocate_host(bytes);
+  std::byte* const host =
+      options.shared_cache == nullptr ? host_memory_.data() : options.shared_cache;
+  whole_cache_ = kvcache::KvCache::create({host, bytes}, layout, options.num_blocks).value();
+  cache_ = host_cache_ = whole_cache_.shard(model_->rank());
+  if (device().info().host_addressable) return;
+  const kvcache::KvLayout own = host_cache_.layout().on_its_own();
+  memory_ = device().allocate(own.block_bytes() * options.num_blocks).value();
+  cache_ =
+      kvcache::KvCache::create({memory_.data(), memory_.bytes()}, own, options.num_blocks).value();
 }
 
 std::vector<BlockId> ModelUnderTest::blocks(uint32_t first, uint32_t count) {

@@ -35,6 +35,17 @@ TEST(RankChannel, CarriesMessagesOfAnyLengthInOrder) {
   sender.join();
 }
 
+TEST(RankChannel, SaysWhetherThereIsAMessage) {
+  auto [a, b] = RankChannel::make().value();
+  EXPECT_FALSE(b.has_message(std::chrono::microseconds(50)).value());
+  ASSERT_TRUE(a.send(RankFrame::kStep, "step", kSoon));
+  EXPECT_TRUE(b.has_message(std::chrono::microseconds(50)).value());
+  EXPECT_EQ((*b.receive(kSoon).value()).text(), "step");
+  EXPECT_FALSE(b.has_message(std::chrono::microseconds(0)).value());
+  a = RankChannel(-1);
+  EXPECT_TRUE(b.has_message(std::chrono::microseconds(0)).value()) << "an end";
+}
+
 TEST(RankChannel, AnEndBetweenMessagesIsNoError) {
   auto [a, b] = RankChannel::make().value();
   ASSERT_TRUE(a.send(RankFrame::kReady, "", kSoon));

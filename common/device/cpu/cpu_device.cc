@@ -34,6 +34,8 @@ class CpuDevice final : public Device {
 
   std::unique_ptr<Stream> make_stream() override { return std::make_unique<CpuStream>(pool_); }
 
+  void enter_thread() override {}
+
   void copy(Stream&, void* dst, const void* src, size_t bytes) override {
     if (bytes > 0) std::memcpy(dst, src, bytes);
   }

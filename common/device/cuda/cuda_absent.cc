@@ -5,15 +5,16 @@
 namespace baton::device {
 namespace {
 
-constexpr const char* kAbsent =
-    "this build has no CUDA; build the preset 'cuda', which needs NVIDIA's nvcc";
+Error absent() {
+  return error(Errc::kUnsupported,
+               "this build has no CUDA; build the preset 'cuda', which needs NVIDIA's nvcc");
+}
 
 }  // namespace
 
-result<std::unique_ptr<Device>> make_cuda_device(int) { return error(Errc::kUnsupported, kAbsent); }
-
-result<std::unique_ptr<MemorySharing>> make_cuda_ipc(int) {
-  return error(Errc::kUnsupported, kAbsent);
-}
+result<std::unique_ptr<Device>> make_cuda_device(int) { return absent(); }
+result<int> count_cuda_devices() { return absent(); }
+void* native_stream(Stream&) { return nullptr; }
+result<std::unique_ptr<MemorySharing>> make_cuda_ipc(int) { return absent(); }
 
 }  // namespace baton::device

@@ -61,6 +61,7 @@ class CudaDevice final : public Device {
     return on_this([&] { return cuda_lock_host(data, bytes); });
   }
   std::unique_ptr<Stream> make_stream() override { return std::make_unique<CudaStream>(cuda_); }
+  void enter_thread() override { cuda_must(cudaSetDevice(cuda_.index), "cudaSetDevice"); }
   void copy(Stream& stream, void* dst, const void* src, size_t bytes) override {
     if (bytes == 0) return;
     cuda_must(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault,
@@ -122,14 +123,19 @@ result<Buffer> allocate_pinned(size_t bytes) {
   return Buffer(data, bytes, free_pinned);
 }
 
-result<std::unique_ptr<Device>> make_cuda_device(int index) {
+result<int> count_cuda_devices() {
   int count = 0;
   const cudaError_t counted = cudaGetDeviceCount(&count);
-  if (counted != cudaSuccess) {
-    return error(Errc::kUnavailable,
-                 fmt::format("no usable NVIDIA GPU or driver on this machine: {} ({})",
-                             cudaGetErrorString(counted), cudaGetErrorName(counted)));
-  }
+  if (counted == cudaSuccess) return count;
+  return error(Errc::kUnavailable,
+               fmt::format("no usable NVIDIA GPU or driver on this machine: {} ({})",
+                           cudaGetErrorString(counted), cudaGetErrorName(counted)));
+}
+
+void* native_stream(Stream& stream) { return static_cast<CudaStream&>(stream).handle(); }
+
+result<std::unique_ptr<Device>> make_cuda_device(int index) {
+  BATON_TRY(const int count, count_cuda_devices());
   if (index < 0 || index >= count) {
     return error(Errc::kUnavailable,
                  fmt::format("GPU {} was asked for, but this machine has {}", index, count));

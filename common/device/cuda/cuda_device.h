@@ -17,4 +17,10 @@ namespace baton::device {
 // to go on with: it is logged with the call's name, and the process aborts.
 result<std::unique_ptr<Device>> make_cuda_device(int index);
 
+// How many there are. Errors as above.
+result<int> count_cuda_devices();
+
+// The cudaStream_t of a stream of such a device.
+void* native_stream(Stream& stream);
+
 }  // namespace baton::device

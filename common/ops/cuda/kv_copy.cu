@@ -38,6 +38,7 @@ struct ExportKv {
   const KvCopyBlock* blocks;
   uint32_t num_blocks;
   std::byte* mirror;
+  size_t mirror_stride;
   uint64_t* digests;
   uint32_t vector_bytes, parts;  // of a vector
 };
@@ -49,7 +50,7 @@ __device__ __forceinline__ uint64_t export_head(const ExportKv& p, const KvCopyB
   const uint32_t group = threadIdx.x % 32 / kPartWords, word = threadIdx.x % kPartWords;
   const size_t start = plane * p.kv.plane_stride + head * p.kv.head_stride + word * 16;
   const std::byte* from = p.kv.base + block.from * p.kv.block_stride + start;
-  std::byte* to = p.mirror + block.to * p.kv.block_stride + start;
+  std::byte* to = p.mirror + block.to * p.mirror_stride + start;
   const uint32_t tail_bytes = p.vector_bytes - (p.parts - 1) * kPartBytes;
   const Xxh3Secret secret = xxh3_secret(word, kPartWords);
   const uint32_t tail_words = tail_bytes / 16;  // threads behind them are idle
@@ -137,7 +138,7 @@ __global__ void __launch_bounds__(kThreads) export_layer(ExportKv p) {
 struct ImportKv {
   std::byte* cache;
   const std::byte* mirror;
-  size_t block_stride;
+  size_t block_stride, mirror_stride;
   uint32_t words, chunks;  // of a block: 16 bytes, and what a thread block copies at a time
   const KvCopyBlock* blocks;
   uint32_t num_blocks;
@@ -156,7 +157,7 @@ __global__ void __launch_bounds__(kThreads) import_blocks(ImportKv p) {
     const KvCopyBlock block = next;
     if (c + gridDim.x < total) next = p.blocks[(c + gridDim.x) / p.chunks];
     const auto first = static_cast<uint32_t>(c % p.chunks) * kChunkWords + threadIdx.x;
-    const auto* from = reinterpret_cast<const uint4*>(p.mirror + block.from * p.block_stride);
+    const auto* from = reinterpret_cast<const uint4*>(p.mirror + block.from * p.mirror_stride);
     auto* to = reinterpret_cast<uint4*>(p.cache + block.to * p.block_stride);
     uint4 words[kAtOnce];
 #pragma unroll
@@ -172,6 +173,11 @@ __global__ void __launch_bounds__(kThreads) import_blocks(ImportKv p) {
   }
 }
 
+template <class Args>
+size_t stride_of(const Args& args) {
+  return args.mirror_stride == 0 ? args.kv.block_stride : args.mirror_stride;
+}
+
 }  // namespace
 
 void cuda_export_kv(Stream& stream, const ExportKvArgs& args) {
@@ -185,6 +191,7 @@ void cuda_export_kv(Stream& stream, const ExportKvArgs& args) {
                       .blocks = args.blocks.data(),
                       .num_blocks = num_blocks,
                       .mirror = args.mirror,
+                      .mirror_stride = stride_of(args),
                       .digests = args.digests,
                       .vector_bytes = vector_bytes,
                       .parts = ceil_div(vector_bytes, kPartBytes)};
@@ -199,6 +206,7 @@ void cuda_import_kv(Stream& stream, const ImportKvArgs& args) {
   const ImportKv p = {.cache = args.kv.base,
                       .mirror = args.mirror,
                       .block_stride = args.kv.block_stride,
+                      .mirror_stride = stride_of(args),
                       .words = words,
                       .chunks = ceil_div(words, kChunkWords),
                       .blocks = args.blocks.data(),

@@ -196,6 +196,50 @@ TEST_P(CudaKvCopy, ImportsWholeBlocks) {
   EXPECT_EQ(std::memcmp(mirror(), before(), bytes_), 0) << "the mirror";
 }
 
+// A rank's part of what all share: the mirror's blocks lie further apart than the cache's.
+TEST_P(CudaKvCopy, TheMirrorsBlocksMayStandApart) {
+  constexpr uint32_t kFew = kBlocks / 2;  // the mirror has as many, two apart
+  const size_t stride = 2 * layout_.block_bytes();
+  std::vector<KvCopyBlock> all;
+  for (uint32_t b = 0; b < kFew; ++b) all.push_back({b, b, 0, layout_.block_tokens});
+  const Shared<KvCopyBlock> blocks(*this, all);
+  const Shared<uint64_t> digests(*this, std::vector<uint64_t>(kFew));
+  const uint32_t last = layout_.num_layers() - 1;
+  fast_.export_kv(*stream_, {.kv = kv(last),
+                             .layer = last,
+                             .head_begin = layout_.head_begin,
+                             .blocks = blocks.get(),
+                             .mirror = mirror() + last * layout_.layer_bytes(),
+                             .mirror_stride = stride,
+                             .digests = digests.get().data()});
+  stream_->synchronize();
+  const auto* source = reinterpret_cast<const std::byte*>(there_.data.data());
+  for (uint32_t b = 0; b < kFew; ++b) {
+    const size_t at = last * layout_.layer_bytes();
+    EXPECT_EQ(std::memcmp(mirror() + b * stride + at, source + b * layout_.block_bytes() + at,
+                          layout_.layer_bytes()),
+              0)
+        << "block " << b;
+    EXPECT_EQ(std::memcmp(mirror() + b * stride + layout_.block_bytes(),
+                          before() + b * stride + layout_.block_bytes(), layout_.block_bytes()),
+              0)
+        << "behind block " << b;
+  }
+  std::memcpy(mirror(), before(), bytes_);
+  fast_.import_kv(*stream_, {.kv = kv(0),
+                             .block_bytes = layout_.block_bytes(),
+                             .blocks = blocks.get(),
+                             .mirror = mirror(),
+                             .mirror_stride = stride});
+  const auto got = download<std::byte>(memory_.data(), bytes_);
+  for (uint32_t b = 0; b < kFew; ++b) {
+    EXPECT_EQ(std::memcmp(got.data() + b * layout_.block_bytes(), before() + b * stride,
+                          layout_.block_bytes()),
+              0)
+        << "block " << b;
+  }
+}
+
 TEST_P(CudaKvCopy, NoBlocksAreNoWork) {
   fast_.export_kv(*stream_, {.kv = kv(0), .mirror = mirror()});
   fast_.import_kv(*stream_,
