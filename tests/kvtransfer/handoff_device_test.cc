@@ -25,6 +25,36 @@ class HandoffDeviceTest : public HandoffDriverTest {
     gpus_.advance(now_);
     settle({prefill_.get(), decode_.get()});
   }
+  // `count` blocks of a prompt of its own, from `first` on: granted, written, announced, finished.
+  void hand_over(const HandoffKey& k, uint32_t first, uint32_t count) {
+    std::vector<BlockId> blocks;
+    for (uint32_t b = 0; b < count; ++b) blocks.emplace_back(first + b);
+    const uint32_t tokens = count * layout().block_tokens;
+    const TimePoint deadline = now_ + seconds(10);
+    ASSERT_TRUE(
+        decode_->driver->reserve({k, WorkerId{11}, blocks, 0, tokens, kHash, deadline}, now_));
+    ASSERT_TRUE(prefill_->driver->begin({k, WorkerId{12}, tokens, kHash, deadline}, now_));
+    std::vector<uint64_t> digests;
+    for (uint32_t layer = 0; layer < layout().num_layers(); ++layer) {
+      for (uint32_t b = 0; b < count; ++b) {
+        const KvRange cell{layer, layer + 1, b * layout().block_tokens,
+                           (b + 1) * layout().block_tokens};
+        write_kv(layout(), prefill_->cache.data(), {blocks, 0}, cell, kSeed);
+        digests.push_back(digest_range(layout(), prefill_->cache.data(), {blocks, 0}, cell));
+      }
+    }
+    const TokenId token = 1;
+    ASSERT_TRUE(
+        prefill_->driver->layers_done(k, {0, layout().num_layers(), 0, blocks, digests}, now_));
+    ASSERT_TRUE(prefill_->driver->finished(k, {&token, 1}, now_));
+  }
+  // From one end of a read to the next.
+  void run_until(const std::function<bool()>& done) {
+    for (int i = 0; i < 200 && !done(); ++i) {
+      if (gpus_.next_event() != TimePoint::max()) now_ = std::max(now_, gpus_.next_event());
+      settle_gpus();
+    }
+  }
   const SinkStats& stats() const { return decode_->driver->sink().stats(); }
 
   FakeDevices gpus_;
@@ -64,69 +94,42 @@ TEST_F(HandoffDeviceTest, TheHelloCrossesTheWire) {
   }
 }
 
-TEST_F(HandoffDeviceTest, AReadTakesTurns) {
+TEST_F(HandoffDeviceTest, AReadIsCutIntoTurnsOneAtATime) {
   decode_ = make(12, false, [](HandoffConfig& c) { c.device_read_bytes = c.layout.block_bytes(); });
   pair_gpus();
   gpus_.set_faults({.delay = milliseconds(1)});
-  for (const uint64_t request : {1, 2}) {
-    ASSERT_TRUE(decode_->driver->reserve({key(request),
-                                          WorkerId{11},
-                                          {BlockId{static_cast<uint32_t>(request)}},
-                                          0,
-                                          16,
-                                          kHash,
-                                          now_ + seconds(10)},
-                                         now_));
-  }
-  std::vector<BlockId> long_run;
-  for (uint32_t b = 10; b < 30; ++b) long_run.emplace_back(b);
-  ASSERT_TRUE(decode_->driver->reserve(
-      {key(3), WorkerId{11}, long_run, 0, 320, kHash, now_ + seconds(10)}, now_));
+  hand_over(key(3), 10, 20);
   settle_gpus();
-  const std::vector<uint64_t> zeros(3 * 20);  // of memory that nobody wrote: a digest that is wrong
-  ASSERT_TRUE(
-      prefill_->driver->begin({key(3), WorkerId{12}, 320, kHash, now_ + seconds(10)}, now_));
-  ASSERT_TRUE(prefill_->driver->layers_done(key(3), {0, 3, 0, long_run, zeros}, now_));
-  settle_gpus();
-  // It has as many turns as blocks, one at a time: another's read is between them.
-  EXPECT_EQ(gpus_.most_at_once(), 1u);
   EXPECT_EQ(stats().reads, 1u);
   int turns = 0;
-  while (stats().digest_mismatches == 0 && ++turns < 100) {
-    now_ = std::max(now_, gpus_.next_event());
-    settle_gpus();
-  }
+  run_until([&] { return !decode_->joins.empty() || ++turns > 20; });
   EXPECT_EQ(turns, 20);
+  EXPECT_EQ(gpus_.most_at_once(), 1u);
 }
 
 TEST_F(HandoffDeviceTest, NeverMoreThanAFewAtOnce) {
   pair_gpus();
   gpus_.set_faults({.delay = milliseconds(5)});
-  std::vector<uint64_t> digests(3);
-  for (uint32_t i = 0; i < 12; ++i) {
-    const BlockId block{i};
-    const SinkReserve r{key(i), WorkerId{11}, {block}, 0, 16, kHash, now_ + seconds(10)};
-    ASSERT_TRUE(decode_->driver->reserve(r, now_));
-    settle_gpus();
-    ASSERT_TRUE(
-        prefill_->driver->begin({key(i), WorkerId{12}, 16, kHash, now_ + seconds(10)}, now_));
-    for (uint32_t layer = 0; layer < 3; ++layer) {
-      const KvRange cell{layer, layer + 1, 0, 16};
-      write_kv(layout(), prefill_->cache.data(), {{&block, 1}, 0}, cell, kSeed);
-      digests[layer] = digest_range(layout(), prefill_->cache.data(), {{&block, 1}, 0}, cell);
-    }
-    ASSERT_TRUE(prefill_->driver->layers_done(key(i), {0, 3, 0, {&block, 1}, digests}, now_));
-    const TokenId first = 1;
-    ASSERT_TRUE(prefill_->driver->finished(key(i), {&first, 1}, now_));
-  }
+  for (uint32_t i = 0; i < 12; ++i) hand_over(key(i), i, 1);
   settle_gpus();
   EXPECT_EQ(gpus_.most_at_once(), kMaxDeviceReads);
   EXPECT_TRUE(*decode_->driver->arm()) << "what waits for room does not spin";
-  for (int i = 0; i < 100 && decode_->joins.size() < 12; ++i) {
-    now_ = std::max(now_, gpus_.next_event());
-    settle_gpus();
-  }
+  run_until([&] { return decode_->joins.size() == 12; });
   EXPECT_EQ(decode_->joins.size(), 12u);
+}
+
+// More long reads than there are turns at once, and then a short one.
+TEST_F(HandoffDeviceTest, AShortReadIsNotDelayedByLongOnes) {
+  decode_ = make(12, false, [](HandoffConfig& c) { c.device_read_bytes = c.layout.block_bytes(); });
+  pair_gpus();
+  gpus_.set_faults({.delay = milliseconds(5)});
+  for (uint32_t i = 0; i < 5; ++i) hand_over(key(i), 6 * i, 6);
+  settle_gpus();
+  hand_over(key(9), 30, 1);
+  settle_gpus();
+  run_until([&] { return decode_->joins.size() == 6; });
+  ASSERT_EQ(decode_->joins.size(), 6u);
+  EXPECT_EQ(decode_->joins[0].key, key(9));
 }
 
 TEST_F(HandoffDeviceTest, WakesWhoWaitsForIt) {
@@ -221,6 +224,13 @@ TEST_F(HandoffDeviceTest, WhatCannotBeMappedIsNoPair) {
   ASSERT_FALSE(paired);
   EXPECT_THAT(paired.error().message, HasSubstr("cannot read the memory of GPU-"));
   EXPECT_TRUE(decode_->driver->peers().empty());
+}
+
+TEST_F(HandoffDeviceTest, WhatCannotBeReachedIsNotKeptMapped) {
+  Hello nowhere = prefill_->driver->hello();
+  nowhere.ranks[0].endpoint.address = "99";
+  EXPECT_FALSE(decode_->driver->add_peer(nowhere, now_));
+  EXPECT_EQ(gpus_.mappings(), 0u);
 }
 
 TEST_F(HandoffDeviceTest, OthersAreRefused) {
