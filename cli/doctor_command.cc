@@ -13,16 +13,15 @@
 #include "cli/tls_options.h"
 #include "common/base/config.h"
 #include "common/base/log.h"
-#include "common/device/cpu/cpu_device.h"
 #include "common/device/cuda/cuda_device.h"
 #include "common/net/rpc.h"
 #include "common/ops/cpu/cpu_ops.h"
 #include "common/ops/cpu/isa.h"
-#include "common/ops/cuda/cuda_ops.h"
 #include "doctor/host.h"
 #include "doctor/links.h"
 #include "doctor/model_check.h"
 #include "doctor/step_profiler.h"
+#include "worker/compute.h"
 #include "worker/kv_devices.h"
 
 namespace baton::cli {
@@ -31,13 +30,13 @@ namespace {
 namespace json = boost::json;
 
 constexpr double kGib = 1 << 30;
-constexpr int kMostGpus = 64;
 
 struct DoctorSettings {
   std::string model;
   std::string device = "cpu", dtype = "bf16";
   uint32_t gpu = 0, threads = 1, block_tokens = 16, chunk_tokens = 256;
   double kv_gib = 0.5;
+  std::string kv_from = "host";
   std::vector<std::string> listen;
   std::string router_config, worker_config, up_config;
   bool links = true;
@@ -59,6 +58,7 @@ void add_options(Options& options, DoctorSettings& s) {
   options.add("gpu", &s.gpu, "Which GPU is profiled, of those that CUDA shows");
   options.add("threads", &s.threads, "Compute threads of a worker");
   options.add("kv-gib", &s.kv_gib, "KV cache of a worker, GiB");
+  options.add("kv-from", &s.kv_from, "Where peers read KV, as of workers: host or device");
   options.add("block-tokens", &s.block_tokens, "Tokens in a KV block, for --profile");
   options.add("chunk-tokens", &s.chunk_tokens, "Most prompt tokens of a step, for --profile");
   options.add("listen", &s.listen, "host:port that something is to listen on: is it free?");
@@ -82,6 +82,16 @@ void add_options(Options& options, DoctorSettings& s) {
   options.add("json", &s.json, "A file for what was found");
 }
 
+// Who is read is as careful as a worker.
+status check_serve(const DoctorSettings& s) {
+  if (s.serve.empty()) return {};
+  BATON_TRY(const auto where, net::split_host_port(s.serve));
+  if (net::is_loopback(where.host) || !s.secret_file.empty() || !s.tls.cert.empty()) return {};
+  return error(Errc::kInvalidArgument,
+               "--serve beyond loopback needs a --secret-file that both doctors share, or "
+               "certificates: whoever comes may read this process's memory");
+}
+
 status check(const DoctorSettings& s) {
   const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
   if (s.device != "cpu" && s.device != "cuda") {
@@ -102,6 +112,8 @@ status check(const DoctorSettings& s) {
   if (!(s.profile_seconds > 0) || s.profile_seconds > 3600) {
     return bad("--profile-seconds is not in (0, 3600]");
   }
+  if (s.kv_from != "host" && s.kv_from != "device") return bad("--kv-from is none of host, device");
+  BATON_CHECK_OK(check_serve(s));
   if (!s.profile.empty() && s.model.empty()) return bad("--profile needs a --model");
   if (!s.serve.empty() && !s.peer.empty()) return bad("--serve and --peer are two hosts' words");
   return {};
@@ -145,11 +157,12 @@ class Doctor {
                            ? std::nullopt
                            : doctor::check_model(s_.model, dtype_of(s_), kv_bytes, of_model);
     const bool on_host = s_.device == "cpu";
+    if (!on_host) on_gpu_bytes_ = kv_bytes + (model ? model->weight_bytes : 0);
     doctor::judge_host(doctor::read_host(),
                        {.device = s_.device,
                         .threads = s_.threads,
                         .weight_bytes = on_host && model ? model->weight_bytes : 0,
-                        .kv_bytes = kv_bytes},
+                        .kv_bytes = on_host || s_.kv_from == "host" ? kv_bytes : 0},
                        report_);
     for (const doctor::Finding& f : of_model.findings()) report_.add(f);
     print();
@@ -161,16 +174,29 @@ class Doctor {
     } else {
       report_.fine("CPU kernels", ops::cpu_ops().numerics);
     }
-    int gpus = 0;
-    for (; gpus < kMostGpus; ++gpus) {
-      const auto gpu = device::make_cuda_device(gpus);
-      if (!gpu) {
-        if (gpus == 0) no_gpu(gpu.error());
-        break;
-      }
-      report_.fine(fmt::format("GPU {}", gpus), (*gpu)->info().description);
-    }
+    look_at_gpus();
     print();
+  }
+  void look_at_gpus() {
+    const auto count = device::count_cuda_devices();
+    if (!count) return no_gpu(count.error());
+    for (int i = 0; i < *count; ++i) {
+      const std::string about = fmt::format("GPU {}", i);
+      const auto gpu = device::make_cuda_device(i);
+      if (!gpu) {
+        report_.warn(about, gpu.error().message, "leave it out by CUDA_VISIBLE_DEVICES");
+        continue;
+      }
+      const device::DeviceInfo& info = (*gpu)->info();
+      if (s_.device == "cuda" && info.memory_bytes < on_gpu_bytes_) {
+        report_.fail(about,
+                     fmt::format("{}; weights and KV cache take {:.1f} GiB", info.description,
+                                 static_cast<double>(on_gpu_bytes_) / kGib),
+                     "lower --kv-gib, or spread the model (--tensor-parallel)");
+      } else {
+        report_.fine(about, info.description);
+      }
+    }
   }
   void no_gpu(const Error& why) {
     if (s_.device == "cuda") {
@@ -306,19 +332,15 @@ class Doctor {
 
   void profile() {
     const auto made = [&]() -> result<latency::Profile> {
-      std::unique_ptr<device::Device> device;
-      ops::Ops ops;
-      if (s_.device == "cuda") {
-        BATON_TRY(device, device::make_cuda_device(static_cast<int>(s_.gpu)));
-        BATON_TRY(ops, ops::cuda_ops({.half = dtype_of(s_)}));
-      } else {
-        device = device::make_cpu_device(s_.threads);
-        ops = ops::cpu_ops();
-      }
-      BATON_TRY(const auto profiler, doctor::StepProfiler::create(s_.model, *device, ops,
-                                                                  {.dtype = dtype_of(s_),
-                                                                   .block_tokens = s_.block_tokens,
-                                                                   .max_chunk = s_.chunk_tokens}));
+      BATON_TRY(
+          worker::Compute compute,
+          worker::make_compute(
+              {.device = s_.device, .dtype = s_.dtype, .threads = s_.threads, .gpu = s_.gpu}));
+      BATON_TRY(const auto profiler,
+                doctor::StepProfiler::create(s_.model, *compute.device, compute.ops,
+                                             {.dtype = dtype_of(s_),
+                                              .block_tokens = s_.block_tokens,
+                                              .max_chunk = s_.chunk_tokens}));
       const doctor::StepsFound found = doctor::measure_steps(
           *profiler, from_seconds(s_.profile_seconds),
           [](double share) { std::fprintf(stderr, "profiling: %.0f %%\n", share * 100); });
@@ -376,6 +398,7 @@ class Doctor {
   const DoctorSettings& s_;
   doctor::Report report_;
   size_t printed_ = 0;
+  uint64_t on_gpu_bytes_ = 0;                                 // that a worker would take of one
   latency::LinkCosts link_{.latency = 50e-6, .byte = 2e-10};  // until one is measured
 };
 

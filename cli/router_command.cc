@@ -11,6 +11,7 @@
 #include "cli/trace_options.h"
 #include "common/base/config.h"
 #include "common/base/log.h"
+#include "common/formats/model_files.h"
 #include "router/service.h"
 #include "router/service/name_watch.h"
 
@@ -69,6 +70,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
   if (s.workers.empty()) return bad("--workers is needed");
   if (s.model.empty()) return bad("--model is needed");
+  if (const auto where = net::split_host_port(s.listen); !where) return where.error();
   BATON_CHECK_OK(check_log_level(s.log_level));
   for (const auto& address : s.workers) {
     if (const auto where = router::parse_worker_place(address); !where) return where.error();
@@ -139,6 +141,7 @@ status check_router_file(const std::string& file) {
   add_options(options, settings);
   BATON_CHECK_OK(options.parse({"--config", file}));
   BATON_CHECK_OK(make_config(settings));
+  BATON_CHECK_OK(formats::read_model_config(settings.model));
   return {};
 }
 

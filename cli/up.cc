@@ -17,6 +17,7 @@
 #include "cli/supervisor.h"
 #include "cli/up_config.h"
 #include "common/base/log.h"
+#include "common/formats/model_files.h"
 #include "common/net/rpc.h"
 
 namespace baton::cli {
@@ -220,6 +221,7 @@ int refuse(const Error& why) {
 status check_up_file(const std::string& file) {
   UpConfig config;
   BATON_CHECK_OK(parse_up({"--config", file}, config));
+  BATON_CHECK_OK(formats::read_model_config(config.model));
   return {};
 }
 

@@ -11,6 +11,7 @@
 #include "common/base/clock.h"
 #include "common/base/config.h"
 #include "common/base/log.h"
+#include "common/formats/model_files.h"
 #include "common/net/rpc.h"
 #include "worker/worker.h"
 
@@ -177,6 +178,8 @@ result<Options::Outcome> parse(const std::vector<std::string>& args, WorkerSetti
 status check_worker_file(const std::string& file) {
   WorkerSettings settings;
   BATON_CHECK_OK(parse({"--config", file}, settings));
+  BATON_CHECK_OK(worker::check_config(settings.worker));
+  BATON_CHECK_OK(formats::read_model_config(settings.worker.model));
   return {};
 }
 

@@ -36,10 +36,27 @@ std::string read_cpu(const fs::path& root) {
 }
 
 // "150000 100000": microseconds of each period, or "max 100000".
-double read_quota(const fs::path& root) {
-  std::istringstream in(read_line(root / "sys/fs/cgroup/cpu.max"));
+double quota_in(const fs::path& folder) {
+  std::istringstream in(read_line(folder / "cpu.max"));
   double quota = 0, period = 0;
   return in >> quota >> period && period > 0 ? quota / period : 0;
+}
+
+// Of the tightest cgroup (version 2) around this process; its line is "0::/path".
+double read_quota(const fs::path& root) {
+  std::string own;
+  std::ifstream groups(root / "proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    if (line.starts_with("0::/")) own = line.substr(4);
+  }
+  fs::path folder = root / "sys/fs/cgroup";
+  double least = quota_in(folder);
+  for (const fs::path& part : fs::path(own)) {
+    folder /= part;
+    const double quota = quota_in(folder);
+    if (quota > 0 && (least == 0 || quota < least)) least = quota;
+  }
+  return least;
 }
 
 // "always [madvise] never": the one in force.

@@ -137,6 +137,16 @@ status ReadSide::welcome(const kvtransfer::Endpoint& reader, const std::string& 
   return *welcomed_;
 }
 
+status ReadSide::connect(const kvtransfer::Endpoint& reader, std::vector<PeerId>& peers) {
+  if (peers.size() >= kMostReaders) {
+    return error(Errc::kResourceExhausted,
+                 fmt::format("{} others read already; try again", peers.size()));
+  }
+  BATON_TRY(const PeerId peer, transport_->connect(reader, newcomer_name_));
+  peers.push_back(peer);
+  return {};
+}
+
 void ReadSide::answer() {
   std::vector<TransportEvent> events;
   std::vector<PeerId> peers;
@@ -144,9 +154,7 @@ void ReadSide::answer() {
     {
       const std::lock_guard lock(mutex_);
       if (const auto* newcomer = std::exchange(newcomer_, nullptr)) {
-        const auto peer = transport_->connect(*newcomer, newcomer_name_);
-        if (peer) peers.push_back(*peer);
-        welcomed_ = peer ? status{} : status(peer.error());
+        welcomed_ = connect(*newcomer, peers);
         asked_.notify_all();
       }
     }

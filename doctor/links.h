@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "common/base/clock.h"
 #include "common/base/result.h"
@@ -35,12 +36,15 @@ class ReadSide {
 
   const kvtransfer::Endpoint& endpoint() const { return endpoint_; }
   // Lets that one read, from the moment it returns. By one thread at a time; blocks for
-  // milliseconds.
+  // milliseconds. kResourceExhausted: kMostReaders do already.
   status welcome(const kvtransfer::Endpoint& reader, const std::string& name);
+
+  static constexpr size_t kMostReaders = 16;
 
  private:
   explicit ReadSide(std::unique_ptr<kvtransfer::Transport> transport);
   void answer();
+  status connect(const kvtransfer::Endpoint& reader, std::vector<kvtransfer::PeerId>& peers);
 
   std::unique_ptr<kvtransfer::Transport> transport_;  // the thread's
   kvtransfer::Endpoint endpoint_;

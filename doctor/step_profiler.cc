@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/base/host_memory.h"
 #include "common/formats/model_files.h"
 #include "common/latency/step_model.h"
 
@@ -43,8 +44,13 @@ status StepProfiler::load(const std::filesystem::path& path) {
   kv_bytes_ = static_cast<uint32_t>(layout.block_bytes() / shapes_.block_tokens);
   blocks_each_ = layout.blocks_for(shapes_.max_context + shapes_.max_chunk + 1);
   const uint32_t blocks = blocks_each_ * sequences;
+  const bool on_host = device_.info().host_addressable;
+  if (on_host) {
+    BATON_CHECK_OK(
+        check_room("the KV cache of the steps", layout.block_bytes() * blocks, read_host_memory()));
+  }
   BATON_TRY(memory_, device_.allocate(layout.block_bytes() * blocks));
-  if (device_.info().host_addressable) {
+  if (on_host) {
     std::fill_n(memory_.data(), memory_.bytes(), std::byte{0});
   }
   BATON_TRY(const auto cache,

@@ -20,17 +20,12 @@ WorkerId random_id() {
   return WorkerId(id);
 }
 
-std::string host_of(const std::string& address) {
-  const auto where = net::split_host_port(address);
-  return where ? where->host : std::string();
-}
-
 // Where peers pair with a worker that listens at `listen` with this port. Empty if only who reaches
 // it knows: 0.0.0.0 would name the peer itself.
 std::string pair_address(const std::string& listen, uint16_t port) {
-  const std::string host = host_of(listen);
-  if (net::is_unspecified(host)) return {};
-  return net::join_host_port(host, port);
+  const auto where = net::split_host_port(listen);
+  if (!where || net::is_unspecified(where->host)) return {};
+  return net::join_host_port(where->host, port);
 }
 
 }  // namespace
@@ -73,21 +68,7 @@ Node::~Node() {
 // --- starting ------------------------------------------------------------------------------------
 
 status Node::start() {
-  for (const auto& address : {config_.listen, config_.metrics_listen}) {
-    if (net::is_loopback(host_of(address))) continue;
-    if (!config_.trusted_network) {
-      return error(Errc::kInvalidArgument,
-                   "will not listen on " + address +
-                       ": whoever reaches a worker can read its memory; set trusted_network if "
-                       "only routers and workers can");
-    }
-  }
-  if (config_.secrets.empty() && !config_.tls && !net::is_loopback(host_of(config_.listen))) {
-    return error(Errc::kInvalidArgument,
-                 "will not listen on " + config_.listen +
-                     " without a secret that routers and workers share: set secret_file, the same "
-                     "for all of them, or give each a certificate: tls_cert");
-  }
+  BATON_CHECK_OK(check_config(config_));
   BATON_CHECK_OK(load_model());
   BATON_CHECK_OK(make_core());
   BATON_CHECK_OK(make_engine());

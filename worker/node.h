@@ -64,7 +64,6 @@ class Node final : public Worker, private CoreHost {
   bool hands_over() const { return config_.auto_role || config_.role != proto::ROLE_MIXED; }
   bool reads_on_device() const { return config_.kv_from == "device" && hands_over(); }
   bool needs_host_cache() const;
-  status check_kv_from() const;
   result<std::unique_ptr<kvtransfer::DeviceReads>> make_device_reads();
   kvcache::KvLayout own_layout() const;
   status use_device_cache();

@@ -69,7 +69,6 @@ status Node::make_device() {
 }
 
 status Node::load_model() {
-  BATON_CHECK_OK(check_kv_from());
   BATON_TRY(const DType dtype, parse_dtype(config_.dtype, config_.device));
   BATON_CHECK_OK(make_device());
   if (!config_.profile.empty()) {
@@ -276,21 +275,6 @@ RequestLimits Node::request_limits() const {
 // mirror of it, or the cache itself. A worker that stays mixed is read by nobody.
 bool Node::needs_host_cache() const {
   return device_->info().host_addressable || (hands_over() && !reads_on_device());
-}
-
-status Node::check_kv_from() const {
-  if (config_.kv_from == "host") return {};
-  const auto refuse = [&](Errc code, const std::string& why) {
-    return error(code, "kv_from '" + config_.kv_from + "' " + why);
-  };
-  if (config_.kv_from != "device") return refuse(Errc::kInvalidArgument, "is none of host, device");
-  if (config_.device != "cuda") {
-    return refuse(Errc::kUnsupported, "is offered on device cuda alone, not on " + config_.device);
-  }
-  if (config_.tensor_parallel > 1) {
-    return refuse(Errc::kUnsupported, "is not offered with tensor_parallel yet");
-  }
-  return {};
 }
 
 result<std::unique_ptr<kvtransfer::DeviceReads>> Node::make_device_reads() {

@@ -18,7 +18,7 @@ std::string host_of(const net::RpcConnection& connection) {
 }  // namespace
 
 struct Sessions::Guest {
-  enum class Kind { kUnknown, kRouter, kPeer, kDropped };
+  enum class Kind { kUnknown, kRouter, kPeer, kDropped, kSentAway };
   Guest(boost::asio::io_context& io, Connection c) : connection(std::move(c)), timer(io) {}
   Connection connection;
   boost::asio::steady_timer timer;
@@ -66,7 +66,7 @@ void Sessions::accept(Connection connection) {
           [this, weak](const Error& why) {
             const auto g = weak.lock();
             if (!g) return;
-            LOG_INFO("connection ended: {}", why.message);
+            if (g->kind != Guest::Kind::kSentAway) LOG_INFO("connection ended: {}", why.message);
             lost(g);
           },
   });
@@ -95,7 +95,8 @@ void Sessions::welcome_router(const std::shared_ptr<Guest>& guest,
   }
   const auto old = routers_.find(RouterId(hello.router()));
   if (old != routers_.end() && is_another_way(*guests_.at(old->second.get()), hello)) {
-    // It sees by the hello who is here, and says so.
+    // It sees by the hello who is here, and says so; it comes again and again.
+    guest->kind = Guest::Kind::kSentAway;
     proto::Frame reply;
     *reply.mutable_worker_hello() = handlers_.hello();
     (void)guest->connection->send(reply);  // a failure closes it, too

@@ -68,6 +68,9 @@ struct WorkerConfig {
   std::string record_steps;  // a file for what each step had to do and took; empty: none
 };
 
+// What is wrong with it, as far as can be said before anything is opened or started.
+status check_config(const WorkerConfig& config);
+
 // A worker: one model, one engine, one KV cache, the prefill and the decode side over them, and the
 // connections to routers and peers. Everything but the compute runs on the io_context's thread.
 class Worker {

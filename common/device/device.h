@@ -78,6 +78,7 @@ struct DeviceInfo {
   bool captures = false;         // streams can record graphs
   unsigned threads = 1;          // host cores that one operation, or a load, may use
   std::string description;       // of a GPU, for people
+  size_t memory_bytes = 0;       // its own, in all; 0: it uses the host's
 };
 
 // A device that computes. Thread-safe. Allocation blocks and may fail; nothing allocates per token.

@@ -98,6 +98,10 @@ TEST_F(ReadHost, FromTheSystemsFiles) {
   EXPECT_EQ(f.cpu, "AMD EPYC 9005");
   EXPECT_EQ(f.largest_segment, 18446744073692774399u);
   EXPECT_DOUBLE_EQ(f.quota_cores, 1.5);
+  write("proc/self/cgroup", "1:name=systemd:/x\n0::/pods/one\n");
+  write("sys/fs/cgroup/pods/cpu.max", "max 100000\n");
+  write("sys/fs/cgroup/pods/one/cpu.max", "50000 100000\n");
+  EXPECT_DOUBLE_EQ(read_host(root_).quota_cores, 0.5);
   EXPECT_EQ(f.huge_pages, "madvise");
   EXPECT_EQ(f.rdma_cards, (std::vector<std::string>{"mlx5_0", "mlx5_1"}));
   EXPECT_GT(f.cores, 0u);

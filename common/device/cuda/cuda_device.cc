@@ -48,7 +48,8 @@ class CudaDevice final : public Device {
               .host_addressable = false,
               .captures = true,
               .threads = std::max(1u, std::thread::hardware_concurrency()),
-              .description = describe(cuda_)} {}
+              .description = describe(cuda_),
+              .memory_bytes = cuda_.memory_bytes} {}
 
   const DeviceInfo& info() const override { return info_; }
   result<Buffer> allocate(size_t bytes) override {
