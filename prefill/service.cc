@@ -74,6 +74,7 @@ void Service::submit(PrefillRequest prefill, WorkerId sink, bool granted, TimePo
   if (const status added = scheduler_.add(std::move(prefill)); !added) {
     return fail(key, added.error(), added.error().code == Errc::kResourceExhausted);
   }
+  taken_[key.router] += {1, request.num_tokens, 0};
   requests_[key] = std::move(request);
   if (hand_off) {
     if (const status begun = driver_.begin(begin, now); !begun) {
@@ -129,6 +130,15 @@ void Service::cancel_router(RouterId router, TimePoint now) {
     if (key.router == router) keys.push_back(key);
   }
   for (const auto& key : keys) cancel(key, now);
+  if (const auto gone = taken_.extract(router)) taken_from_gone_ += gone.mapped();
+}
+
+Taken Service::taken_from_others(RouterId router) const {
+  Taken sum = taken_from_gone_;
+  for (const auto& [other, taken] : taken_) {
+    if (other != router) sum += taken;
+  }
+  return sum;
 }
 
 void Service::expire(TimePoint now) {
@@ -174,6 +184,7 @@ void Service::take(const Started& started) {
   if (found == requests_.end()) return;
   found->second.cached_tokens = started.cached_tokens;
   queried_tokens_.Increment(found->second.num_tokens);
+  taken_[started.key.router] += {0, 0, started.cached_tokens};
 }
 
 void Service::take(const LayersReady& ready, TimePoint now) {

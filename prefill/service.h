@@ -48,6 +48,8 @@ class Service final : public serving::StepClient {
   Duration queued_time(const latency::StepCosts& costs) const {
     return scheduler_.queued_time(costs);
   }
+  // From all routers but this one.
+  Taken taken_from_others(RouterId router) const;
   bool idle() const { return requests_.empty(); }
   bool has(const RequestKey& key) const { return requests_.contains(key); }
 
@@ -80,7 +82,9 @@ class Service final : public serving::StepClient {
   serving::ServiceHost& host_;
   HandOver hand_over_;
   std::map<RequestKey, Request> requests_;
-  Events events_;  // scratch
+  std::map<RouterId, Taken> taken_;  // from routers that are there
+  Taken taken_from_gone_;            // from those that were lost
+  Events events_;                    // scratch
   prometheus::Histogram& queue_seconds_;
   prometheus::Histogram& compute_seconds_;
   prometheus::Histogram& ttft_seconds_;

@@ -73,6 +73,20 @@ struct Expired {
 using Event = std::variant<Started, LayersReady, ChunkDone, PromptDone, Expired>;
 using Events = std::vector<Event>;
 
+// Prompts that came, ever.
+struct Taken {
+  uint64_t prompts = 0;
+  uint64_t tokens = 0;
+  uint64_t cached_tokens = 0;  // found, of those that were begun
+
+  Taken& operator+=(const Taken& other) {
+    prompts += other.prompts;
+    tokens += other.tokens;
+    cached_tokens += other.cached_tokens;
+    return *this;
+  }
+};
+
 struct Snapshot {
   uint32_t waiting = 0;        // requests without blocks
   uint32_t running = 0;        // requests with blocks, prompt not yet computed

@@ -133,7 +133,11 @@ void Worker::send_load() {
   if (load_text_ == last_load_ && now - last_load_at_ < setup_.load_every) return;
   std::swap(last_load_, load_text_);
   last_load_at_ = now;
-  outside_.to_all_routers(*this, load_);
+  if (setup_.num_routers < 2) return outside_.to_all_routers(*this, load_);
+  for (const RouterId router : outside_.routers_of(*this)) {
+    core_->add_others(router, *load_.mutable_load());
+    outside_.to_router(*this, router, load_);
+  }
 }
 
 void Worker::work_came() {

@@ -159,7 +159,11 @@ void Node::send_load() {
   if (text == last_load_ && now - last_load_at_ < kLoadEvery) return;
   last_load_ = text;
   last_load_at_ = now;
-  sessions_.broadcast(frame);
+  if (sessions_.num_routers() < 2) return sessions_.broadcast(frame);
+  for (const RouterId router : sessions_.routers(sessions_.num_routers())) {
+    core_->add_others(router, *frame.mutable_load());
+    sessions_.send(router, frame);
+  }
 }
 
 // Whoever placed it knows. Others would place by what they last heard, all of them on the worker

@@ -218,6 +218,14 @@ proto::Load WorkerCore::load(const latency::StepCosts* costs) const {
   return load;
 }
 
+void WorkerCore::add_others(RouterId told, proto::Load& load) const {
+  const prefill::Taken taken = prefill_->taken_from_others(told);
+  proto::PromptsBegun& out = *load.mutable_of_others();
+  out.set_prompts(taken.prompts);
+  out.set_tokens(taken.tokens);
+  out.set_cached_tokens(taken.cached_tokens);
+}
+
 // --- peers ---------------------------------------------------------------------------------------
 
 std::string WorkerCore::hello() const { return kvtransfer::encode(driver_->hello()); }

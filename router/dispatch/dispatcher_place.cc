@@ -169,8 +169,9 @@ void Dispatcher::note_placed(Leg& leg, const Decision& decision, TimePoint now) 
                                 : TimePoint::max();
   prefill.prompts.add(leg.id, slo.due, promise, decision.prompt);
   if (prefill.role != proto::ROLE_PREFILL) {
-    // Of others we do not know: they are dealt as many, and place by the same rule.
-    const uint32_t routers = std::max(1u, prefill.load.num_routers());
+    // Of others' it tells. If not: they are dealt as many, and place by the same rule.
+    const bool told = prefill.of_others.has_value();
+    const uint32_t routers = told ? 1 : std::max(1u, prefill.load.num_routers());
     note_prompt(prefill.view, decision.prompt * routers, now);
   }
   if (leg.tokens.empty()) prefixes_.add(request.prefix, prefill.id);

@@ -8,6 +8,7 @@
 
 #include "common/formats/utf8.h"
 #include "common/net/protocol.h"
+#include "router/placement/estimate.h"
 
 namespace baton::router {
 namespace {
@@ -143,6 +144,7 @@ bool WorkerPool::update(WorkerId id, proto::Load load, TimePoint now) {
   }
   worker->view.read_latency = believable_seconds(worker->load.link_latency());
   worker->view.read_token = believable_seconds(worker->load.link_token());
+  note_others(*worker, now);
   refresh_view(*worker);
   const bool moved = role != std::exchange(worker->role, role);
   if (moved) refresh_capacity(worker->hello.model());
@@ -160,6 +162,27 @@ void WorkerPool::take_from_the_fastest(Worker& worker) const {
     if (!fastest || other.view.costs.fixed < fastest->view.costs.fixed) fastest = &other;
   }
   if (fastest != nullptr) worker.view.costs = fastest->view.costs;
+}
+
+// What other routers' prompts take of its time. Of those that came since it last spoke it tells the
+// sums: they are taken to be of equal length, and to be found as much as those that were begun.
+void WorkerPool::note_others(Worker& worker, TimePoint now) {
+  if (!worker.load.has_of_others()) {
+    worker.of_others.reset();
+    return;
+  }
+  const proto::PromptsBegun& said = worker.load.of_others();
+  if (worker.of_others && said.prompts() == worker.of_others->prompts()) return;
+  const auto before = std::exchange(worker.of_others, said);
+  if (!before || said.prompts() < before->prompts()) return;
+  if (said.tokens() < before->tokens() || said.cached_tokens() < before->cached_tokens()) return;
+  const uint64_t prompts = said.prompts() - before->prompts();
+  const uint64_t cached = (said.cached_tokens() - before->cached_tokens()) / prompts;
+  const uint64_t tokens = (said.tokens() - before->tokens()) / prompts;
+  const uint64_t most = worker.hello.max_context();
+  const double each = prompt_seconds(worker.view, std::min(tokens, most), std::min(cached, most));
+  constexpr double kMostPrompts = 1000;  // between two words: nonsense would be remembered for long
+  note_prompt(worker.view, std::min(static_cast<double>(prompts), kMostPrompts) * each, now);
 }
 
 // Of those that the worker has not counted yet we know our own prompts' mean length.

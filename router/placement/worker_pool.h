@@ -52,11 +52,12 @@ struct Worker {
   std::vector<uint64_t> paired;  // decode: whom it can read from, ascending
   WorkerView view;
   PromptQueue prompts;
-  uint32_t placed_sequences = 0;      // choices of legs placed here and not ended
-  uint64_t placed_tokens = 0;         // of these legs' prompts
-  uint32_t reserving = 0;             // of these legs, those whose grant is awaited
-  uint64_t placed_prompt_tokens = 0;  // of legs whose prompt is not computed yet
-  TimePoint full_until;               // it refused: not asked before, unless its load changes
+  std::optional<proto::PromptsBegun> of_others;  // as it said last
+  uint32_t placed_sequences = 0;                 // choices of legs placed here and not ended
+  uint64_t placed_tokens = 0;                    // of these legs' prompts
+  uint32_t reserving = 0;                        // of these legs, those whose grant is awaited
+  uint64_t placed_prompt_tokens = 0;             // of legs whose prompt is not computed yet
+  TimePoint full_until;  // it refused: not asked before, unless its load changes
   // Nor for a place in its line, or to park more KV.
   TimePoint line_full_until;
 
@@ -101,6 +102,7 @@ class WorkerPool {
 
  private:
   void take_from_the_fastest(Worker& worker) const;
+  static void note_others(Worker& worker, TimePoint now);
   void refresh_capacity(const std::string& model);
   void refresh_index(const std::string& model);
 

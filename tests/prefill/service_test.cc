@@ -155,6 +155,30 @@ TEST_F(ServiceTest, WhatThePromptTookComesWithItsFirstTokens) {
 }
 
 // The fake engine's digests are not those of the cache's bytes, so whatever a sink reads is wrong.
+// A router hears of them what it cannot know itself.
+TEST_F(ServiceTest, PromptsThatOtherRoutersSentAreCounted) {
+  const auto expect = [&](RouterId told, uint64_t prompts, uint64_t tokens, uint64_t cached) {
+    const Taken taken = service_->taken_from_others(told);
+    EXPECT_EQ(taken.prompts, prompts);
+    EXPECT_EQ(taken.tokens, tokens);
+    EXPECT_EQ(taken.cached_tokens, cached);
+  };
+  cache_prompt();
+  PrefillRequest r = request(2, 20);
+  r.request.key.router = RouterId{2};
+  r.sample = false;
+  service_->submit(r, WorkerId(), true, kNow);
+  expect(RouterId{1}, 1, 20, 0);
+  engine::StepBatch batch = plan();
+  expect(RouterId{1}, 1, 20, 16);
+  expect(RouterId{2}, 1, 16, 0);
+  expect(RouterId{3}, 2, 36, 16);
+  finish(batch);
+  service_->cancel_router(RouterId{2}, kNow);  // it was lost: what it had sent was sent
+  expect(RouterId{1}, 1, 20, 16);
+  expect(RouterId{2}, 2, 36, 16);
+}
+
 TEST_F(ServiceTest, CachedBlocksThatDoNotMatchAreForgottenWhileTheRestIsComputed) {
   const PrefillRequest first = cache_prompt();
   engine::StepBatch batch;

@@ -121,6 +121,24 @@ TEST_F(GoodputTest, AFasterWorkerMayHaveTheLongerQueue) {
   EXPECT_EQ(place(query(10)).placement.prefill, kPrefill2);
 }
 
+TEST_F(GoodputTest, PromptsOfOtherRoutersTakeTheirShareOfAWorkersTime) {
+  add(kMixed, proto::ROLE_MIXED);
+  const auto share_after = [&](uint64_t prompts, uint64_t tokens, uint64_t cached) {
+    proto::Load load = pool_.find(kMixed)->load;
+    load.mutable_of_others()->set_prompts(prompts);
+    load.mutable_of_others()->set_tokens(tokens);
+    load.mutable_of_others()->set_cached_tokens(cached);
+    EXPECT_TRUE(pool_.update(kMixed, std::move(load), now_));
+    return prompt_share(pool_.find(kMixed)->view, now_);
+  };
+  EXPECT_EQ(share_after(7, 700, 0), 0) << "before it was known";
+  // Of 2 s; two of 150 tokens, of which 50 were found, each in a step.
+  EXPECT_NEAR(share_after(9, 1000, 100), 2 * 0.11 / 2, 1e-6);
+  EXPECT_NEAR(share_after(9, 1000, 200), 2 * 0.11 / 2, 1e-6) << "nothing new";
+  EXPECT_NEAR(share_after(2, 100, 0), 2 * 0.11 / 2, 1e-6) << "nonsense";
+  EXPECT_NEAR(share_after(3, 200, 0), 3 * 0.11 / 2, 1e-6);
+}
+
 TEST_F(GoodputTest, WhoHasHardlyTakenAStepIsAskedAllTheSame) {
   add(kPrefill, proto::ROLE_PREFILL);
   add(kDecode, proto::ROLE_DECODE);
@@ -253,8 +271,8 @@ TEST_F(GoodputTest, WhatAnIdleClusterCannotDoIsImpossible) {
 TEST_F(GoodputTest, WhateverErrorsTaughtAnIdleClusterServes) {
   add_pairs();
   for (int i = 0; i < 600; ++i) {
-    placer_->observe_ttft(0.4, 4, 0.5);
-    placer_->observe_tpot(0.012, 0.12, 0.02);
+    placer_->observe_ttft(0.45, 4, 0.5);
+    placer_->observe_tpot(0.018, 0.12, 0.02);
   }
   const Decision idle = place(query(400));
   EXPECT_NEAR(idle.ttft, 0.41, 0.001);  // of 500 ms, and half of the room is left
