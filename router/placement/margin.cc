@@ -5,8 +5,18 @@
 
 namespace baton::router {
 
+namespace {
+
+// The edge: from so much of what is accepted upwards.
+constexpr double kEdge = 0.85;
+
+}  // namespace
+
+// With a large margin nothing near the target is accepted, and the edge is lower: it must be heard
+// of what comes, to become smaller again.
 void Margin::observe(double predicted, double actual, double target) {
-  if (!(predicted > target / 2) || !std::isfinite(actual)) return;
+  const double edge = std::max(1 - kMost, kEdge * (1 - share_)) * target;
+  if (!(predicted > edge) || !std::isfinite(actual)) return;
   errors_[seen_++ % kSize] = static_cast<float>((actual - predicted) / target);
   if (seen_ >= 32 && seen_ % 16 == 0) refresh();
 }

@@ -7,10 +7,10 @@
 namespace baton::router {
 
 // How much later than foreseen things come, as a share of the target: what is left below a target
-// for admission to be right about. Learnt from those that were foreseen to need more than half of
-// their target, since the others say little of the edge. It takes at most a part of the room
-// between what an idle worker gives and the target: who refused even what is as good as it can be
-// would never learn better. A value; allocates nothing.
+// for admission to be right about. Learnt from those at the edge of what is accepted, since others
+// say little of it: what was foreseen to be quick can only be later. It takes at most a part of the
+// room between what an idle worker gives and the target: who refused even what is as good as it can
+// be would never learn better. A value; allocates nothing.
 class Margin {
  public:
   static constexpr uint32_t kSize = 512;  // the last so many count

@@ -1,4 +1,6 @@
 // Routers that do not speak with each other share workers nearly as well as one that has them all.
+#include <utility>
+
 #include "sim/cluster/sweep.h"
 #include "sim/cluster/trace_file.h"
 #include "tests/sim/cluster_fixture.h"
@@ -32,12 +34,12 @@ TEST_F(ClusterRouters, FourServeWhatOneDoes) {
   EXPECT_GE(met(mixed(4), 4, 200).goodput, 0.95 * met(mixed(4), 1, 200).goodput);
 }
 
-// Of the prompts that others send to a mixed worker each knows only that there are as many as its
-// own: beyond what can be served that is too rough, and too many are refused.
-TEST_F(ClusterRouters, OnMixedWorkersTheyLoseSomeBeyondTheEdge) {
-  for (const double rate : {300.0, 450.0}) {
+// Each is told by a mixed worker what part of its time the others' prompts take. At twice what can
+// be served they still lose some.
+TEST_F(ClusterRouters, OnMixedWorkersTheyLoseLittleBeyondTheEdge) {
+  for (const auto& [rate, least] : {std::pair{300.0, 0.95}, std::pair{450.0, 0.8}}) {
     const Measures one = met(mixed(4), 1, rate), four = met(mixed(4), 4, rate);
-    EXPECT_GE(four.goodput, 0.75 * one.goodput) << rate;
+    EXPECT_GE(four.goodput, least * one.goodput) << rate;
   }
 }
 

@@ -1,0 +1,40 @@
+#include "router/placement/margin.h"
+
+#include <gtest/gtest.h>
+
+namespace baton::router {
+namespace {
+
+void observe(Margin& margin, int times, double predicted, double actual) {
+  for (int i = 0; i < times; ++i) margin.observe(predicted, actual, /*target=*/1);
+}
+
+TEST(MarginTest, IsTheErrorThatNineOfTenDidNotExceed) {
+  Margin margin;
+  observe(margin, 31, 0.9, 1.1);
+  EXPECT_EQ(margin.share(), 0) << "too few to say";
+  for (int i = 0; i < 100; ++i) margin.observe(0.9, 0.9 + 0.001 * (i % 100), 1);
+  EXPECT_NEAR(margin.share(), 0.2, 0.001);
+  observe(margin, Margin::kSize, 0.9, 0.8);
+  EXPECT_EQ(margin.share(), 0) << "none was late";
+}
+
+TEST(MarginTest, WhatIsFarFromTheEdgeTeachesNothing) {
+  Margin margin;
+  observe(margin, 100, 0.6, 0.9);
+  EXPECT_EQ(margin.share(), 0);
+  observe(margin, 100, 0.9, 1.0);
+  EXPECT_NEAR(margin.share(), 0.1, 1e-6);
+}
+
+// With it nothing above half of the target is accepted.
+TEST(MarginTest, FromAsLargeAsItCanBeItBecomesSmallAgain) {
+  Margin margin;
+  observe(margin, 100, 0.9, 2.0);
+  EXPECT_EQ(margin.share(), Margin::kMost);
+  observe(margin, Margin::kSize, 0.51, 0.51);
+  EXPECT_EQ(margin.share(), 0);
+}
+
+}  // namespace
+}  // namespace baton::router
