@@ -55,7 +55,7 @@ void add_options(Options& options, DoctorSettings& s) {
   options.add("model", &s.model, "GGUF file or Hugging Face directory to look at; empty: none");
   options.add("device", &s.device, "Where workers are to compute: cpu or cuda");
   options.add("dtype", &s.dtype, "Weights and KV cache: bf16; f16 on a GPU; f32 on the CPU");
-  options.add("gpu", &s.gpu, "Which GPU is profiled, of those that CUDA shows");
+  options.add("gpu", &s.gpu, "Which GPU a worker is to take, of those that CUDA shows");
   options.add("threads", &s.threads, "Compute threads of a worker");
   options.add("kv-gib", &s.kv_gib, "KV cache of a worker, GiB");
   options.add("kv-from", &s.kv_from, "Where peers read KV, as of workers: host or device");
@@ -182,13 +182,15 @@ class Doctor {
     if (!count) return no_gpu(count.error());
     for (int i = 0; i < *count; ++i) {
       const std::string about = fmt::format("GPU {}", i);
+      const bool is_wanted = s_.device == "cuda" && static_cast<uint32_t>(i) == s_.gpu;
       const auto gpu = device::make_cuda_device(i);
       if (!gpu) {
-        report_.warn(about, gpu.error().message, "leave it out by CUDA_VISIBLE_DEVICES");
+        report_.add({is_wanted ? doctor::Level::kError : doctor::Level::kWarning, about,
+                     gpu.error().message, "leave it out by CUDA_VISIBLE_DEVICES"});
         continue;
       }
       const device::DeviceInfo& info = (*gpu)->info();
-      if (s_.device == "cuda" && info.memory_bytes < on_gpu_bytes_) {
+      if (is_wanted && info.memory_bytes < on_gpu_bytes_) {
         report_.fail(about,
                      fmt::format("{}; weights and KV cache take {:.1f} GiB", info.description,
                                  static_cast<double>(on_gpu_bytes_) / kGib),

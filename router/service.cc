@@ -53,6 +53,13 @@ result<Logs> open_logs(const RouterConfig& config) {
   return logs;
 }
 
+// At the door, where nobody is known: who stands there may not say by its own flag how much a
+// collector is to store.
+bool is_turned_away(const AccessEntry& entry) {
+  return entry.status == HttpStatus::kUnauthorized || entry.status == HttpStatus::kNotFound ||
+         entry.status == HttpStatus::kMethodNotAllowed;
+}
+
 class Service final : public RouterService {
  public:
   Service(boost::asio::io_context& io, RouterConfig config, ModelMap models, Logs logs)
@@ -111,7 +118,10 @@ class Service final : public RouterService {
     const auto now = std::chrono::system_clock::now();
     AccessEntry entry = over;
     std::optional<TraceContext> context = entry.head.trace;
-    if (logs_.traces) context = logs_.traces->context_of(context);
+    if (logs_.traces) {
+      context = logs_.traces->context_of(context);
+      if (is_turned_away(entry)) context->sampled &= logs_.traces->context_of({}).sampled;
+    }
     if (context) entry.trace_id = to_hex(context->trace);
     if (logs_.access) logs_.access->add(access_json(entry, now));
     if (!logs_.traces || !context->sampled) return;

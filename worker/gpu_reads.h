@@ -21,7 +21,7 @@ struct GpuReadsConfig {
 
 // Reads of peers' caches by the GPU's own copying: on a stream of their own, beside the model's,
 // digested on the way. When a read has ended, what it wrote is there for all that is enqueued
-// later. All that `config` refers to outlives the result, and so does what peers map. A GPU that
+// later. All that `config` refers to outlives the result. A GPU that
 // faults while it reads is lost to the whole process, as with any other work (cuda_device.h).
 // kResourceExhausted, kIo, kUnavailable.
 result<std::unique_ptr<kvtransfer::DeviceReads>> make_gpu_reads(

@@ -315,9 +315,6 @@ result<std::unique_ptr<kvtransfer::Transport>> Node::make_transport() {
     ucx.tls = "tcp";
   } else if (config_.transport == "shm") {
     ucx.tls = "shm";
-  } else if (config_.transport != "auto") {
-    return error(Errc::kInvalidArgument,
-                 "transport '" + config_.transport + "' is none of auto, shm, tcp");
   }
   BATON_TRY(ucx.net_devices, kv_devices(config_));
   ucx.tcp_port_range = config_.ucx_port_range;

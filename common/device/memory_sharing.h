@@ -21,7 +21,8 @@ class MemorySharing {
  public:
   virtual ~MemorySharing() = default;
   virtual const std::string& device() const = 0;  // as SharedMemory::device
-  // `memory` is a whole Device::allocate()'s, and outlives what others have mapped of it.
+  // `memory` is a whole Device::allocate()'s. Who frees it while others have it mapped leaves them
+  // with what CUDA does not define: they believe nothing of it without a digest.
   virtual result<SharedMemory> share(const Buffer& memory) = 0;
   // Blocks for milliseconds. Read only, though the device could write; destroying the result ends
   // the mapping, before which all that reads it has ended. What is mapped stays when its owner

@@ -168,8 +168,10 @@ void Dispatcher::on_prefill_done(WorkerId from, proto::PrefillDone&& done, Actio
   if (leg->thought_cached > 0) {
     note_cached(pool_.find(from)->view, leg->thought_cached, done.cached_tokens());
   }
-  request.trail.prefill_queue_us += done.queue_us();
-  request.trail.prefill_compute_us += done.compute_us();
+  if (request.trail.resumes == 0) {  // else it is no part of the way to the first token
+    request.trail.prefill_queue_us += done.queue_us();
+    request.trail.prefill_compute_us += done.compute_us();
+  }
   if (!request.wants_scores()) return;
   auto& scores = *done.mutable_prompt_scores();
   const size_t wanted = request.input.prompt.size() - 1;

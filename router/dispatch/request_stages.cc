@@ -32,7 +32,9 @@ void add_second_token(const RequestTrail& trail, TimePoint first, TimePoint seco
   if (trail.decode_queue_us) out.decode_queue = told(*trail.decode_queue_us);
   if (trail.first_step_us) out.first_step = told(*trail.first_step_us);
   out.handover_relay = at_least_zero(second - *trail.second_token);
-  out.handover = second - first;
+  // A second token without a text of its own counts from when it was here: maybe before the first
+  // was in the socket.
+  out.handover = at_least_zero(second - first);
   Duration rest = *out.handover;
   for (const auto& known :
        {out.parked, out.exposed_transfer, out.decode_queue, out.first_step, out.handover_relay}) {

@@ -41,6 +41,7 @@ async function errorOf(answer) {
 function setUpKeys(changed) {
   const dialog = $("key-dialog");
   const show = () => {
+    if (dialog.open) return; // somebody may be writing in it
     $("view-key").value = keys.get("view");
     $("chat-key").value = keys.get("chat");
     dialog.showModal();

@@ -1,6 +1,6 @@
 // The chat box: a client of the API like any other, whose words stay in this page.
 
-const KEPT = 60; // messages of the conversation that are shown and sent
+const KEPT = 61; // messages of the conversation that are shown and sent; odd: a question is the first
 let conversation = [];
 let running = null; // an AbortController while an answer comes
 
@@ -120,7 +120,8 @@ async function send() {
   const text = $("chat-text").value.trim();
   if (!text || running) return;
   $("chat-text").value = "";
-  conversation.push({ role: "user", content: text });
+  const mine = conversation; // Clear begins another
+  mine.push({ role: "user", content: text });
   say("mine", text);
   running = new AbortController();
   showRunning();
@@ -129,10 +130,10 @@ async function send() {
   running = null;
   showRunning();
   if (answer) {
-    conversation.push({ role: "assistant", content: answer });
+    mine.push({ role: "assistant", content: answer });
     node.after(timing);
   } else {
-    conversation.pop(); // it is asked again, not twice
+    mine.pop(); // it is asked again, not twice
     node.remove();
   }
   $("chat-log").scrollTop = $("chat-log").scrollHeight;

@@ -6,6 +6,7 @@ let lastState = null;
 let pause = POLL_MS;
 let timer = 0;
 let hasModels = false;
+let isLocked = false; // with the keys there are
 
 function setStatus(state, text) {
   setText($("status"), text);
@@ -53,8 +54,9 @@ async function poll() {
 
 // It is not asked again with a key that will not do: each such question counts as a refusal.
 async function refused(answer) {
+  isLocked = true;
   setStatus("wait", "Locked");
-  await listModels();
+  if (chatKey()) await listModels();
   if (answer.status === 404) {
     setNotice("With tenants only an admin's key opens this page, and this router has none (--admin-key-file). The chat takes a tenant's key.");
   } else if (viewKey()) {
@@ -70,9 +72,9 @@ setUpCluster();
 setUpRequests();
 setUpChat();
 const showKeys = setUpKeys(() => {
-  hasModels = false;
+  hasModels = isLocked = false;
   poll();
 });
-document.addEventListener("visibilitychange", poll);
+document.addEventListener("visibilitychange", () => isLocked || poll());
 new ResizeObserver(() => lastState && showCharts(lastState)).observe($("attainment"));
 poll();

@@ -34,14 +34,19 @@ function setAttributes(node, attributes) {
   }
 }
 
-// The children of `list` become those of `items`, in their order: kept by key, made if new.
+// The children of `list` become those of `items`, in their order: kept by key, made if new. Several
+// items may have one key.
 function keep(list, items, keyOf, make, update) {
-  const old = new Map([...list.children].map((child) => [child.dataset.key, child]));
+  const old = new Map();
+  for (const child of list.children) {
+    const same = old.get(child.dataset.key);
+    if (same) same.push(child);
+    else old.set(child.dataset.key, [child]);
+  }
   let place = list.firstElementChild;
   for (const item of items) {
     const key = String(keyOf(item));
-    let node = old.get(key);
-    old.delete(key);
+    let node = old.get(key)?.shift();
     if (!node) {
       node = make(item);
       node.dataset.key = key;
@@ -50,7 +55,7 @@ function keep(list, items, keyOf, make, update) {
     else list.insertBefore(node, place);
     if (update) update(node, item);
   }
-  for (const node of old.values()) node.remove();
+  for (const nodes of old.values()) nodes.forEach((node) => node.remove());
 }
 
 function digits(value) {

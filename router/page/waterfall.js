@@ -131,7 +131,8 @@ function showRequests(state) {
   const [head, list, button, nothing] = $("requests").children;
   const shown = state.requests.slice(0, allRequests ? undefined : REQUESTS_SHOWN);
   const scale = scaleOf(shown);
-  keep(list, shown, (request) => request.number, makeRequest, (node, request) => updateRequest(node, request, scale));
+  // Another router, or this one after a restart, counts anew.
+  keep(list, shown, (request) => `${request.number}|${request.took_ms}`, makeRequest, (node, request) => updateRequest(node, request, scale));
   setText(head.children[4].lastElementChild, formatMs(scale));
   const hidden = state.requests.length - shown.length;
   head.hidden = state.requests.length === 0;

@@ -119,8 +119,9 @@ Duration sum(std::initializer_list<std::optional<Duration>> parts) {
   return whole;
 }
 
-void add_handover(const RequestFacts& f, TimePoint first, TimePoint second, const std::string& root,
-                  Spans& spans) {
+// Where the client was written the first token late, the parts had begun before that.
+void add_handover(const RequestFacts& f, TimePoint granted, TimePoint first, TimePoint second,
+                  const std::string& root, Spans& spans) {
   const RequestStages& s = f.stages;
   otlp::Span& span = spans.add("handover", first, second, root);
   const std::string id = span.span_id();
@@ -134,7 +135,7 @@ void add_handover(const RequestFacts& f, TimePoint first, TimePoint second, cons
                     {"decode_queue", s.decode_queue},
                     {"first_step", s.first_step},
                     {"relay", s.handover_relay}},
-                   std::max(first, second - known), id);
+                   std::max(granted, second - known), id);
 }
 
 void add_tokens(const RequestFacts& f, TimePoint granted, const std::string& root, Spans& spans) {
@@ -146,7 +147,7 @@ void add_tokens(const RequestFacts& f, TimePoint granted, const std::string& roo
   spans.add_stages({{"prefill_queue", s.prefill_queue}, {"prefill_compute", s.prefill}}, granted,
                    id);
   const TimePoint second = first + s.handover.value_or(Duration::zero());
-  if (s.handover) add_handover(f, first, second, root, spans);
+  if (s.handover) add_handover(f, granted, first, second, root, spans);
   if (!f.last_token || *f.last_token <= second) return;
   set(spans.add("decode", second, *f.last_token, root), "baton.worker",
       f.decode.empty() ? f.prefill : f.decode);

@@ -41,6 +41,19 @@ TEST(Links, SeveralReadOneSide) {
   }
 }
 
+TEST(Links, OneSideHasABoundOnReaders) {
+  const auto side = ReadSide::start(options("tcp"), kBytes);
+  ASSERT_TRUE(side) << side.error().message;
+  kvtransfer::UcxOptions reads = options("tcp");
+  reads.is_read = false;
+  const auto reader = kvtransfer::make_ucx_transport(reads);
+  ASSERT_TRUE(reader);
+  ASSERT_TRUE((*reader)->allocate(kBytes, kvtransfer::Sharing::kNone));
+  size_t welcome = 0;
+  while (welcome < 200 && (*side)->welcome((*reader)->endpoint(), "one of many")) ++welcome;
+  EXPECT_EQ(welcome, ReadSide::kMostReaders);
+}
+
 TEST(Links, WhatNobodyLetsUsReadIsAnError) {
   const auto refused =
       measure_reads(options("tcp"), kBytes, milliseconds(20), [](const kvtransfer::Endpoint&) {

@@ -91,3 +91,21 @@ def test_two_hosts_measure_each_other(secret, tmp_path):
     finally:
         waiting.send_signal(signal.SIGINT)
         assert waiting.wait(10 * harness.PATIENCE) == 0
+
+
+def test_beyond_loopback_it_waits_for_those_alone_who_know_the_secret():
+    assert "--secret-file" in doctor("--serve", "0.0.0.0:0", "--links=false", status=2)
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ("listen: 0.0.0.0:9000", "trusted_network"),
+        ("kv_from: device", "on device cuda alone"),
+        ("transport: pigeon", "none of auto, shm, tcp"),
+    ],
+)
+def test_what_a_worker_would_refuse_at_once_is_no_file_for_one(tiny, tmp_path, text, why):
+    (tmp_path / "worker.yaml").write_text(f"model: {tiny}\nrole: prefill\n{text}\n")
+    shown = doctor("--links=false", "--worker-config", tmp_path / "worker.yaml", status=1)
+    assert "ERROR    config" in shown and why in shown

@@ -149,6 +149,34 @@ def test_the_chat_answers_and_says_how_fast(page, cluster):
     assert page.text("#chat-log") == ""
 
 
+KEEP_BODIES = """
+  const real = fetch;
+  window.bodies = [];
+  window.fetch = (path, options, ...more) => {
+    if (options?.body) window.bodies.push(JSON.parse(options.body));
+    return real(path, options, ...more);
+  };
+"""
+
+
+def test_a_conversation_that_is_cleared_in_mid_answer_is_gone(page, cluster):
+    script = page.call("Page.addScriptToEvaluateOnNewDocument", source=KEEP_BODIES)
+    try:
+        open_live(page, cluster.url)
+        page.wait("document.querySelector('#chat-model').value !== ''")
+        page.run("document.querySelector('#chat-length').value = '1024'")
+        ask(page, "Tell me everything")
+        page.wait("document.querySelector('.said.theirs')?.innerText.length > 0")
+        page.run("document.querySelector('#chat-clear').click()")
+        page.wait("document.querySelector('#chat-send').innerText === 'Send'")
+        ask(page, "Hello")
+        page.wait("window.bodies.length === 2")
+        assert page.run("window.bodies[1].messages") == [{"role": "user", "content": "Hello"}]
+        page.wait("!!document.querySelector('.timing')")
+    finally:
+        page.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script["identifier"])
+
+
 def test_an_answer_can_be_stopped(page, cluster):
     open_chat(page, cluster.url)
     page.run("document.querySelector('#chat-length').value = '1024'")
@@ -290,6 +318,45 @@ def test_a_thousand_workers_are_folded(page, cluster, tmp_path):
         page.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
 
 
+NAMELESS = """
+  const { address, ...one } = { ...state.workers[0], name: "", role: "unknown", state: "connecting" };
+  state.workers = [one, one, one];
+  state.pools = [{ role: "unknown", workers: 3, ready: 0, running: 0, waiting: 0,
+    free_blocks: 0, total_blocks: 0 }];
+  window.polls = (window.polls ?? 0) + 1
+"""
+
+
+def test_workers_that_nothing_tells_apart_are_as_many_as_they_are(page, cluster):
+    script = with_state(page, NAMELESS)
+    try:
+        open_live(page, cluster.url)
+        page.wait("window.polls >= 4")
+        assert page.run("document.querySelectorAll('.worker').length") == 3
+    finally:
+        page.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+
+
+RESTARTED = """
+  window.polls = (window.polls ?? 0) + 1;
+  const stages = window.polls < 3 ? { parse: 6, prefill: 4 } : { reserve: 10 };
+  state.requests = [{ ...state.requests[0], number: 1, took_ms: window.polls < 3 ? 20 : 21,
+    to_first: stages, hand_over: {} }]
+"""
+
+
+def test_bars_are_those_of_their_requests_when_a_router_counts_anew(page, cluster):
+    api.complete(cluster, prompt=[5] * 300, max_tokens=4, ignore_eos=True)
+    script = with_state(page, RESTARTED)
+    try:
+        open_live(page, cluster.url)
+        page.wait("window.polls >= 4")
+        titles = page.run("[...document.querySelectorAll('.stages i')].map((i) => i.title)")
+        assert titles == ["reserve 10.0 ms"]
+    finally:
+        page.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+
+
 def test_names_are_text_whatever_they_are(page, cluster):
     name = "<img src=x onerror=alert(1)>"
     script = with_state(
@@ -337,6 +404,12 @@ def test_with_a_key_it_shows_nothing_until_it_has_one(page, start_cluster, tiny,
     time.sleep(2.5)
     after = cluster.metrics().sum("baton_router_refused_total", reason="unauthorized")
     assert after == before  # it does not knock again and again
+    # Nor when somebody comes back from where the key is, whose words are left alone.
+    page.type("#view-key", "half of it")
+    page.run("document.dispatchEvent(new Event('visibilitychange'))")
+    time.sleep(1)
+    assert page.run("document.querySelector('#view-key').value") == "half of it"
+    assert cluster.metrics().sum("baton_router_refused_total", reason="unauthorized") == before
     enter_keys(page, "wrong")
     page.wait("document.querySelector('#notice').innerText.includes('does not open')")
     page.run("document.querySelector('#key-button').click()")

@@ -9,8 +9,8 @@ import api
 import harness
 import pytest
 import requests
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 
-trace_service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
 
 SECRET_WORDS = "the baton goes from hand to hand"
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -159,6 +159,20 @@ def test_a_caller_that_samples_not_is_heeded(cluster, collector, log):
     collector.trace_of("after-it")
     assert not [s for s in collector.spans if s.trace_id.hex() == "1" * 32]
     assert line_of(log, "unsampled")["trace_id"] == "1" * 32
+
+
+def test_who_is_turned_away_does_not_fill_a_collector(start_cluster, tiny):
+    asked = Collector()
+    options = {"otlp_endpoint": asked.url, "trace_sample_ratio": 0}
+    cluster = start_cluster(tiny, options, mixed=1)
+    sampled = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "away"}
+    answer = requests.post(cluster.url + "/nowhere", headers=sampled, timeout=10)
+    assert answer.status_code == 404
+    ask(cluster, "let-in", f"00-{TRACE}-{PARENT}-01", max_tokens=1)
+    asked.trace_of("let-in")
+    assert {attributes(span).get("baton.request_id") for span in asked.spans} <= {"let-in", None}
+    asked.server.shutdown()
+    asked.server.server_close()
 
 
 def test_refusals_are_a_span_each(cluster, collector):

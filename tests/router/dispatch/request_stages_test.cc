@@ -89,6 +89,15 @@ TEST(RequestStagesTest, NoStageIsNegativeOrEndlessWhateverWorkersSay) {
   EXPECT_LE(*s.first_step, std::chrono::hours(24));
 }
 
+// A second token without a text is in no event: it counts from when the router had it.
+TEST(RequestStagesTest, AFirstTokenThatIsWrittenAfterTheSecondCameLeavesNothingNegative) {
+  RequestTrail trail = handed_over();
+  trail.second_token = after(21);
+  const RequestStages s = stages_of(trail, kReceived, {after(30), std::nullopt});
+  EXPECT_EQ(*s.handover, Duration::zero());
+  EXPECT_EQ(*s.handover_rest, Duration::zero());
+}
+
 TEST(RequestStagesTest, OneThatEndedEarlyHasWhatItCameTo) {
   RequestTrail trail;
   trail.submitted = after(1);
@@ -156,6 +165,42 @@ TEST_F(FirstStepTest, OfALegThatGoesOnInMidAnswerNothingIsTaken) {
   finished(kDecode, 4);
   ASSERT_NE(ended(), nullptr);
   EXPECT_EQ(ended()->decode_queue_us, 30u);
+}
+
+// What computes an answer's beginning again is not on the way to the first token.
+TEST_F(FirstStepTest, APromptOfALegThatGoesOnInMidAnswerIsNotCounted) {
+  const auto prefill_done = [&](uint64_t compute_us) {
+    proto::Frame frame;
+    auto& done = *frame.mutable_tokens()->add_prefill_done();
+    done.set_request(spec_.request());
+    done.set_generation(spec_.generation());
+    done.set_queue_us(1);
+    done.set_compute_us(compute_us);
+    say(kPrefill, frame);
+  };
+  join_pair();
+  submit(4);
+  take_spec();
+  grant(kDecode);
+  prefill_done(10);
+  token(kPrefill, 0, 50);
+  handed_off(kDecode);
+  token(kDecode, 1, 51);
+  join(kDecode2, proto::ROLE_DECODE);
+  pair(kDecode2, {kPrefill});
+  dispatcher_.worker_lost(kDecode, now_, actions_);
+  pass(milliseconds(20));
+  take_spec();
+  grant(kDecode2);
+  prefill_done(5000);
+  token(kPrefill, 2, 52);
+  handed_off(kDecode2);
+  token(kDecode2, 3, 53);
+  finished(kDecode2, 4);
+  ASSERT_NE(ended(), nullptr);
+  EXPECT_EQ(ended()->resumes, 1u);
+  EXPECT_EQ(ended()->prefill_compute_us, 10u);
+  EXPECT_EQ(ended()->prefill_queue_us, 1u);
 }
 
 // As every worker sent its tokens before first steps were told of, byte for byte.

@@ -161,12 +161,23 @@ TEST_F(RequestSpansTest, WithoutAHandoverDecodeBeginsAtTheFirstToken) {
   EXPECT_EQ(attributes("decode").at("baton.worker"), "prefill-0");
 }
 
-// It read the first token after the second one was there.
-TEST_F(RequestSpansTest, PartsOfAHandoverBeginNotBeforeIt) {
+// It was written the first token when most of the hand-over was done.
+TEST_F(RequestSpansTest, PartsOfAHandoverEndWithIt) {
+  TracedRequest r = handed_over();
+  r.facts.stages.handover = milliseconds(20);
+  make(r);
+  EXPECT_LT(when("parked").first, 20);
+  EXPECT_EQ(when("relay").second, 40);
+  EXPECT_EQ(when("handover"), (std::pair<double, double>(20, 40)));
+}
+
+// Whatever workers say, nothing of it was before there was room for it.
+TEST_F(RequestSpansTest, PartsOfAHandoverBeginNotBeforeTheGrant) {
   TracedRequest r = handed_over();
   r.facts.stages.handover = milliseconds(2);
+  r.facts.stages.parked = seconds(100);
   make(r);
-  EXPECT_EQ(when("parked").first, 20);
+  EXPECT_EQ(when("parked").first, when("prefill").first);
   EXPECT_EQ(when("handover").second, 22);
 }
 
