@@ -9,14 +9,19 @@ namespace {
 
 // The edge: from so much of what is accepted upwards.
 constexpr double kEdge = 0.85;
+// Of those at the edge, until they alone count.
+constexpr uint32_t kFew = 32;
 
 }  // namespace
 
 // With a large margin nothing near the target is accepted, and the edge is lower: it must be heard
-// of what comes, to become smaller again.
+// of what comes, to become smaller again. Before the first have ended that were accepted there,
+// a margin from those further away is better than none.
 void Margin::observe(double predicted, double actual, double target) {
-  const double edge = std::max(1 - kMost, kEdge * (1 - share_)) * target;
-  if (!(predicted > edge) || !std::isfinite(actual)) return;
+  if (!(predicted > (1 - kMost) * target) || !std::isfinite(actual)) return;
+  const bool is_at_edge = predicted > kEdge * (1 - share_) * target;
+  if (!is_at_edge && at_edge_ == kFew) return;
+  if (is_at_edge && at_edge_ < kFew && ++at_edge_ == kFew) seen_ = 0;  // share_ stays until then
   errors_[seen_++ % kSize] = static_cast<float>((actual - predicted) / target);
   if (seen_ >= 32 && seen_ % 16 == 0) refresh();
 }

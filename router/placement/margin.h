@@ -8,7 +8,8 @@ namespace baton::router {
 
 // How much later than foreseen things come, as a share of the target: what is left below a target
 // for admission to be right about. Learnt from those at the edge of what is accepted, since others
-// say little of it: what was foreseen to be quick can only be later. It takes at most a part of the
+// say little of it: what was foreseen to be quick can only be later. To begin with from all that
+// were foreseen to need more than half of their target. It takes at most a part of the
 // room between what an idle worker gives and the target: who refused even what is as good as it can
 // be would never learn better. A value; allocates nothing.
 class Margin {
@@ -33,6 +34,7 @@ class Margin {
 
   std::array<float, kSize> errors_{};
   uint64_t seen_ = 0;
+  uint32_t at_edge_ = 0;  // of them, up to a few
   double share_ = 0;
 };
 

@@ -110,7 +110,7 @@ TEST_F(BoundTest, WhoTurnsAwayTheDearMeetsMore) {
   const TraceFile trace = drawn(random, 500, 40);
   SweepOptions options;
   options.run = promised(router::Policy::kGoodput, true);
-  options.count = 1500;
+  options.count = 6000;
   options.slo = kSlo;
   options.bound = true;
   const Measures plain = (*sweep(mixed(1), trace, {150}, options))[0].runs[0];

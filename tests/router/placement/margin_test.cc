@@ -19,12 +19,20 @@ TEST(MarginTest, IsTheErrorThatNineOfTenDidNotExceed) {
   EXPECT_EQ(margin.share(), 0) << "none was late";
 }
 
-TEST(MarginTest, WhatIsFarFromTheEdgeTeachesNothing) {
+// Where steps take longer than believed, many would be accepted before the first of them has ended.
+TEST(MarginTest, WhatIsFarFromTheEdgeCountsUntilSomeWereThere) {
   Margin margin;
-  observe(margin, 100, 0.6, 0.9);
-  EXPECT_EQ(margin.share(), 0);
-  observe(margin, 100, 0.9, 1.0);
-  EXPECT_NEAR(margin.share(), 0.1, 1e-6);
+  observe(margin, 100, 0.4, 0.9);
+  EXPECT_EQ(margin.share(), 0) << "less than half";
+  observe(margin, 32, 0.55, 0.85);
+  EXPECT_NEAR(margin.share(), 0.3, 1e-6);
+  observe(margin, 31, 0.9, 1.0);
+  observe(margin, 100, 0.55, 0.85);
+  EXPECT_NEAR(margin.share(), 0.3, 1e-6);
+  observe(margin, 33, 0.9, 1.0);
+  EXPECT_NEAR(margin.share(), 0.1, 1e-6) << "those at the edge alone";
+  observe(margin, Margin::kSize, 0.6, 0.9);
+  EXPECT_NEAR(margin.share(), 0.1, 1e-6) << "what is far from it teaches nothing now";
 }
 
 // With it nothing above half of the target is accepted.
