@@ -2,21 +2,10 @@
 
 #include <utility>
 
+#include "router/roles/role_name.h"
+
 namespace baton::router {
 namespace {
-
-std::string_view role_of(const Worker& worker) {
-  switch (worker.role) {
-    case proto::ROLE_PREFILL:
-      return "prefill";
-    case proto::ROLE_DECODE:
-      return "decode";
-    case proto::ROLE_MIXED:
-      return "mixed";
-    default:
-      return "unknown";
-  }
-}
 
 // A link without a worker: nobody answers yet, no longer, or one that does not fit.
 std::string_view state_of(const WorkerLink& link) {
@@ -28,7 +17,7 @@ void fill(LiveWorker& out, const Worker& worker) {
   const proto::Load& load = worker.load;
   out.name = worker.hello.name();
   out.model = worker.hello.model();
-  out.role = role_of(worker);
+  out.role = role_name(worker.role);
   out.state = load.draining() ? "draining" : "ready";
   out.auto_role = worker.auto_role();
   out.running = load.running();

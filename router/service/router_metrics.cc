@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "router/roles/role_name.h"
+
 namespace baton::router {
 namespace {
 
@@ -49,22 +51,10 @@ void count_recoveries(Metrics& metrics, const RequestTrail& trail) {
         trail.preemptions);
 }
 
-const char* role_label(proto::Role role) {
-  switch (role) {
-    case proto::ROLE_PREFILL:
-      return "prefill";
-    case proto::ROLE_DECODE:
-      return "decode";
-    case proto::ROLE_MIXED:
-      return "mixed";
-    default:
-      return "unknown";
-  }
-}
-
 prometheus::Counter& flips_counter(Metrics& metrics, proto::Role from, proto::Role to) {
-  return metrics.counter("baton_role_flips_total", "Workers that this router gave another role.",
-                         {{"from", role_label(from)}, {"to", role_label(to)}});
+  return metrics.counter(
+      "baton_role_flips_total", "Workers that this router gave another role.",
+      {{"from", std::string(role_name(from))}, {"to", std::string(role_name(to))}});
 }
 
 void begin_flips_at_zero(Metrics& metrics) {
@@ -233,7 +223,8 @@ void RouterMetrics::refresh(const Cluster& cluster) {
   for (const auto& link : cluster.links()) {
     const Worker* worker = link->worker() ? dispatcher.pool().find(*link->worker()) : nullptr;
     if (worker) {
-      ++workers[{role_label(worker->role), worker->load.draining() ? "draining" : "ready"}];
+      ++workers[{std::string(role_name(worker->role)),
+                 worker->load.draining() ? "draining" : "ready"}];
     } else {
       const bool refused = link->state() == WorkerLink::State::kRefused;
       ++workers[{"unknown", refused ? "refused" : "connecting"}];
@@ -276,7 +267,7 @@ void RouterMetrics::refresh_roles(const RoleKeeper& roles) {
     const auto want = [&](proto::Role role, uint32_t n) {
       metrics_
           .gauge("baton_desired_workers", "Workers that the traffic asks for, by role.",
-                 {{"model_name", name}, {"role", role_label(role)}})
+                 {{"model_name", name}, {"role", std::string(role_name(role))}})
           .Set(n);
     };
     want(proto::ROLE_PREFILL, model.desired.prefill);
@@ -313,7 +304,7 @@ void RouterMetrics::refresh_predictions() {
 void RouterMetrics::refresh_cache_usage(const WorkerPool& pool) {
   for (auto& [labels, blocks] : blocks_) blocks = {};
   for (const auto& [id, worker] : pool.workers()) {
-    Blocks& blocks = blocks_[{worker.hello.model(), role_label(worker.role)}];
+    Blocks& blocks = blocks_[{worker.hello.model(), std::string(role_name(worker.role))}];
     const uint64_t total = worker.load.total_blocks();
     blocks.total += total;
     blocks.used += total - std::min<uint64_t>(worker.load.free_blocks(), total);
