@@ -21,7 +21,9 @@ void Margin::observe(double predicted, double actual, double target) {
   if (!(predicted > (1 - kMost) * target) || !std::isfinite(actual)) return;
   const bool is_at_edge = predicted > kEdge * (1 - share_) * target;
   if (!is_at_edge && at_edge_ == kFew) return;
-  if (is_at_edge && at_edge_ < kFew && ++at_edge_ == kFew) seen_ = 0;  // share_ stays until then
+  if (is_at_edge && at_edge_ < kFew && ++at_edge_ == kFew && seen_ >= kFew) {
+    seen_ = 0;  // others are among them; share_ stays until there are enough
+  }
   errors_[seen_++ % kSize] = static_cast<float>((actual - predicted) / target);
   if (seen_ >= 32 && seen_ % 16 == 0) refresh();
 }
