@@ -173,6 +173,8 @@ void Dispatcher::note_placed(Leg& leg, const Decision& decision, TimePoint now) 
     const bool told = prefill.of_others.has_value();
     const uint32_t routers = told ? 1 : std::max(1u, prefill.load.num_routers());
     note_prompt(prefill.view, decision.prompt * routers, now);
+    const double output = lengths_.mean(slo.class_index, request.input.max_tokens);
+    if (decision.tpot > 0) note_stream(prefill.view, output * decision.tpot);
   }
   if (leg.tokens.empty()) prefixes_.add(request.prefix, prefill.id);
   if (decision.known && !request.trail.predicted_ttft) {

@@ -117,7 +117,7 @@ std::optional<Refusal> Placer::refusal_of(const WorkerPool& pool, const Placemen
   // As late as it may well come.
   const auto with = [](double s, const std::optional<Duration>& target, const Margin& margin,
                        double idle) {
-    return target ? s + margin.below(to_seconds(*target), idle) : s;
+    return target ? margin.at_worst(s, to_seconds(*target), idle) : s;
   };
   const double ttft = with(decision.ttft, query.target.ttft, ttft_margin_, idle.ttft);
   const double tpot = with(decision.tpot, query.target.tpot, tpot_margin_, idle.tpot);

@@ -10,9 +10,9 @@ namespace {
 
 constexpr double kNominalToken = 1e-4;  // seconds, of a worker that says nothing
 constexpr double kNominalStep = 1e-2;
-// Over how long the share of prompts is taken: about as long as a stream lives. Over longer, many
-// prompts at once would look like few, and stall the streams beside them all their life.
-constexpr double kShareSeconds = 2;
+// The share of prompts is taken over about as long as a stream lives: over longer, many prompts at
+// once would look like few, and stall the streams beside them all their life.
+constexpr double kShortestLife = 0.2, kLongestLife = 5;  // seconds
 constexpr double kMostShare = 0.95;
 constexpr uint64_t kLocalTokens = 512;  // of a prompt that a decode worker computes, at most; about
 constexpr double kSure = 1.3;           // deviations: as in 9 of 10 cases
@@ -92,7 +92,7 @@ namespace {
 
 // Beside `n` sequences of those that are there and awaited.
 DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, double n,
-                             double prompt, std::span<const SloClass> classes, TimePoint now) {
+                             double prompt, const Promises& promises, TimePoint now) {
   const WorkerView& view = worker.view;
   const double context = view.sequences > 0 ? view.context * n / view.sequences : 0;
   const double own = static_cast<double>(shape.tokens) + shape.output / 2;
@@ -104,9 +104,10 @@ DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, do
   if (worker.role != proto::ROLE_PREFILL) {  // steps are stretched by chunks of prompts
     const double share = prompt_share(view, now);
     const uint64_t tokens = std::min(shape.tokens, kLocalTokens);
-    const double each = prompt_seconds(view, tokens, 0) / (shape.output * step);
+    const double life = shape.output * step;
+    const double each = prompt_seconds(view, tokens, 0) / life;
     busy_before = share_beside(worker, share, each);
-    busy = share_beside(worker, share + prompt / kShareSeconds, each);
+    busy = share_beside(worker, share + prompt / life, each);
     backlog = worker.prompts.total(now) / shape.output;
   }
   const double stretched = std::max(step / (1 - busy_before), step + backlog);
@@ -114,9 +115,10 @@ DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, do
   const double old = step_seconds(view, n, context) / (1 - busy_before);
   const double next = step / (1 - busy);
   out.added = std::max(0.0, next - old) * n * shape.output;
+  const auto& classes = promises.classes;
   for (size_t c = 0; c < classes.size() && c < view.streams.size(); ++c) {
     if (view.streams[c] == 0 || classes[c].best_effort || !classes[c].target.tpot) continue;
-    const double target = to_seconds(*classes[c].target.tpot);
+    const double target = to_seconds(*classes[c].target.tpot) * (1 - promises.tpot_margin);
     if (old <= target && next > target) out.harmed += view.streams[c];
   }
   return out;
@@ -125,7 +127,7 @@ DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, do
 }  // namespace
 
 DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, Joining joining,
-                               double prompt, std::span<const SloClass> classes, TimePoint now) {
+                               double prompt, const Promises& promises, TimePoint now) {
   const WorkerView& view = worker.view;
   const double before = step_seconds(view, view.sequences, view.context);
   const double running = std::min(view.sequences, worker.load.sequences());
@@ -139,13 +141,13 @@ DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, 
   const double variance = running * survive * (1 - survive) + awaited * come * (1 - come);
   const double ended = running * (1 - survive) + awaited * (1 - come) - kSure * std::sqrt(variance);
   const double n = awaited + running - std::max(0.0, ended);
-  return decode_beside(worker, shape, n, prompt, classes, now);
+  return decode_beside(worker, shape, n, prompt, promises, now);
 }
 
-DecodeEstimate decode_now(const Worker& worker, const RequestShape& shape,
-                          std::span<const SloClass> classes, TimePoint now) {
+DecodeEstimate decode_now(const Worker& worker, const RequestShape& shape, const Promises& promises,
+                          TimePoint now) {
   const double running = std::min(worker.view.sequences, worker.load.sequences());
-  return decode_beside(worker, shape, running, 0, classes, now);
+  return decode_beside(worker, shape, running, 0, promises, now);
 }
 
 double exposed_read(const WorkerView& view, uint64_t tokens, double compute, uint32_t beside) {
@@ -155,7 +157,7 @@ double exposed_read(const WorkerView& view, uint64_t tokens, double compute, uin
 
 double prompt_share(const WorkerView& view, TimePoint now) {
   const double since = std::max(0.0, to_seconds(now - view.prompt_share_at));
-  return view.prompt_share * std::exp(-since / kShareSeconds);
+  return view.prompt_share * std::exp(-since / view.stream_life);
 }
 
 void note_cached(WorkerView& view, uint32_t thought, uint32_t held) {
@@ -164,8 +166,13 @@ void note_cached(WorkerView& view, uint32_t thought, uint32_t held) {
   view.prefix_trust += kStep * (share - view.prefix_trust);
 }
 
+void note_stream(WorkerView& view, double seconds) {
+  constexpr double kStep = 0.1;
+  view.stream_life += kStep * (std::clamp(seconds, kShortestLife, kLongestLife) - view.stream_life);
+}
+
 void note_prompt(WorkerView& view, double seconds, TimePoint now) {
-  view.prompt_share = prompt_share(view, now) + seconds / kShareSeconds;
+  view.prompt_share = prompt_share(view, now) + seconds / view.stream_life;
   view.prompt_share_at = now;
 }
 

@@ -40,6 +40,12 @@ struct DecodeEstimate {
   double added = 0;     // what it costs those there, together, until it ends
   uint32_t harmed = 0;  // streams there that would miss their target for it, and else would not
 };
+// What those were promised that are there: their classes, and what is left below their TPOT for
+// being wrong about it, as a share of it (Margin).
+struct Promises {
+  std::span<const SloClass> classes;
+  double tpot_margin = 0;
+};
 // Seconds until it joins, and until all have that are awaited before it: they come one by one until
 // then, not all at once. Zeros: all is as it is now, and they are there.
 struct Joining {
@@ -49,12 +55,12 @@ struct Joining {
 // ("predicted, not current load"; Mooncake, section 7.4). `prompt`: seconds of prompts that it
 // brings to this worker itself (mixed).
 DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, Joining joining,
-                               double prompt, std::span<const SloClass> classes, TimePoint now);
+                               double prompt, const Promises& promises, TimePoint now);
 
 // The same by what decodes there now, without those that are awaited: what a load that is measured
 // tells.
-DecodeEstimate decode_now(const Worker& worker, const RequestShape& shape,
-                          std::span<const SloClass> classes, TimePoint now);
+DecodeEstimate decode_now(const Worker& worker, const RequestShape& shape, const Promises& promises,
+                          TimePoint now);
 
 // How much later than the first token this worker has the KV of a prompt that another computes in
 // `compute` seconds: reads go on meanwhile, beside those of `beside` other prompts, which share the
@@ -63,6 +69,8 @@ double exposed_read(const WorkerView& view, uint64_t tokens, double compute, uin
 
 // It was thought to hold `thought` tokens of a prompt, more than 0, and held so many.
 void note_cached(WorkerView& view, uint32_t thought, uint32_t held);
+// A stream is placed there that will decode for so long, about.
+void note_stream(WorkerView& view, double seconds);
 // Adds to the share of its time that this worker spends on prompts.
 void note_prompt(WorkerView& view, double seconds, TimePoint now);
 double prompt_share(const WorkerView& view, TimePoint now);

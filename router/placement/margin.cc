@@ -33,7 +33,7 @@ void Margin::refresh() {
   const size_t size = std::min<uint64_t>(seen_, kSize);
   const auto at = sorted.begin() + static_cast<long>(kQuantile * static_cast<double>(size - 1));
   std::nth_element(sorted.begin(), at, sorted.begin() + static_cast<long>(size));
-  share_ = std::clamp<double>(*at, 0, kMost);
+  share_ = std::clamp<double>(*at, -kMost, kMost);
 }
 
 }  // namespace baton::router

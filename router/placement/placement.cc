@@ -31,8 +31,8 @@ Decision Placer::at_decode(const WorkerPool& pool, const PlacementQuery& query,
                            const Placement& placement) const {
   const Candidate prefill{.worker = pool.find(placement.prefill), .prompt = {}};
   const Candidate decode{.worker = pool.find(placement.decode), .prompt = {}};
-  return decide(prefill, decode,
-                decode_now(*decode.worker, query.shape, options_.classes, query.now), query);
+  return decide(prefill, decode, decode_now(*decode.worker, query.shape, promises(), query.now),
+                query);
 }
 
 void Placer::collect_all(const WorkerPool& pool, const PlacementQuery& query) {
@@ -81,7 +81,7 @@ DecodeEstimate Placer::foresee_decode(const Candidate& decode, const Candidate& 
   const Joining joining{std::min(prefill.prompt.ttft(), soonest_), mean_ttft_};
   DecodeEstimate out =
       estimate_decode(*decode.worker, query.shape, options_.predict ? joining : Joining{},
-                      alone ? prefill.prompt.compute : 0.0, options_.classes, query.now);
+                      alone ? prefill.prompt.compute : 0.0, promises(), query.now);
   if (alone) return out;
   // Each prefill worker sends what it computes, one prompt after the other. What is computed by
   // then, or waits for room, is read when all of it is there.
@@ -101,7 +101,7 @@ DecodeEstimate Placer::admitted_by(const Candidate& decode, const Candidate& pre
                                    const PlacementQuery& query) const {
   switch (options_.admit_by) {
     case AdmitBy::kNow:
-      return decode_now(*decode.worker, query.shape, options_.classes, query.now);
+      return decode_now(*decode.worker, query.shape, promises(), query.now);
     case AdmitBy::kAtDecode:
       return {};
     default:
@@ -115,22 +115,19 @@ Decision Placer::decide(const Candidate& prefill, const Candidate& decode,
              .matched = prefill.matched,
              .cached = prefill.cached,
              .prompt = prompt_seconds(prefill.worker->view, query.shape.tokens, prefill.cached)};
-  d.ttft = to_seconds(query.now - query.received) + prefill.prompt.ttft();
+  const double since = to_seconds(query.now - query.received);
+  d.ttft = since + prefill.prompt.ttft();
   d.tpot = query.ends_at_first ? 0.0 : foreseen.tpot;
   d.known = prefill.worker->view.known() && decode.worker->view.known();
   d.harmed = prefill.late + (query.ends_at_first ? 0 : foreseen.harmed);
   const auto meets = [](double s, const std::optional<Duration>& target, const Margin& margin,
-                        auto idle) {
-    if (!target) return true;
-    const double most = to_seconds(*target);
-    return s <= most * (1 - margin.share()) || s <= most - margin.below(most, idle());
+                        double idle) {
+    return !target || margin.at_worst(s, to_seconds(*target), idle) <= to_seconds(*target);
   };
-  const bool first = meets(d.ttft, query.target.ttft, ttft_margin_, [&] { return d.prompt; });
-  const bool others = meets(d.tpot, query.target.tpot, tpot_margin_, [&] {
-    return step_seconds(decode.worker->view, query.shape.choices,
-                        static_cast<double>(query.shape.tokens));
-  });
-  d.in_time = first && others;
+  const double alone = step_seconds(decode.worker->view, query.shape.choices,
+                                    static_cast<double>(query.shape.tokens));
+  d.in_time = meets(d.ttft, query.target.ttft, ttft_margin_, since + d.prompt) &&
+              (query.ends_at_first || meets(d.tpot, query.target.tpot, tpot_margin_, alone));
   return d;
 }
 

@@ -148,6 +148,7 @@ class Placer {
   double scan_cost(const Candidate& c, proto::Role role, const PlacementQuery& query) const;
 
   // placement.cc
+  Promises promises() const { return {options_.classes, tpot_margin_.share()}; }
   static constexpr size_t kClosely = 6;  // of each role, so many are looked at closely
   static constexpr double kLast = 1e9;   // a cost: only if there is nobody else
   // What is foreseen to differ by less does not: equals take turns.

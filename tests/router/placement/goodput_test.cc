@@ -291,6 +291,30 @@ TEST_F(GoodputTest, WhateverErrorsTaughtAnIdleClusterServes) {
   EXPECT_THAT(busy->message, HasSubstr("TPOT would be"));
 }
 
+// What is foreseen is rather the worst that may come; where it never does, more is accepted.
+TEST_F(GoodputTest, WhatComesSoonerThanForeseenIsAcceptedBeyondTheTarget) {
+  add_pairs();
+  for (const WorkerId decode : {kDecode, kDecode2}) {
+    load(decode, 0, 12);  // a step of 23 ms, with one more
+    pool_.find(decode)->view.streams[0] = 12;
+  }
+  EXPECT_TRUE(judge(query(100)));
+  for (int i = 0; i < 600; ++i) {
+    placer_->observe_ttft(0.45, 0.3, 0.5);
+    placer_->observe_tpot(0.019, 0.015, 0.02);
+  }
+  EXPECT_FALSE(judge(query(100)));
+  for (const WorkerId decode : {kDecode, kDecode2}) load(decode, 0, 14);
+  EXPECT_TRUE(judge(query(100))) << "25 ms, 20 % less";
+  const auto impossible = judge(query(600));
+  ASSERT_TRUE(impossible);
+  EXPECT_EQ(impossible->reason, Refusal::Reason::kImpossible);
+  for (const WorkerId decode : {kDecode, kDecode2}) load(decode, 0, 0);
+  PlacementQuery late = query(100);
+  late.received = now_ - milliseconds(450);
+  EXPECT_TRUE(judge(late)) << "the time that has passed is certain";
+}
+
 // What was learnt on a bad day must not hold for ever.
 TEST_F(GoodputTest, WhereNothingIsAcceptedOneIsTriedNowAndThen) {
   add_pairs();

@@ -16,7 +16,7 @@ TEST(MarginTest, IsTheErrorThatNineOfTenDidNotExceed) {
   for (int i = 0; i < 100; ++i) margin.observe(0.9, 0.9 + 0.001 * (i % 100), 1);
   EXPECT_NEAR(margin.share(), 0.2, 0.001);
   observe(margin, Margin::kSize, 0.9, 0.8);
-  EXPECT_EQ(margin.share(), 0) << "none was late";
+  EXPECT_NEAR(margin.share(), -0.1, 1e-6) << "all came sooner";
 }
 
 // Where steps take longer than believed, many would be accepted before the first of them has ended.
@@ -42,6 +42,20 @@ TEST(MarginTest, FromAsLargeAsItCanBeItBecomesSmallAgain) {
   EXPECT_EQ(margin.share(), Margin::kMost);
   observe(margin, Margin::kSize, 0.51, 0.51);
   EXPECT_EQ(margin.share(), 0);
+}
+
+TEST(MarginTest, AtWorstIsLaterOrSoonerButNotSoonerThanAnIdleWorker) {
+  Margin margin;
+  EXPECT_EQ(margin.at_worst(0.7, /*target=*/1, /*idle=*/0.2), 0.7);
+  observe(margin, Margin::kSize, 0.9, 1.0);
+  EXPECT_NEAR(margin.at_worst(0.7, 1, 0.2), 0.8, 1e-6);
+  EXPECT_NEAR(margin.at_worst(0.9, 1, 0.9), 0.95, 1e-6) << "half of the room that is left";
+  EXPECT_NEAR(margin.at_worst(1.2, 1, 1.1), 1.2, 1e-6);
+  observe(margin, Margin::kSize, 0.9, 0.6);
+  EXPECT_NEAR(margin.at_worst(1.2, 1, 0.2), 0.9, 1e-6) << "what is foreseen is too much";
+  EXPECT_NEAR(margin.at_worst(1.2, 1, 1.1), 1.1, 1e-6);
+  observe(margin, Margin::kSize, 1.2, 0.1);
+  EXPECT_EQ(margin.share(), -Margin::kMost);
 }
 
 }  // namespace
