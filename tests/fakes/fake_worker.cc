@@ -288,14 +288,14 @@ void FakeWorker::schedule() {
   const auto run = [this, alive = std::weak_ptr<void>(alive_)] {
     if (alive.expired()) return;
     stepping_ = false;
-    step();
+    if (!options_.ready || options_.ready()) step();
     schedule();
   };
   if (options_.step == Duration::zero()) {
     boost::asio::post(io_, run);
     return;
   }
-  timer_.expires_after(options_.step);
+  timer_.expires_after(options_.step + std::exchange(options_.phase, Duration::zero()));
   timer_.async_wait([run](boost::system::error_code failed) {
     if (!failed) run();
   });
@@ -313,6 +313,7 @@ void FakeWorker::step() {
     return !goes_on;
   });
   for (const auto& [router, frame] : tokens) (void)router->send(frame);
+  if (options_.on_stepped) options_.on_stepped();
   for (const auto& [router, frame] : after) (void)router->send(frame);
   if (!after.empty()) send_load();
   if (options_.die_after_tokens > 0 && tokens_sent_ >= options_.die_after_tokens) die();

@@ -33,7 +33,10 @@ struct FakeWorkerOptions {
   Duration step = milliseconds(1);  // a token of every sequence; zero: as fast as it goes
   // The token that a choice draws at `index`; the default gives lower-case letters by hash.
   std::function<TokenId(const proto::RequestSpec&, uint32_t choice, uint32_t index)> draw;
-  FakeNetwork* network = nullptr;  // needed by prefill and decode
+  std::function<bool()> ready = {};  // no step before it says so; null: at once
+  Duration phase{};                  // how much later the first step comes, and with it all others
+  std::function<void()> on_stepped = {};  // a step's tokens are in the routers' sockets
+  FakeNetwork* network = nullptr;         // needed by prefill and decode
 
   // Faults.
   uint32_t refuse_reserves = 0;   // so many reservations are refused

@@ -2,14 +2,15 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <pthread.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-#include <array>
+#include <algorithm>
 #include <stdexcept>
 #include <string_view>
+#include <utility>
+
+#include "tests/router/stream_clients.h"
 
 namespace baton::router {
 namespace {
@@ -31,16 +32,8 @@ void send_all(int fd, std::string_view bytes) {
 
 }  // namespace
 
-double cpu_seconds_of(std::thread& thread) {
-  clockid_t clock;
-  pthread_getcpuclockid(thread.native_handle(), &clock);
-  timespec t;
-  clock_gettime(clock, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-BareRelay::BareRelay(Options options, SendTimes& times)
-    : options_(options), times_(times), event_(event_of(options.event_bytes)) {
+BareRelay::BareRelay(Options options, const Processors& processors, SendTimes& times)
+    : options_(std::move(options)), times_(times), event_(event_of(options_.event_bytes)) {
   listening_ = ::socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in at{};
   at.sin_family = AF_INET;
@@ -48,11 +41,19 @@ BareRelay::BareRelay(Options options, SendTimes& times)
   socklen_t size = sizeof at;
   auto* const raw = reinterpret_cast<sockaddr*>(&at);
   if (::bind(listening_, raw, size) != 0 || ::listen(listening_, 4096) != 0 ||
-      ::getsockname(listening_, raw, &size) != 0) {
+      ::getsockname(listening_, raw, &size) != 0 || ::pipe(steps_.data()) != 0) {
     throw std::runtime_error("cannot listen");
   }
   port_ = ntohs(at.sin_port);
-  thread_ = std::thread([this] { serve(); });
+  thread_ = std::thread([this, processors] {
+    tid_ = ::gettid();
+    accept_all();
+    std::thread feeder([this] { feed(); });
+    processors.take_measured();
+    serve();
+    feeder.join();
+    over_.wait(false);  // a thread that has ended has used nothing
+  });
 }
 
 BareRelay::~BareRelay() {
@@ -60,10 +61,9 @@ BareRelay::~BareRelay() {
   over_.notify_all();
   thread_.join();
   for (const int fd : fds_) ::close(fd);
+  for (const int fd : steps_) ::close(fd);
   ::close(listening_);
 }
-
-double BareRelay::cpu_seconds() { return cpu_seconds_of(thread_); }
 
 void BareRelay::accept_all() {
   std::vector<int> accepted;
@@ -83,23 +83,36 @@ void BareRelay::accept_all() {
 }
 
 void BareRelay::serve() {
-  accept_all();
-  const auto begin = std::chrono::steady_clock::now();
-  const auto groups = static_cast<int64_t>(options_.groups);
-  for (size_t index = 0; index < times_.tokens(); ++index) {
-    for (int64_t group = 0; group < groups; ++group) {
-      const auto turns = static_cast<int64_t>(index) * groups + group;
-      std::this_thread::sleep_until(begin + options_.step * turns / groups);
-      step(static_cast<size_t>(group), index);
+  const size_t groups = options_.phases.size();
+  for (size_t steps = groups * times_.tokens(); steps > 0; --steps) {
+    uint32_t group = 0;
+    if (::read(steps_[0], &group, sizeof group) != sizeof group) {
+      throw std::runtime_error("no step came");
     }
+    for (size_t i = group; i < fds_.size(); i += groups) send_all(fds_[i], event_);
   }
   for (const int fd : fds_) send_all(fd, "0\r\n\r\n");
-  over_.wait(false);  // a thread that has ended has no clock
 }
 
-void BareRelay::step(size_t group, size_t index) {
-  for (size_t i = group; i < fds_.size(); i += options_.groups) times_.note(i, index);
-  for (size_t i = group; i < fds_.size(); i += options_.groups) send_all(fds_[i], event_);
+void BareRelay::feed() {
+  struct Step {
+    std::chrono::nanoseconds at;
+    uint32_t group;
+  };
+  std::vector<Step> order;  // of the groups within a step's time
+  for (uint32_t group = 0; group < options_.phases.size(); ++group) {
+    order.push_back({options_.phases[group], group});
+  }
+  std::ranges::sort(order, {}, &Step::at);
+  const auto begin = std::chrono::steady_clock::now();
+  for (size_t index = 0; index < times_.tokens(); ++index) {
+    for (const auto& [at, group] : order) {
+      std::this_thread::sleep_until(begin + options_.step * static_cast<int64_t>(index) + at);
+      if (::write(steps_[1], &group, sizeof group) != sizeof group) return;
+      const int64_t now = wall_ns();
+      for (size_t i = group; i < fds_.size(); i += order.size()) times_.note(i, index, now);
+    }
+  }
 }
 
 }  // namespace baton::router

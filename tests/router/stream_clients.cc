@@ -7,18 +7,18 @@
 #include <unistd.h>
 
 #include <array>
-#include <chrono>
+#include <cstring>
+#include <span>
 #include <stdexcept>
 #include <string_view>
 
+#include "tests/router/event_times.h"
 #include "tests/router/http_client.h"
 
 namespace baton::router {
 namespace {
 
 constexpr std::string_view kSeed = R"("seed":)";
-
-int64_t now_ns() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
 
 int connect_to(uint16_t port) {
   const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
@@ -29,7 +29,30 @@ int connect_to(uint16_t port) {
   if (fd < 0 || ::connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) {
     throw std::runtime_error("a client cannot connect");
   }
+  const int on = 1;
+  if (::setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) != 0) {
+    throw std::runtime_error("the kernel does not stamp packets");
+  }
   return fd;
+}
+
+// As recv(); and when what it brought came in.
+ssize_t receive(int fd, std::span<char> bytes, int64_t& arrived_ns) {
+  iovec to{bytes.data(), bytes.size()};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(timespec))> control;
+  msghdr message{};
+  message.msg_iov = &to;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  const ssize_t got = ::recvmsg(fd, &message, 0);
+  for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_TIMESTAMPNS) continue;
+    timespec at;
+    std::memcpy(&at, CMSG_DATA(c), sizeof at);
+    arrived_ns = int64_t{at.tv_sec} * 1'000'000'000 + at.tv_nsec;
+  }
+  return got;
 }
 
 struct Client {
@@ -50,8 +73,10 @@ size_t count_events(Client& client, std::string_view bytes) {
 
 class Streams {
  public:
-  Streams(size_t streams, const SendTimes& times, const std::function<double()>& server_cpu)
-      : times_(times), server_cpu_(server_cpu), clients_(streams) {}
+  Streams(size_t streams, size_t tokens, const std::function<CpuUse()>& server_use)
+      : tokens_(tokens), server_use_(server_use), clients_(streams) {
+    seen_.events.reserve(streams * tokens);
+  }
   ~Streams() {
     for (const Client& client : clients_) ::close(client.fd);
     ::close(epoll_);
@@ -64,7 +89,7 @@ class Streams {
       ::epoll_ctl(epoll_, EPOLL_CTL_ADD, clients_[i].fd, &event);
     }
     for (size_t i = 0; i < clients_.size(); ++i) {
-      const std::string bytes = stream_request(i, times_.tokens());
+      const std::string bytes = stream_request(i, tokens_);
       if (::send(clients_[i].fd, bytes.data(), bytes.size(), 0) < 0) {
         throw std::runtime_error("a client cannot send");
       }
@@ -75,7 +100,7 @@ class Streams {
   StreamsSeen drain() {
     while (open_ > 0 && read_what_comes(20'000)) {
     }
-    for (const Client& client : clients_) seen_.complete += client.events >= times_.tokens();
+    for (const Client& client : clients_) seen_.complete += client.events >= tokens_;
     return std::move(seen_);
   }
 
@@ -90,39 +115,42 @@ class Streams {
   void read(size_t stream) {
     Client& client = clients_[stream];
     std::array<char, 16384> bytes;
-    const ssize_t got = ::recv(client.fd, bytes.data(), bytes.size(), 0);
+    int64_t arrived_ns = 0;
+    const ssize_t got = receive(client.fd, bytes, arrived_ns);
     if (got <= 0) return end(client);
     const std::string_view text(bytes.data(), static_cast<size_t>(got));
     const size_t before = client.events;
     client.events += count_events(client, text);
-    if (within_) note(stream, before, text.size());
+    if (within_) note(stream, before, text.size(), arrived_ns);
     started_ += before == 0 && client.events > 0;
     if (!was_within_ && started_ == clients_.size()) begin_window();
-    if (client.events >= times_.tokens()) end_window();
+    if (client.events >= tokens_) end_window();
     if (text.ends_with("\r\n0\r\n\r\n") || text.ends_with("data: [DONE]\n\n")) end(client);
   }
 
-  void note(size_t stream, size_t before, size_t bytes) {
+  void note(size_t stream, size_t before, size_t bytes, int64_t arrived_ns) {
+    const int64_t now = wall_ns();
     seen_.reads += 1;
     seen_.bytes += bytes;
-    for (size_t i = before; i < clients_[stream].events && i < times_.tokens(); ++i) {
-      const double delay = times_.seconds_since(stream, i);
-      ++seen_.events;
-      if (delay >= 0) seen_.delays.push_back(static_cast<float>(delay));
+    for (size_t i = before; i < clients_[stream].events && i < tokens_; ++i) {
+      seen_.events.push_back(
+          {static_cast<uint32_t>(stream), static_cast<uint32_t>(i), arrived_ns, now});
     }
   }
 
   void begin_window() {
     within_ = was_within_ = true;
-    seen_.cpu_seconds = -server_cpu_();
-    seen_.wall_seconds = -1e-9 * static_cast<double>(now_ns());
+    seen_.server = server_use_();
+    seen_.clients = cpu_use_of(::gettid());
+    seen_.seconds = -1e-9 * static_cast<double>(wall_ns());
   }
 
   void end_window() {
     if (!within_) return;
     within_ = false;
-    seen_.cpu_seconds += server_cpu_();
-    seen_.wall_seconds += 1e-9 * static_cast<double>(now_ns());
+    seen_.server = server_use_() - seen_.server;
+    seen_.clients = cpu_use_of(::gettid()) - seen_.clients;
+    seen_.seconds += 1e-9 * static_cast<double>(wall_ns());
   }
 
   void end(Client& client) {
@@ -131,8 +159,8 @@ class Streams {
     end_window();
   }
 
-  const SendTimes& times_;
-  const std::function<double()>& server_cpu_;
+  const size_t tokens_;
+  const std::function<CpuUse()>& server_use_;
   const int epoll_ = ::epoll_create1(0);
   std::vector<Client> clients_;
   size_t open_ = clients_.size();
@@ -142,15 +170,6 @@ class Streams {
 };
 
 }  // namespace
-
-void SendTimes::note(size_t stream, size_t index) {
-  if (index < tokens_) at_[stream * tokens_ + index].store(now_ns(), std::memory_order_relaxed);
-}
-
-double SendTimes::seconds_since(size_t stream, size_t index) const {
-  const int64_t at = at_[stream * tokens_ + index].load(std::memory_order_relaxed);
-  return at == 0 ? -1 : 1e-9 * static_cast<double>(now_ns() - at);
-}
 
 std::string stream_request(size_t stream, size_t tokens) {
   return post("/v1/completions", R"({"model":"toy","stream":true,"prompt":"Hi","max_tokens":)" +
@@ -162,9 +181,9 @@ size_t stream_of_request(const std::string& bytes) {
   return std::stoul(bytes.substr(bytes.find(kSeed) + kSeed.size()));
 }
 
-StreamsSeen run_streams(uint16_t port, size_t streams, const SendTimes& times,
-                        const std::function<double()>& server_cpu) {
-  Streams all(streams, times, server_cpu);
+StreamsSeen run_streams(uint16_t port, size_t streams, size_t tokens,
+                        const std::function<CpuUse()>& server_use) {
+  Streams all(streams, tokens, server_use);
   all.open(port);
   return all.drain();
 }
