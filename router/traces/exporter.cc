@@ -35,8 +35,12 @@ uint64_t random_id(std::mt19937_64& random) {
 
 class Exporter final : public TraceExporter {
  public:
-  explicit Exporter(TraceConfig config)
-      : config_(std::move(config)), instance_(random_id(ids_)), wake_(io_), last_words_(io_) {
+  Exporter(TraceConfig config, NameLookup lookup)
+      : config_(std::move(config)),
+        lookup_(std::move(lookup)),
+        instance_(random_id(ids_)),
+        wake_(io_),
+        last_words_(io_) {
     asio::co_spawn(io_, run(), [](std::exception_ptr failed) {
       if (failed) LOG_ERROR("traces: their export ended with an exception");
     });
@@ -139,12 +143,8 @@ class Exporter final : public TraceExporter {
     const TimePoint give_up = Clock::now() + config_.give_up_after;
     for (Duration backoff = config_.first_backoff;; backoff *= 2) {
       const PostOutcome outcome =
-          co_await post_spans(config_.endpoint, config_.headers, body, config_.timeout);
-      if (outcome.kind == PostOutcome::Kind::kTaken) {
-        exported_ += batch.size();
-        if (std::exchange(failing_, false)) LOG_INFO("traces: the collector takes them again");
-        co_return;
-      }
+          co_await post_spans(config_.endpoint, config_.headers, body, config_.timeout, lookup_);
+      if (outcome.kind == PostOutcome::Kind::kTaken) co_return count_taken(batch.size(), outcome);
       const Duration wait = std::max(backoff, outcome.retry_after);
       const bool again = outcome.kind == PostOutcome::Kind::kTryAgain && !stopping_;
       if (!std::exchange(failing_, true)) LOG_WARN("traces: {}", outcome.why);
@@ -156,7 +156,19 @@ class Exporter final : public TraceExporter {
     dropped_ += batch.size();
   }
 
+  void count_taken(uint64_t requests, const PostOutcome& outcome) {
+    const uint64_t rejected = std::min(requests, outcome.rejected_spans);
+    exported_ += requests - rejected;
+    dropped_ += rejected;
+    if (rejected > 0) {
+      if (!std::exchange(failing_, true)) LOG_WARN("traces: {}", outcome.why);
+    } else if (std::exchange(failing_, false)) {
+      LOG_INFO("traces: the collector takes them again");
+    }
+  }
+
   const TraceConfig config_;
+  const NameLookup lookup_;
   std::mt19937_64 random_{std::random_device{}()};  // whoever adds: its thread
   std::atomic<uint64_t> exported_{0}, dropped_{0};
 
@@ -175,8 +187,8 @@ class Exporter final : public TraceExporter {
 
 }  // namespace
 
-std::unique_ptr<TraceExporter> TraceExporter::start(TraceConfig config) {
-  return std::make_unique<Exporter>(std::move(config));
+std::unique_ptr<TraceExporter> TraceExporter::start(TraceConfig config, NameLookup lookup) {
+  return std::make_unique<Exporter>(std::move(config), std::move(lookup));
 }
 
 }  // namespace baton::router

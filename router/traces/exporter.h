@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "router/traces/name_lookup.h"
 #include "router/traces/request_spans.h"
 #include "router/traces/trace_config.h"
 #include "router/traces/trace_context.h"
@@ -14,7 +15,7 @@ namespace baton::router {
 // waits. What finds no room, or no collector within the time, is dropped and counted.
 class TraceExporter {
  public:
-  static std::unique_ptr<TraceExporter> start(TraceConfig config);
+  static std::unique_ptr<TraceExporter> start(TraceConfig config, NameLookup lookup = ask_system);
   // Sends what waits, as far as that goes within last_words.
   virtual ~TraceExporter() = default;
 
@@ -24,7 +25,8 @@ class TraceExporter {
   // Never blocks. One that is not sampled must not be added. One thread.
   virtual void add(TracedRequest request) = 0;
 
-  // Requests. Any thread.
+  // Requests. Any thread. Of spans that a collector rejects out of a batch that it takes, it does
+  // not say whose they are: each counts as a dropped request, as far as the batch has so many.
   virtual uint64_t exported() const = 0;
   virtual uint64_t dropped() const = 0;
 };

@@ -16,7 +16,6 @@
 #include <charconv>
 #include <string_view>
 
-#include "common/base/log.h"
 #include "common/proto/otlp.pb.h"
 
 namespace baton::router {
@@ -38,18 +37,18 @@ Duration retry_after(std::string_view text) {
   return std::min<Duration>(seconds(whole), kMaxRetryAfter);
 }
 
-void tell_of_rejected(const std::string& body) {
+PostOutcome taken(const std::string& body) {
+  PostOutcome out{.kind = PostOutcome::Kind::kTaken};
   otlp::ExportTraceServiceResponse reply;
-  if (!reply.ParseFromString(body) || reply.partial_success().rejected_spans() <= 0) return;
-  LOG_WARN("traces: the collector rejected {} spans", reply.partial_success().rejected_spans());
+  if (!reply.ParseFromString(body) || reply.partial_success().rejected_spans() <= 0) return out;
+  out.rejected_spans = static_cast<uint64_t>(reply.partial_success().rejected_spans());
+  out.why = fmt::format("the collector rejected {} spans", out.rejected_spans);
+  return out;
 }
 
 PostOutcome outcome_of(const http::response<http::string_body>& reply) {
   const unsigned status = reply.result_int();
-  if (status >= 200 && status < 300) {
-    tell_of_rejected(reply.body());
-    return {.kind = PostOutcome::Kind::kTaken};
-  }
+  if (status >= 200 && status < 300) return taken(reply.body());
   const bool again = status == 429 || status == 502 || status == 503 || status == 504;
   const auto after = reply[http::field::retry_after];
   return {.kind = again ? PostOutcome::Kind::kTryAgain : PostOutcome::Kind::kRefused,
@@ -74,18 +73,18 @@ http::request<http::string_body> make_request(const OtlpEndpoint& endpoint,
 }  // namespace
 
 asio::awaitable<PostOutcome> post_spans(const OtlpEndpoint& endpoint, const HttpFields& headers,
-                                        const std::string& body, Duration timeout) {
+                                        const std::string& body, Duration timeout,
+                                        const NameLookup& lookup) {
   const auto lost = [&](const char* what, const boost::system::error_code& failed) {
     return PostOutcome{
         .why = fmt::format("{} {}:{}: {}", what, endpoint.host, endpoint.port, failed.message())};
   };
   const auto executor = co_await asio::this_coro::executor;
-  asio::ip::tcp::resolver resolver(executor);
-  auto [unknown, found] = co_await resolver.async_resolve(endpoint.host, endpoint.port, kAwait);
-  if (unknown) co_return lost("cannot find", unknown);
+  const FoundName found = co_await look_up(lookup, endpoint.host, endpoint.port, timeout);
+  if (found.failed) co_return lost("cannot find", found.failed);
   beast::tcp_stream stream(executor);
   stream.expires_after(timeout);
-  auto [refused, where] = co_await stream.async_connect(found, kAwait);
+  auto [refused, where] = co_await stream.async_connect(found.endpoints, kAwait);
   if (refused) co_return lost("cannot connect to", refused);
   http::request<http::string_body> request = make_request(endpoint, headers, body);
   auto [unsent, written] = co_await http::async_write(stream, request, kAwait);

@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <functional>
+#include <future>
+#include <memory>
 #include <optional>
 
 #include "tests/router/traces/fake_collector.h"
@@ -85,6 +88,71 @@ TEST(TraceExporterTest, WhatIsRefusedIsNotTriedAgain) {
   exporter->add(request("b"));
   ASSERT_TRUE(eventually([&] { return exporter->exported() == 1; }));
   EXPECT_THAT(collector.taken(), ElementsAre("b"));
+}
+
+TEST(TraceExporterTest, RejectedSpansAreNotExported) {
+  FakeCollector collector({Fault::kRejects, Fault::kNone});
+  TraceConfig config = config_for(collector.endpoint());
+  config.every = seconds(100);
+  config.max_batch = 5;
+  const auto exporter = TraceExporter::start(config);
+  for (int i = 0; i < 5; ++i) exporter->add(request("a"));
+  ASSERT_TRUE(eventually([&] { return exporter->dropped() == 3; }));
+  EXPECT_EQ(exporter->exported(), 2u);
+  for (int i = 0; i < 5; ++i) exporter->add(request("b"));
+  ASSERT_TRUE(eventually([&] { return exporter->exported() == 7; }));
+  EXPECT_EQ(exporter->dropped(), 3u);
+}
+
+TEST(TraceExporterTest, NoMoreRequestsAreDroppedThanThereWere) {
+  FakeCollector collector({Fault::kRejects});
+  const auto exporter = TraceExporter::start(config_for(collector.endpoint()));
+  exporter->add(request("a"));
+  ASSERT_TRUE(eventually([&] { return exporter->dropped() > 0; }));
+  EXPECT_EQ(exporter->dropped(), 1u);
+  EXPECT_EQ(exporter->exported(), 0u);
+}
+
+// The system cannot be told to stop looking for a name.
+TEST(TraceExporterTest, TheEndDoesNotWaitForANameServer) {
+  std::promise<void> answer;
+  const auto asked = std::make_shared<std::atomic<bool>>(false);
+  const auto lookup = [asked, answered = answer.get_future().share()](const std::string& host,
+                                                                      const std::string&) {
+    EXPECT_EQ(host, "collector.example");
+    *asked = true;
+    answered.wait();
+    return FoundName{};
+  };
+  TraceConfig config = config_for({"collector.example", "4318", "/v1/traces"});
+  config.timeout = seconds(100);
+  config.last_words = milliseconds(50);
+  auto exporter = TraceExporter::start(config, lookup);
+  exporter->add(request("a"));
+  ASSERT_TRUE(eventually([&] { return asked->load(); }));
+  auto end = std::async(std::launch::async, [&] { exporter.reset(); });
+  EXPECT_EQ(end.wait_for(seconds(10)), std::future_status::ready);
+  answer.set_value();
+}
+
+TEST(TraceExporterTest, ANameThatIsNotFoundInTimeIsLookedUpAgain) {
+  FakeCollector collector;
+  std::promise<void> answer;
+  const auto looks = std::make_shared<std::atomic<int>>(0);
+  const auto lookup = [looks, answered = answer.get_future().share()](const std::string&,
+                                                                      const std::string& port) {
+    if (looks->fetch_add(1) == 0) answered.wait();
+    return ask_system("127.0.0.1", port);
+  };
+  OtlpEndpoint endpoint = collector.endpoint();
+  endpoint.host = "collector.example";
+  TraceConfig config = config_for(endpoint);
+  config.timeout = milliseconds(50);
+  const auto exporter = TraceExporter::start(config, lookup);
+  exporter->add(request("a"));
+  EXPECT_TRUE(eventually([&] { return exporter->exported() == 1; }));
+  EXPECT_GE(looks->load(), 2);
+  answer.set_value();
 }
 
 TEST(TraceExporterTest, ACollectorMayComeLate) {

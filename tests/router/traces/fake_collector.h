@@ -21,7 +21,8 @@ namespace baton::router {
 // Takes traces over HTTP, or fails to as it is told: one fault a connection, then it is well.
 class FakeCollector {
  public:
-  enum class Fault { kNone, kBusy, kRefuses, kHangsUp, kSilent };
+  // kRejects: takes all but three spans.
+  enum class Fault { kNone, kBusy, kRefuses, kHangsUp, kSilent, kRejects };
   using Request = boost::beast::http::request<boost::beast::http::string_body>;
 
   explicit FakeCollector(std::vector<Fault> faults = {}, uint16_t port = 0)
@@ -80,6 +81,11 @@ class FakeCollector {
     http::response<http::string_body> reply(http::status::ok, 11);
     if (fault == Fault::kBusy) reply.result(http::status::service_unavailable);
     if (fault == Fault::kRefuses) reply.result(http::status::bad_request);
+    if (fault == Fault::kRejects) {
+      otlp::ExportTraceServiceResponse partial;
+      partial.mutable_partial_success()->set_rejected_spans(3);
+      reply.body() = partial.SerializeAsString();
+    }
     reply.prepare_payload();
     if (fault == Fault::kNone) take(request.body());
     http::write(socket, reply, failed);
