@@ -13,6 +13,9 @@ void add_access_options(Options& options, AccessPaths& paths) {
   options.add("admin-key-file", &paths.admin_key_file,
               "File with one key a line for /debug/requests, which else is not served, and for "
               "the details of the live page");
+  options.add("allowed-hosts", &paths.allowed_hosts,
+              "Names that Host and Origin may have, beside localhost and addresses; *: any; none: "
+              "any, but on loopback without keys only those");
 }
 
 result<router::AccessConfig> read_access(const AccessPaths& paths,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "common/base/config.h"
 #include "common/base/result.h"
@@ -14,6 +15,7 @@ struct AccessPaths {
   std::string api_key_file;
   std::string tenants_file;
   std::string admin_key_file;
+  std::vector<std::string> allowed_hosts;
 };
 
 void add_access_options(Options& options, AccessPaths& paths);

@@ -20,6 +20,7 @@ namespace {
 
 struct RouterSettings {
   std::string listen = "127.0.0.1:8000";
+  std::string metrics_listen;
   std::vector<std::string> workers;
   std::string model;
   std::string model_name;
@@ -41,6 +42,9 @@ struct RouterSettings {
 
 void add_options(Options& options, RouterSettings& s) {
   options.add("listen", &s.listen, "host:port of the HTTP API; port 0 picks one");
+  options.add(
+      "metrics-listen", &s.metrics_listen,
+      "host:port of /metrics, /health and /ready; empty: /metrics is on the port of the API");
   options.add("workers", &s.workers,
               "host:port of each worker; dns:host:port: one at each address that the name has");
   options.add("model", &s.model, "GGUF file or Hugging Face directory, for its tokenizer");
@@ -70,7 +74,8 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   const auto bad = [](std::string what) { return error(Errc::kInvalidArgument, std::move(what)); };
   if (s.workers.empty()) return bad("--workers is needed");
   if (s.model.empty()) return bad("--model is needed");
-  if (const auto where = net::split_host_port(s.listen); !where) return where.error();
+  BATON_CHECK_OK(net::split_host_port(s.listen));
+  if (!s.metrics_listen.empty()) BATON_CHECK_OK(net::split_host_port(s.metrics_listen));
   BATON_CHECK_OK(check_log_level(s.log_level));
   for (const auto& address : s.workers) {
     if (const auto where = router::parse_worker_place(address); !where) return where.error();
@@ -84,6 +89,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   config.http.address = s.listen;
   config.http.max_body_bytes = static_cast<size_t>(s.max_body_mib) << 20;
   config.http.max_connections = s.max_connections;
+  config.metrics_listen = s.metrics_listen;
   config.workers = s.workers;
   config.models = {{s.model_name.empty() ? model_name_of(s.model) : s.model_name, s.model}};
   BATON_TRY(config.rpc.secrets, net::read_secrets(s.secret_file));
@@ -91,6 +97,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   BATON_TRY(PlacementConfig placement, make_placement(s.placement));
   config.slo_classes = std::move(placement.classes);
   BATON_TRY(config.access, read_access(s.access, config.slo_classes));
+  config.allowed_hosts = s.access.allowed_hosts;
   config.placement = std::move(placement.placement);
   config.roles = placement.roles;
   config.dispatch.max_queued = s.max_waiting;
@@ -126,7 +133,11 @@ int serve(const RouterSettings& s, const router::RouterConfig& config) {
   run_until_drained(
       io,
       [&] {
-        report_ready(s.ready_fd, "{\"http\": " + std::to_string((*service)->http_port()) + "}");
+        std::string line = "{\"http\": " + std::to_string((*service)->http_port());
+        if (const uint16_t metrics = (*service)->metrics_port()) {
+          line += ", \"metrics\": " + std::to_string(metrics);
+        }
+        report_ready(s.ready_fd, line + "}");
       },
       [&](std::function<void()> done) { (*service)->drain(std::move(done)); },
       [&] { reload(s, config.slo_classes, **service); });

@@ -231,6 +231,10 @@ std::vector<std::string> router_args(const UpConfig& c, uint16_t port,
   args.insert(args.end(), traces.begin(), traces.end());
   const std::vector<std::string> placement = placement_args(c.placement);
   args.insert(args.end(), placement.begin(), placement.end());
+  if (!c.access.allowed_hosts.empty()) {
+    args.push_back("--allowed-hosts");
+    args.insert(args.end(), c.access.allowed_hosts.begin(), c.access.allowed_hosts.end());
+  }
   args.push_back("--workers");
   args.insert(args.end(), workers.begin(), workers.end());
   return args;

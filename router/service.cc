@@ -9,6 +9,7 @@
 
 #include "common/base/line_log.h"
 #include "common/base/log.h"
+#include "common/net/http_endpoint.h"
 #include "router/service/api.h"
 #include "router/service/cluster.h"
 #include "router/traces/exporter.h"
@@ -57,7 +58,8 @@ result<Logs> open_logs(const RouterConfig& config) {
 // collector is to store.
 bool is_turned_away(const AccessEntry& entry) {
   return entry.status == HttpStatus::kUnauthorized || entry.status == HttpStatus::kNotFound ||
-         entry.status == HttpStatus::kMethodNotAllowed;
+         entry.status == HttpStatus::kMethodNotAllowed ||
+         (entry.status == HttpStatus::kForbidden && entry.facts.tenant.empty());
 }
 
 class Service final : public RouterService {
@@ -84,6 +86,9 @@ class Service final : public RouterService {
     if (logs_.access || logs_.traces) {
       handlers.log = [this](const AccessEntry& entry) { record(entry); };
     }
+    if (!config_.metrics_listen.empty()) {
+      BATON_TRY(metrics_http_, net::serve_http(io, config_.metrics_listen, metrics_handlers()));
+    }
     BATON_TRY(http_, HttpServer::start(io, config_.http, std::move(handlers)));
     LOG_INFO("serving http on port {}, {} models, {} worker addresses", http_->port(),
              models_.size(), config_.workers.size());
@@ -91,6 +96,7 @@ class Service final : public RouterService {
   }
 
   uint16_t http_port() const override { return http_->port(); }
+  uint16_t metrics_port() const override { return metrics_http_ ? metrics_http_->port() : 0; }
   void set_access(const AccessConfig& access) override { api_.set_access(access); }
   void reopen_logs() override {
     if (logs_.access) logs_.access->reopen();
@@ -111,6 +117,19 @@ class Service final : public RouterService {
     return error(Errc::kInvalidArgument,
                  fmt::format("its vocabulary has {} ids, the tokenizer of '{}' {}",
                              hello.vocab_size(), hello.model(), ids));
+  }
+
+  net::HttpHandlers metrics_handlers() {
+    return {{"/metrics", [this] { return net::HttpReply{.body = metrics_.expose(cluster_)}; }},
+            {"/health",
+             [] {
+               return net::HttpReply{200, "ok\n", "text/plain"};
+             }},
+            {"/ready", [this] {
+               return api_.is_ready() ? net::HttpReply{200, "ready\n", "text/plain"}
+                                      : net::HttpReply{503, "no model has the workers it needs\n",
+                                                       "text/plain"};
+             }}};
   }
 
   // A request is over: the access log and the collector of traces are told.
@@ -144,7 +163,8 @@ class Service final : public RouterService {
   LiveView live_;
   Cluster cluster_;
   Api api_;
-  std::unique_ptr<HttpServer> http_;  // last: its connections use all of the above
+  std::unique_ptr<net::HttpEndpoint> metrics_http_;  // null: none
+  std::unique_ptr<HttpServer> http_;                 // last: its connections use all of the above
 };
 
 }  // namespace

@@ -24,6 +24,7 @@ class RouterService {
   virtual ~RouterService() = default;
 
   virtual uint16_t http_port() const = 0;
+  virtual uint16_t metrics_port() const = 0;  // 0: none
   // From now on these may use it; what runs goes on, and what tenants have used stays used.
   virtual void set_access(const AccessConfig& access) = 0;
   // The access log goes on in the file that has its name now.

@@ -23,6 +23,7 @@ struct HttpHead {
   std::string method;
   std::string path;            // without the query
   std::string authorization;   // as sent
+  std::string host, origin;    // as sent; empty: not there
   std::string request_id;      // the client's x-request-id, made safe, or one of our own
   std::string peer;            // host:port
   bool wants_timings = false;  // x-baton-timings: 1

@@ -86,6 +86,8 @@ HttpHead make_head(const RequestFields& fields, const std::string& peer, TimePoi
   head.method = safe_path(view(fields.method_string()));
   head.path = safe_path(view(fields.target()));
   head.authorization = view(fields[http::field::authorization]);
+  head.host = view(fields[http::field::host]);
+  head.origin = lines_of(fields, "origin").value_or("");
   const std::string_view id = view(fields["x-request-id"]);
   head.request_id = is_safe_id(id) ? std::string(id) : make_request_id(shared);
   head.wants_timings = fields["x-baton-timings"] == "1";

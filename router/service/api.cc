@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/formats/utf8.h"
+#include "common/net/rpc.h"
 #include "router/tenants/tenant_slo.h"
 
 namespace baton::router {
@@ -13,6 +14,11 @@ namespace {
 // A body of this size takes about a millisecond to parse and tokenize; beyond it streams would
 // notice.
 constexpr size_t kLongBodyBytes = size_t{8} << 10;
+
+bool listens_on_loopback(const HttpOptions& http) {
+  const auto where = net::split_host_port(http.address);
+  return where && net::is_loopback(where->host);
+}
 
 std::string_view refusal_label(const ApiError& error) {
   switch (error.status) {
@@ -74,8 +80,15 @@ Api::Api(boost::asio::io_context& io, const RouterConfig& config, const ModelMap
       live_(live),
       record_(record),
       access_(config.access, Clock::now()),
+      hosts_(config.allowed_hosts, listens_on_loopback(config.http)),
+      has_metrics_(config.metrics_listen.empty()),
       bodies_(io, config.max_waiting_body_bytes) {
   limits_.max_body_bytes = config.http.max_body_bytes;
+}
+
+bool Api::exists(const Route& route) const {
+  if (route.answer == &Api::metrics && !has_metrics_) return false;
+  return access_.exists(route.door);
 }
 
 HttpHandlers Api::handlers() {
@@ -90,8 +103,11 @@ std::optional<HttpReply> Api::gate(const HttpHead& head) {
     metrics_.refused(refusal_label(error));
     return error_reply(error);
   };
+  if (const api_status ours = hosts_.check(head, access_.is_open()); !ours) {
+    return refused(ours.error());
+  }
   const Route* route = find_route(head.path);
-  if (!route || !access_.exists(route->door)) {
+  if (!route || !exists(*route)) {
     return refused({.status = HttpStatus::kNotFound,
                     .message = fmt::format("There is no path {}", head.path),
                     .code = "not_found"});

@@ -13,6 +13,7 @@
 #include "router/service/cluster.h"
 #include "router/service/config.h"
 #include "router/service/generation.h"
+#include "router/service/host_check.h"
 #include "router/service/live_view.h"
 #include "router/service/router_metrics.h"
 #include "router/text/job.h"
@@ -31,12 +32,15 @@ class Api {
 
   HttpHandlers handlers();
   void set_access(const AccessConfig& access);
+  // Some model has a mixed worker or a pair that can serve it.
+  bool is_ready() const;
 
  private:
   struct Route;
   using ExchangePtr = std::shared_ptr<Exchange>;
 
   static const Route* find_route(std::string_view path);
+  bool exists(const Route& route) const;
   std::optional<HttpReply> gate(const HttpHead& head);
   void handle(std::string body, ExchangePtr exchange);
 
@@ -94,7 +98,9 @@ class Api {
   const LivePage page_;
   RequestRecord* const record_;
   AccessControl access_;
-  BodyReader bodies_;  // last: its thread uses the above
+  const HostCheck hosts_;
+  const bool has_metrics_;  // here, not on a port of their own
+  BodyReader bodies_;       // last: its thread uses the above
 };
 
 }  // namespace baton::router

@@ -128,12 +128,14 @@ void Api::health(std::string, ExchangePtr exchange) {
   exchange->reply({.body = R"({"status":"ok"})"});
 }
 
-// Ready: some model has a mixed worker or a pair that can serve it.
-void Api::ready(std::string, ExchangePtr exchange) {
+bool Api::is_ready() const {
   const WorkerPool& pool = cluster_.dispatcher().pool();
-  const bool servable =
-      std::ranges::any_of(models_, [&](const auto& model) { return pool.servable(model.first); });
-  if (servable) {
+  return std::ranges::any_of(models_,
+                             [&](const auto& model) { return pool.servable(model.first); });
+}
+
+void Api::ready(std::string, ExchangePtr exchange) {
+  if (is_ready()) {
     exchange->reply({.body = R"({"status":"ready"})"});
   } else {
     exchange->reply(error_reply(overloaded("No model has the workers it needs yet")));

@@ -35,8 +35,12 @@ struct RouterConfig {
   HttpOptions http;
   // host:port of each worker's RPC endpoint, or dns:host:port of many (name_watch.h).
   std::vector<std::string> workers;
+  // host:port of a port of its own for /metrics, /health and /ready, which has /metrics then in
+  // place of http's; empty: none.
+  std::string metrics_listen;
   std::vector<ModelSource> models;
   AccessConfig access;
+  std::vector<std::string> allowed_hosts;            // of Host headers (host_check.h)
   RequestLimits limits;                              // max_body_bytes is http's
   size_t max_waiting_body_bytes = size_t{64} << 20;  // of long bodies not read yet; more gets 503
   DispatchLimits dispatch;

@@ -108,6 +108,7 @@ ENDS = {
 }
 PORTS = {
     "a router's HTTP": (network.ROUTER, 8000, "TCP"),
+    "a router's metrics": (network.ROUTER, 9100, "TCP"),
     "a worker's RPC": (network.WORKER, 9000, "TCP"),
     "a worker's KV": (network.WORKER, 9200, "TCP"),
     "a worker's metrics": (network.WORKER, 9100, "TCP"),
@@ -135,7 +136,7 @@ def grants(overlays: list[Overlay]) -> str:
 def connections(overlay: Overlay) -> str:
     rows = []
     for name, end in ENDS.items():
-        asked = ASKED.get(name, list(PORTS)[:4])
+        asked = ASKED.get(name, list(PORTS)[:5])
         rows.append(
             [name]
             + [

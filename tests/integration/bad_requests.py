@@ -16,14 +16,14 @@ class Bad:
 
 def post(path: str, body: bytes, extra: str = "") -> bytes:
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n{extra}\r\n"
     )
     return head.encode() + body
 
 
 def get(target: str, extra: str = "") -> bytes:
-    return f"GET {target} HTTP/1.1\r\nHost: x\r\n{extra}\r\n".encode()
+    return f"GET {target} HTTP/1.1\r\nHost: localhost\r\n{extra}\r\n".encode()
 
 
 def completion(model_name: str, **fields) -> bytes:
@@ -38,7 +38,7 @@ def chat(model_name: str, **fields) -> bytes:
 
 
 def chunked(body: bytes, extra: str = "") -> bytes:
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\n{extra}Transfer-Encoding: chunked\r\n\r\n"
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n{extra}Transfer-Encoding: chunked\r\n\r\n"
     return head.encode() + body
 
 
@@ -59,11 +59,11 @@ def protocol() -> list[Bad]:
         Bad("tls hello",
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 100 + b"\r\n\r\n", 400),
         Bad("no version", b"GET /health\r\n\r\n", 400),
-        Bad("http 9.9", b"GET /health HTTP/9.9\r\nHost: x\r\n\r\n", 400),
+        Bad("http 9.9", b"GET /health HTTP/9.9\r\nHost: localhost\r\n\r\n", 400),
         Bad("http2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
-        Bad("method with blanks", b"G ET /health HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        Bad("method with blanks", b"G ET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         Bad("header without colon", b"GET /health HTTP/1.1\r\nHost x\r\n\r\n", 400),
-        Bad("nul in header", b"GET /health HTTP/1.1\r\nHost: x\0y\r\n\r\n", 400),
+        Bad("nul in header", b"GET /health HTTP/1.1\r\nHost: localhost\0y\r\n\r\n", 400),
         Bad("blank before colon", b"GET /health HTTP/1.1\r\nHost : x\r\n\r\n", 400),
         Bad("header too long", get("/health", long_header), 431),
         Bad("too many headers", get("/health", many_headers), 431),
@@ -77,7 +77,7 @@ def protocol() -> list[Bad]:
         Bad("length overflows", post("/v1/completions", b"").replace(
             b"Content-Length: 0", b"Content-Length: 99999999999999999999999"), 400),
         Bad("two lengths", post("/v1/completions", b"{}", "Content-Length: 7\r\n"), 400),
-        Bad("length and chunked", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+        Bad("length and chunked", b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
             + smuggled.encode() + b"\r\n0\r\n\r\n", 400),
         Bad("chunk size is no number", chunked(b"zz\r\n"), 400),
         Bad("chunk size overflows", chunked(b"ffffffffffffffffff\r\n"), 400),
@@ -117,9 +117,9 @@ def routes() -> list[Bad]:
         Bad("path climbs encoded", get("/v1/%2e%2e/%2e%2e/etc/passwd"), 404),
         Bad("wrong method", get("/v1/completions"), 405),
         Bad("post to models", post("/v1/models", b"{}"), 405),
-        Bad("delete health", b"DELETE /health HTTP/1.1\r\nHost: x\r\n\r\n", 405),
-        Bad("unknown method", b"FROB /v1/completions HTTP/1.1\r\nHost: x\r\n\r\n", 405),
-        Bad("connect", b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        Bad("delete health", b"DELETE /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+        Bad("unknown method", b"FROB /v1/completions HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+        Bad("connect", b"CONNECT example.org:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
         Bad("unknown model page", get("/v1/models/nobody"), 404),
     ]
 

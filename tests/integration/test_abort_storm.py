@@ -26,7 +26,7 @@ def request(random: random.Random, model: str) -> bytes:
         "stream": random.random() < 0.8,
     }
     text = json.dumps(body)
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: baton\r\nContent-Length: {len(text)}\r\n\r\n"
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text)}\r\n\r\n"
     return (head + text).encode()
 
 

@@ -105,7 +105,7 @@ def test_a_client_that_leaves_is_charged_what_it_got(cluster, log):
     most = 3500
     body = json.dumps({"model": cluster.model_name, "prompt": PROMPT, "max_tokens": most,
                        "ignore_eos": True, "stream": True})  # fmt: skip
-    head = "POST /v1/completions HTTP/1.1\r\nHost: t\r\nx-request-id: gone\r\n"
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nx-request-id: gone\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
     decode = cluster.workers["decode-0"].process.popen
     try:

@@ -109,8 +109,8 @@ def _serves_on(split):
 def test_pipelined_requests_are_answered_in_order(split):
     with connect(split) as connection:
         wanted = [b"/health", b"/nowhere", b"/version"] * 3
-        connection.sendall(b"".join(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % p for p in wanted))
-        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"".join(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % p for p in wanted))
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         got = b""
         while part := connection.recv(1 << 16):
             got += part
@@ -130,14 +130,14 @@ def test_chunked_body_is_taken(split):
     body = json.dumps({"model": split.model_name, "prompt": "x", "max_tokens": 1}).encode()
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(body[i : i + 7]), body[i : i + 7])
                       for i in range(0, len(body), 7))  # fmt: skip
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert parse(exchange(split, head + chunks + b"0\r\n\r\n"))[0] == 200
 
 
 def test_hundreds_of_idle_connections_harm_nobody(split):
     idle = [connect(split) for _ in range(300)]
     for connection in idle[::2]:
-        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-")
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-")
     assert api.complete(split, "others", max_tokens=2)
     for connection in idle:
         connection.close()

@@ -57,7 +57,8 @@ class Pods:
 
     def start_router(self, secrets: list[str], **options):
         keys = str(self.folder / "keys")
-        self.start("router", secrets, listen="127.0.0.1:0", api_key_file=keys, **options)
+        free = {"listen": "127.0.0.1:0", "metrics_listen": "127.0.0.1:0"}
+        self.start("router", secrets, api_key_file=keys, **free, **options)
 
     def probe(self, name: str, kind: str) -> int:
         """The status that the node would see."""
@@ -72,7 +73,7 @@ class Pods:
         return requests.post(url, json=body, headers=headers, timeout=60).status_code
 
     def router_metrics(self) -> harness.Metrics:
-        url = f"http://127.0.0.1:{self.processes['router'].ports['http']}/metrics"
+        url = f"http://127.0.0.1:{self.processes['router'].ports['metrics']}/metrics"
         return harness.Metrics(requests.get(url, timeout=10).text)
 
     def kill(self):

@@ -78,7 +78,7 @@ async def ask(cluster, streams, number: int) -> Seen:
     }
     text = json.dumps(body)
     name = f"outside-{number}"
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: t\r\nx-request-id: {name}\r\n"
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nx-request-id: {name}\r\n"
     head += f"Content-Length: {len(text)}\r\n\r\n"
     reader, writer = streams
     seen = Seen(name, time.perf_counter())

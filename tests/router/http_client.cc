@@ -152,13 +152,13 @@ std::optional<std::string> RawClient::read_event(milliseconds within) {
 
 std::string post(std::string_view path, std::string_view body, std::string_view headers) {
   return fmt::format(
-      "POST {} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n{}Content-Length: "
+      "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{}Content-Length: "
       "{}\r\n\r\n{}",
       path, headers, body.size(), body);
 }
 
 std::string get(std::string_view path, std::string_view headers) {
-  return fmt::format("GET {} HTTP/1.1\r\nHost: test\r\n{}\r\n", path, headers);
+  return fmt::format("GET {} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", path, headers);
 }
 
 std::string completion(std::string_view body) { return post("/v1/completions", body); }

@@ -52,7 +52,7 @@ class RawClient {
 std::string post(std::string_view path, std::string_view body, std::string_view headers = "");
 std::string get(std::string_view path, std::string_view headers = "");
 // A request of these lines; the empty one between is added.
-std::string raw(std::string_view line, std::string_view headers = "Host: t\r\n",
+std::string raw(std::string_view line, std::string_view headers = "Host: localhost\r\n",
                 std::string_view body = "");
 // Of the toy model: a completion with this body; one with a prompt and more fields.
 std::string completion(std::string_view body);

@@ -74,7 +74,7 @@ TEST_F(HttpTest, NothingIsReadBehindABodyOfDoubtfulLength) {
   start_quick();
   RawClient client(port());
   client.send(raw("POST /v1/completions HTTP/1.1",
-                  "Host: t\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n", "{}") +
+                  "Host: localhost\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n", "{}") +
               get("/health"));
   const auto answer = client.read_answer(milliseconds(5000));
   ASSERT_TRUE(answer);
@@ -92,8 +92,8 @@ TEST_F(HttpTest, HeadHasNoBody) {
   start_quick();
   RawClient client(port());
   client.send(
-      "HEAD /health HTTP/1.1\r\nHost: t\r\n\r\nHEAD /v1/completions HTTP/1.1\r\nHost: "
-      "t\r\n\r\n" +
+      "HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\nHEAD /v1/completions HTTP/1.1\r\nHost: "
+      "localhost\r\n\r\n" +
       get("/health"));
   EXPECT_EQ(client.read_answer(milliseconds(5000), false)->status, 200);
   EXPECT_EQ(client.read_answer(milliseconds(5000), false)->status, 405);
@@ -103,20 +103,23 @@ TEST_F(HttpTest, HeadHasNoBody) {
 TEST_F(HttpTest, ChunkedBodiesAndExpectContinue) {
   start_quick();
   RawClient client(port());
-  client.send(raw("POST /v1/completions HTTP/1.1", "Host: t\r\nTransfer-Encoding: chunked\r\n",
+  client.send(raw("POST /v1/completions HTTP/1.1",
+                  "Host: localhost\r\nTransfer-Encoding: chunked\r\n",
                   "9\r\n{\"model\":\r\n27;x=y\r\n\"toy\",\"prompt\":\"x\",\"max_tokens\":1     "
                   "}\r\n0\r\nTrailer: z\r\n\r\n"));
   EXPECT_EQ(client.read_answer(milliseconds(5000))->status, 200);
   const std::string body = R"({"model":"toy","prompt":"x","max_tokens":1})";
   client.send(
-      "POST /v1/completions HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: " +
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nExpect: "
+      "100-continue\r\nContent-Length: " +
       std::to_string(body.size()) + "\r\n\r\n");
   EXPECT_EQ(client.read_answer(milliseconds(5000))->status, 100);
   client.send(body);
   EXPECT_EQ(client.read_answer(milliseconds(5000))->status, 200);
   // Refused before the body: no 100.
   client.send(
-      "POST /nowhere HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+      "POST /nowhere HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: "
+      "5\r\n\r\n");
   EXPECT_EQ(client.read_answer(milliseconds(5000))->status, 404);
 }
 
@@ -139,7 +142,7 @@ TEST_F(HttpTest, SlowSendersAreCutOff) {
               .idle_timeout = milliseconds(300)});
   RawClient header(port()), body(port()), idle(port());
   header.send("GET /health HT");
-  body.send("POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 50\r\n\r\n{");
+  body.send("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{");
   EXPECT_EQ(header.read_answer(milliseconds(5000))->status, 408);
   EXPECT_EQ(body.read_answer(milliseconds(5000))->status, 408);
   EXPECT_TRUE(header.wait_closed(milliseconds(5000)));
@@ -238,7 +241,7 @@ TEST_F(HttpTest, WhatASlowReaderLeftInTheSocketComesWholeAndInOrder) {
       R"({"model":"toy","prompt":"x","max_tokens":1500,"seed":5,"stream":true})";
   for (const std::string_view version : {"1.1", "1.0"}) {  // in chunks, and without
     RawClient slow(port(), 2048);
-    slow.send("POST /v1/completions HTTP/" + std::string(version) + "\r\nHost: t\r\n" +
+    slow.send("POST /v1/completions HTTP/" + std::string(version) + "\r\nHost: localhost\r\n" +
               "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
     ASSERT_TRUE(eventually([&] { return active_on_workers() == 1; }));
     ASSERT_TRUE(eventually([&] { return active_on_workers() == 0; }));

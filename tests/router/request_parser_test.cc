@@ -41,7 +41,7 @@ Outcome feed(RequestParser& parser, std::string_view bytes, size_t piece) {
 }
 
 const std::string kHead =
-    "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nA: b\r\n\r\n";
+    "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nA: b\r\n\r\n";
 
 TEST(RequestParser, PiecesOfAnySize) {
   const std::string bytes =

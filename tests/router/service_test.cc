@@ -352,6 +352,91 @@ TEST_F(ServiceTest, MetricsTellWhatHappened) {
   }
 }
 
+TEST_F(ServiceTest, MetricsMayHaveAPortOfTheirOwn) {
+  start({.metrics_listen = "127.0.0.1:0"});
+  const uint16_t own = on_io([&] { return router_->metrics_port(); });
+  ASSERT_NE(own, 0);
+  const HttpAnswer metrics = request(own, get("/metrics"));
+  EXPECT_EQ(metrics.status, 200);
+  EXPECT_THAT(metrics.body, HasSubstr("vllm:num_requests_running{model_name=\"toy\"} 0"));
+  EXPECT_EQ(request(own, get("/health")).status, 200);
+  EXPECT_EQ(request(own, get("/ready")).status, 503) << "no worker";
+  for (const char* path : {"/v1/models", "/debug/state", "/"}) {
+    EXPECT_EQ(request(own, get(path)).status, 404) << path;
+  }
+  EXPECT_EQ(ask(get("/metrics")).status, 404);
+  EXPECT_EQ(ask(get("/health")).status, 200);
+}
+
+TEST_F(ServiceTest, APortForMetricsThatIsTakenIsNamed) {
+  start();
+  RouterConfig config;
+  config.http.address = "127.0.0.1:0";
+  config.models.push_back({"toy", dir_.path()});
+  config.metrics_listen = "127.0.0.1:" + std::to_string(port());
+  const auto failed = on_io([&] { return RouterService::start(io_, config).error().message; });
+  EXPECT_THAT(failed, HasSubstr(config.metrics_listen));
+}
+
+// Lines of the exposition that are series.
+size_t num_series(const std::string& text) {
+  size_t found = 0;
+  for (size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) found += text[at] != '#';
+  return found;
+}
+
+TEST_F(ServiceTest, SeriesDoNotGrowWithWorkers) {
+  const auto add = [&](int number) {
+    const std::string n = std::to_string(number);
+    add_worker({.role = proto::ROLE_PREFILL, .name = "prefill-" + n});
+    add_worker({.role = proto::ROLE_DECODE, .name = "decode-" + n});
+  };
+  const auto series_with = [&](int pairs) {
+    start();
+    const std::string all = "{role=\"decode\",state=\"ready\"} " + std::to_string(pairs) + "\n";
+    EXPECT_TRUE(
+        eventually([&] { return ask(get("/metrics")).body.find(all) != std::string::npos; }));
+    for (int i = 0; i < 2 * pairs; ++i) {
+      ask(post("/v1/completions", R"({"model":"toy","prompt":"xyz","max_tokens":5})"));
+    }
+    return num_series(ask(get("/metrics")).body);
+  };
+  add(0);
+  const size_t of_one_pair = series_with(1);
+  EXPECT_GT(of_one_pair, 100u);
+  for (int i = 1; i < 10; ++i) add(i);
+  EXPECT_EQ(series_with(10), of_one_pair);
+}
+
+// As a page does that has its own name resolve to our address.
+TEST_F(ServiceTest, APageOfElsewhereGetsNothingOfAnOpenRouter) {
+  start_mixed();
+  for (const char* path : {"/debug/state", "/v1/models", "/metrics", "/", "/nowhere"}) {
+    const std::string line = std::string("GET ") + path + " HTTP/1.1";
+    const HttpAnswer rebound = ask(raw(line, "Host: evil.example:8000\r\n"));
+    EXPECT_EQ(rebound.status, 403) << path;
+    EXPECT_EQ(parse(rebound.body).at("error").at("code").as_string(), "host_not_allowed");
+  }
+  const std::string body = R"({"model":"toy","prompt":"x","max_tokens":1})";
+  EXPECT_EQ(ask(post("/v1/completions", body, "Origin: http://evil.example\r\n")).status, 403);
+  EXPECT_EQ(ask(post("/v1/completions", body, "Origin: http://localhost:8000\r\n")).status, 200);
+  EXPECT_EQ(ask(raw("GET /v1/models HTTP/1.1", "Host: 127.0.0.1:8000\r\n")).status, 200);
+}
+
+TEST_F(ServiceTest, NamesOfAProxyAreAllowedOnes) {
+  add_worker({});
+  start({.allowed_hosts = {"llm.example"}});
+  wait_ready();
+  EXPECT_EQ(ask(raw("GET /v1/models HTTP/1.1", "Host: llm.example\r\n")).status, 200);
+  EXPECT_EQ(ask(raw("GET /v1/models HTTP/1.1", "Host: other.example\r\n")).status, 403);
+}
+
+TEST_F(ServiceTest, WhereAKeyIsNeededAnyHostWillDo) {
+  add_worker({});
+  start({.access = {.api_keys = {"secret"}}});
+  EXPECT_EQ(ask(raw("GET /health HTTP/1.1", "Host: llm.example\r\n")).status, 200);
+}
+
 TEST_F(ServiceTest, KeysAreAskedForWhereSomethingIsServed) {
   add_worker({});
   start({.access = {.api_keys = {"secret-1", "secret-2"}}});

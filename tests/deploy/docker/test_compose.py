@@ -81,7 +81,7 @@ def test_prometheus_is_told_of_each_process():
     files = (ROOT / "deploy/prometheus/targets").glob("*.yaml")
     groups = [group for file in files for group in yaml.safe_load(file.read_text())]
     targets = {target for group in groups for target in group["targets"]}
-    assert targets == {"router:8000", "prefill:9100", "decode:9100"}
+    assert targets == {"router:9100", "prefill:9100", "decode:9100"}
 
 
 def test_volumes_are_there():

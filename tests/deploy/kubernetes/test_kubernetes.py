@@ -132,7 +132,7 @@ KV_PORTS = list(range(9200, 9216))
 
 
 def test_only_the_router_is_reachable(overlay):
-    for outsider in [network.BEYOND, network.STRANGER, network.NEIGHBOUR, network.PROMETHEUS]:
+    for outsider in [network.BEYOND, network.STRANGER, network.NEIGHBOUR]:
         assert ports_reached(overlay, outsider, network.ROUTER) == [8000]
         assert ports_reached(overlay, outsider, network.ROUTER, "UDP") == []
     # What else is in the namespace has leave to reach nobody.
@@ -149,8 +149,15 @@ def test_workers_are_reached_by_routers_and_workers(overlay):
     assert ports_reached(overlay, network.ROUTER, network.ROUTER) == []
 
 
-def test_metrics_of_workers_are_for_prometheus(overlay):
+def test_metrics_are_for_prometheus(overlay):
     assert ports_reached(overlay, network.PROMETHEUS, network.WORKER) == [9100]
+    assert ports_reached(overlay, network.PROMETHEUS, network.ROUTER) == [8000, 9100]
+
+
+def test_prometheus_asks_the_ports_of_metrics(overlay):
+    for monitor in overlay.all("PodMonitor"):
+        [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+        assert endpoint["port"] == "metrics"
 
 
 def test_routers_reach_dns_and_nobody_reaches_out(overlay):
@@ -168,8 +175,9 @@ def test_ports_are_those_that_the_processes_listen_on(overlay):
     for workload in overlay.workloads():
         ports = {p["name"]: p["containerPort"] for p in container(workload)["ports"]}
         if workload["kind"] == "Deployment":
-            assert ports == {"http": 8000}
+            assert ports == {"http": 8000, "metrics": 9100}
             assert overlay.config(workload)["listen"].endswith(":8000")
+            assert overlay.config(workload)["metrics_listen"].endswith(":9100")
             continue
         assert ports == {"rpc": 9000, "metrics": 9100}
         args = container(workload)["args"]
