@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/router/router_fixture.h"
+
 namespace baton::router {
 namespace {
 
@@ -64,6 +66,39 @@ TEST(HostCheckTest, TheSentenceSaysWhatToDo) {
   EXPECT_EQ(refused.error().code, "host_not_allowed");
   EXPECT_NE(refused.error().message.find("--allowed-hosts"), std::string::npos);
   EXPECT_LT(refused.error().message.size(), 300u);
+}
+
+class HostsTest : public RouterFixture {};
+
+// As a page does that has its own name resolve to our address.
+TEST_F(HostsTest, APageOfElsewhereGetsNothingOfAnOpenRouter) {
+  add_worker({});
+  start();
+  wait_ready();
+  for (const char* path : {"/debug/state", "/v1/models", "/metrics", "/", "/nowhere"}) {
+    const std::string line = std::string("GET ") + path + " HTTP/1.1";
+    const HttpAnswer rebound = ask(raw(line, "Host: evil.example:8000\r\n"));
+    EXPECT_EQ(rebound.status, 403) << path;
+    EXPECT_EQ(parse(rebound.body).at("error").at("code").as_string(), "host_not_allowed");
+  }
+  const std::string body = R"({"model":"toy","prompt":"x","max_tokens":1})";
+  EXPECT_EQ(ask(post("/v1/completions", body, "Origin: http://evil.example\r\n")).status, 403);
+  EXPECT_EQ(ask(post("/v1/completions", body, "Origin: http://localhost:8000\r\n")).status, 200);
+  EXPECT_EQ(ask(raw("GET /v1/models HTTP/1.1", "Host: 127.0.0.1:8000\r\n")).status, 200);
+}
+
+TEST_F(HostsTest, NamesOfAProxyAreAllowedOnes) {
+  add_worker({});
+  start({.allowed_hosts = {"llm.example"}});
+  wait_ready();
+  EXPECT_EQ(ask(raw("GET /v1/models HTTP/1.1", "Host: llm.example\r\n")).status, 200);
+  EXPECT_EQ(ask(raw("GET /v1/models HTTP/1.1", "Host: other.example\r\n")).status, 403);
+}
+
+TEST_F(HostsTest, WhereAKeyIsNeededAnyHostWillDo) {
+  add_worker({});
+  start({.access = {.api_keys = {"secret"}}});
+  EXPECT_EQ(ask(raw("GET /health HTTP/1.1", "Host: llm.example\r\n")).status, 200);
 }
 
 }  // namespace
