@@ -39,9 +39,10 @@ prometheus::Counter& cut_off_counter(Metrics& metrics, std::string_view reason) 
                          {{"reason", std::string(reason)}});
 }
 
-void count_recoveries(Metrics& metrics, const RequestTrail& trail) {
+// Most requests have none: the counters are then not even looked up.
+void count_recoveries(Metrics& metrics, const RequestTrail& trail, bool make = false) {
   const auto count = [&](const char* name, const char* help, uint32_t n) {
-    metrics.counter(name, help).Increment(n);
+    if (n > 0 || make) metrics.counter(name, help).Increment(n);
   };
   count("baton_router_retries_total", "Placements repeated after a failure.", trail.retries);
   count("baton_router_retargets_total", "Retries in which another decode worker read the KV.",
@@ -122,7 +123,7 @@ void RouterMetrics::begin_at_zero() {
     refused_counter(metrics_, reason);
   }
   for (const char* reason : {"disconnected", "too_slow"}) cut_off_counter(metrics_, reason);
-  count_recoveries(metrics_, {});
+  count_recoveries(metrics_, {}, /*make=*/true);
 }
 
 void RouterMetrics::ended(uint32_t slo_class, SloResult result) {
