@@ -32,6 +32,7 @@ struct RouterSettings {
   uint32_t max_connections = 1024;
   uint32_t max_waiting = 1024;
   uint32_t deadline_seconds = 600;
+  uint32_t shutdown_delay_seconds = 0;
   uint32_t drain_seconds = 30;
   std::string record_requests;
   std::string access_log;
@@ -58,6 +59,8 @@ void add_options(Options& options, RouterSettings& s) {
   options.add("max-connections", &s.max_connections, "HTTP connections at once");
   options.add("max-waiting", &s.max_waiting, "Requests that may wait for a worker");
   options.add("deadline-seconds", &s.deadline_seconds, "Longest life of a request");
+  options.add("shutdown-delay-seconds", &s.shutdown_delay_seconds,
+              "How long SIGTERM serves on with /ready at 503, for a balancer to turn away");
   options.add("drain-seconds", &s.drain_seconds, "How long SIGTERM lets requests finish");
   options.add(
       "record-requests", &s.record_requests,
@@ -85,6 +88,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   if (s.deadline_seconds == 0 || s.deadline_seconds > 86400) {
     return bad("--deadline-seconds is not in [1, 86400]");
   }
+  if (s.shutdown_delay_seconds > 600) return bad("--shutdown-delay-seconds is not in [0, 600]");
   router::RouterConfig config;
   config.http.address = s.listen;
   config.http.max_body_bytes = static_cast<size_t>(s.max_body_mib) << 20;
@@ -102,6 +106,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   config.roles = placement.roles;
   config.dispatch.max_queued = s.max_waiting;
   config.request_deadline = seconds(s.deadline_seconds);
+  config.shutdown_delay = seconds(s.shutdown_delay_seconds);
   config.drain_timeout = seconds(s.drain_seconds);
   config.record_requests = s.record_requests;
   config.access_log = s.access_log;

@@ -102,7 +102,8 @@ class Service final : public RouterService {
     if (logs_.access) logs_.access->reopen();
   }
   void drain(std::function<void()> done) override {
-    http_->drain(config_.drain_timeout, std::move(done));
+    api_.set_draining();
+    http_->drain(config_.shutdown_delay, config_.drain_timeout, std::move(done));
   }
 
  private:

@@ -29,8 +29,8 @@ class RouterService {
   virtual void set_access(const AccessConfig& access) = 0;
   // The access log goes on in the file that has its name now.
   virtual void reopen_logs() = 0;
-  // Takes no more, finishes what runs (at most config.drain_timeout; then it is told so), then
-  // calls `done`.
+  // Is not ready, but serves on for config.shutdown_delay; then takes no more, finishes what runs
+  // (at most config.drain_timeout; then it is told so), and calls `done`.
   virtual void drain(std::function<void()> done) = 0;
 };
 

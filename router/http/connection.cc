@@ -38,10 +38,17 @@ constexpr size_t kReadBytes = 8192;
 constexpr size_t kMaxPipelinedBytes = size_t{64} << 10;  // read ahead while an answer is under way
 constexpr size_t kMaxDiscardedBytes = size_t{1} << 20;   // of a body that is not wanted
 constexpr size_t kMaxBytesAtOnce = size_t{16} << 10;     // of events that are copied to be sent
+constexpr size_t kMaxKeptBytes = size_t{32} << 10;       // of a buffer that has been sent
 constexpr Duration kLinger = seconds(2);
 constexpr TimePoint kNever = TimePoint::max();
 
 using Buffers = std::array<asio::const_buffer, 3>;
+
+// What one slow moment of a client made large is not kept for the connection's life.
+void release(std::string& sent) {
+  sent.clear();
+  if (sent.capacity() > kMaxKeptBytes) sent.shrink_to_fit();
+}
 
 class HttpConnection final : public Connection,
                              public std::enable_shared_from_this<HttpConnection> {
@@ -63,7 +70,7 @@ class HttpConnection final : public Connection,
 
   asio::awaitable<void> run() {
     bool keep = true;
-    while (keep && !shared_->draining && !shared_->closed) keep = co_await serve_one();
+    while (keep && !shared_->no_more && !shared_->closed) keep = co_await serve_one();
     error_code ignored;
     socket_.close(ignored);
   }
@@ -241,9 +248,10 @@ class HttpConnection final : public Connection,
       const bool last = exchange->complete();
       const Buffers rest{asio::buffer(unsent_)};
       if (!unsent_.empty()) ok = co_await write(rest);
-      unsent_.clear();
+      release(unsent_);
       exchange->take_pending(sending_);
       if (!sending_.empty() || last) ok = ok && co_await write_events(sending_, chunked, last);
+      release(sending_);
       if (ok) exchange->note_written(Clock::now());
       if (last) break;
       if (!exchange->has_pending() && !exchange->complete() &&
@@ -283,6 +291,8 @@ class HttpConnection final : public Connection,
     bytes_written_ += sent;
     unsent_.erase(0, sent);
     if (!unsent_.empty()) return false;
+    release(sending_);
+    release(unsent_);
     exchange.note_written(Clock::now());
     return true;
   }

@@ -17,7 +17,8 @@ struct HttpShared {
   HttpOptions options;
   HttpHandlers handlers;
   std::set<Connection*> connections;
-  bool draining = false;
+  bool draining = false;           // each answer is its connection's last
+  bool no_more = false;            // and no further request is waited for
   bool closed = false;             // the server is gone: call no handler
   std::function<void()> on_fewer;  // a connection ended
   uint64_t next_request = 1;

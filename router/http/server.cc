@@ -73,18 +73,25 @@ class Server final : public HttpServer, public std::enable_shared_from_this<Serv
   uint16_t port() const override { return port_; }
   size_t num_connections() const override { return shared_->connections.size(); }
 
-  void drain(Duration within, std::function<void()> done) override {
-    error_code ignored;
-    acceptor_.close(ignored);
+  void drain(Duration delay, Duration within, std::function<void()> done) override {
     shared_->draining = true;
     drained_ = std::move(done);
-    drain_deadline_ = Clock::now() + within;
+    refuse_from_ = Clock::now() + delay;
+    drain_deadline_ = refuse_from_ + within;
+    if (delay <= Duration::zero()) accept_no_more();
+  }
+
+ private:
+  void accept_no_more() {
+    error_code ignored;
+    acceptor_.close(ignored);
+    backoff_.cancel();
+    shared_->no_more = true;
     shared_->on_fewer = [this] { check_drained(); };
     for (Connection* connection : all()) connection->drain();
     check_drained();
   }
 
- private:
   status listen_error(std::string_view step, const error_code& why) const {
     return error(Errc::kIo, fmt::format("cannot {} the HTTP address {}: {}", step,
                                         shared_->options.address, why.message()));
@@ -138,12 +145,13 @@ class Server final : public HttpServer, public std::enable_shared_from_this<Serv
       if (cancelled || self->shared_->closed) return;
       const TimePoint now = Clock::now();
       for (Connection* connection : self->all()) connection->check_deadline(now);
-      if (self->drained_) self->end_drain(now);
+      if (self->drained_ && now >= self->refuse_from_) self->go_on_draining(now);
       self->sweep();
     });
   }
 
-  void end_drain(TimePoint now) {
+  void go_on_draining(TimePoint now) {
+    if (!shared_->no_more) accept_no_more();
     if (now < drain_deadline_) return;
     const bool close = now >= drain_deadline_ + kLastWords;
     const ApiError why = from_error(error(Errc::kUnavailable, "the server is shutting down"));
@@ -165,6 +173,7 @@ class Server final : public HttpServer, public std::enable_shared_from_this<Serv
   std::shared_ptr<HttpShared> shared_;
   uint16_t port_ = 0;
   std::function<void()> drained_;
+  TimePoint refuse_from_;
   TimePoint drain_deadline_;
 };
 
@@ -175,8 +184,8 @@ class ServerHandle final : public HttpServer {
   ~ServerHandle() override { server_->stop(); }
   uint16_t port() const override { return server_->port(); }
   size_t num_connections() const override { return server_->num_connections(); }
-  void drain(Duration within, std::function<void()> done) override {
-    server_->drain(within, std::move(done));
+  void drain(Duration delay, Duration within, std::function<void()> done) override {
+    server_->drain(delay, within, std::move(done));
   }
 
  private:

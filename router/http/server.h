@@ -53,9 +53,11 @@ class HttpServer {
 
   virtual uint16_t port() const = 0;
   virtual size_t num_connections() const = 0;
-  // Accepts no more, lets answers under way end, then calls `done`. What is left after `within` is
-  // told that the server shuts down, and closed at most a second later.
-  virtual void drain(Duration within, std::function<void()> done) = 0;
+  // Serves on for `delay`, each answer the last of its connection, so that a balancer can turn away
+  // before it is refused; then accepts no more, closes what idles, lets answers under way end, and
+  // calls `done`. What is left `within` after that is told that the server shuts down, and closed
+  // at most a second later.
+  virtual void drain(Duration delay, Duration within, std::function<void()> done) = 0;
 };
 
 }  // namespace baton::router

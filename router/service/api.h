@@ -32,8 +32,10 @@ class Api {
 
   HttpHandlers handlers();
   void set_access(const AccessConfig& access);
-  // Some model has a mixed worker or a pair that can serve it.
+  // Some model has a mixed worker or a pair that can serve it, and it does not drain.
   bool is_ready() const;
+  // It is not ready from here on; all else is served as before.
+  void set_draining() { draining_ = true; }
 
  private:
   struct Route;
@@ -100,7 +102,8 @@ class Api {
   AccessControl access_;
   const HostCheck hosts_;
   const bool has_metrics_;  // here, not on a port of their own
-  BodyReader bodies_;       // last: its thread uses the above
+  bool draining_ = false;
+  BodyReader bodies_;  // last: its thread uses the above
 };
 
 }  // namespace baton::router

@@ -129,6 +129,7 @@ void Api::health(std::string, ExchangePtr exchange) {
 }
 
 bool Api::is_ready() const {
+  if (draining_) return false;
   const WorkerPool& pool = cluster_.dispatcher().pool();
   return std::ranges::any_of(models_,
                              [&](const auto& model) { return pool.servable(model.first); });
@@ -137,6 +138,9 @@ bool Api::is_ready() const {
 void Api::ready(std::string, ExchangePtr exchange) {
   if (is_ready()) {
     exchange->reply({.body = R"({"status":"ready"})"});
+  } else if (draining_) {
+    const ApiError why = from_error(error(Errc::kUnavailable, "the server is shutting down"));
+    exchange->reply(error_reply(why));
   } else {
     exchange->reply(error_reply(overloaded("No model has the workers it needs yet")));
   }

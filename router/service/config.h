@@ -48,7 +48,8 @@ struct RouterConfig {
   SloClasses slo_classes;
   std::optional<RoleOptions> roles = RoleOptions{};  // of workers that are auto; none: left alone
   Duration request_deadline = std::chrono::minutes(10);
-  Duration drain_timeout = seconds(30);
+  Duration shutdown_delay = Duration::zero();  // of a drain: not ready, but serves on
+  Duration drain_timeout = seconds(30);        // after it
   net::RpcOptions rpc;
   std::string record_requests;  // a file for how each request went; empty: none
   std::string access_log;       // a file for a line of JSON a request, "-": stdout; empty: none

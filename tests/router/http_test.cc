@@ -303,6 +303,37 @@ TEST_F(HttpTest, DrainLetsAnswersEnd) {
   EXPECT_EQ(done.wait_for(milliseconds(5000)), std::future_status::ready);
 }
 
+TEST_F(HttpTest, DrainServesOnUntilItsBalancerHasTurnedAway) {
+  add_worker({.name = "mixed-0", .step = milliseconds(2)});
+  RouterConfig config;
+  config.shutdown_delay = milliseconds(1500);
+  start(std::move(config));
+  wait_ready();
+  RawClient kept(port()), idle(port());
+  for (RawClient* client : {&kept, &idle}) {
+    client->send(get("/health"));
+    EXPECT_EQ(client->read_answer(milliseconds(5000))->status, 200);
+  }
+  std::promise<void> drained;
+  auto done = drained.get_future();
+  on_io([&] {
+    router_->drain([&] { drained.set_value(); });
+    return 0;
+  });
+  EXPECT_EQ(ask(get("/ready")).status, 503);
+  EXPECT_EQ(ask(with_prompt(R"("max_tokens":4)")).status, 200);
+  kept.send(with_prompt(R"("max_tokens":4)"));
+  const auto answer = kept.read_answer(milliseconds(5000));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, 200);
+  EXPECT_EQ(answer->headers.at("connection"), "close");
+  EXPECT_TRUE(kept.wait_closed(milliseconds(5000)));
+  EXPECT_EQ(done.wait_for(milliseconds(0)), std::future_status::timeout);
+  EXPECT_TRUE(idle.wait_closed(milliseconds(5000)));
+  EXPECT_EQ(done.wait_for(milliseconds(5000)), std::future_status::ready);
+  EXPECT_THROW(RawClient late(port()), std::runtime_error);
+}
+
 TEST_F(HttpTest, DrainTellsWhatItCannotWaitFor) {
   add_worker({.name = "mixed-0", .max_context = 1 << 20, .step = milliseconds(2)});
   RouterConfig config;
