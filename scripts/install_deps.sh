@@ -6,7 +6,8 @@ set -euo pipefail
 usage() {
   cat <<'USAGE'
 Usage: scripts/install_deps.sh [--ci] [--print]
-  --ci      with what only tests need and is large or would run on a desktop: Prometheus, Chromium
+  --ci      with what only tests need and is large or would run on a desktop: Prometheus, haproxy,
+            Chromium
   --print   only list the packages that are missing
 USAGE
 }
@@ -54,7 +55,7 @@ packages=(
 )
 
 if $ci; then
-  packages+=(prometheus)
+  packages+=(prometheus haproxy)
   # Ubuntu has it as a snap only, which is no use here: its tests are left out there.
   if [ "${ID:-}" = debian ]; then packages+=(chromium); fi
 fi
