@@ -11,6 +11,7 @@ import pytest
 import queries
 import requests
 import watch
+import yaml
 
 SCALE = 60  # an hour passes in a minute
 RATE_INTERVAL = "10s"
@@ -18,6 +19,8 @@ ROUTER = {
     "slo_class": ["interactive: ttft=60s, tpot=60s", "hasty: ttft=1ms"],
     "default_slo_class": "interactive",
 } | harness.ALL_HANDED_OFF  # fmt: skip
+# Beside it a prompt's KV crosses in a second, not in a millisecond.
+SLOW_LINK_US_PER_BYTE = 0.02
 # Whose every step takes some milliseconds, so that nobody's first token comes within one.
 WORKERS = {
     "device": "emulated",
@@ -153,3 +156,32 @@ def test_a_dead_worker_is_told_and_forgotten(cluster, prometheus):
     harness.wait_for(lambda: prometheus.value(ready) == everybody, 10, "it is back")
     # What it was serving went on elsewhere: nobody's promise was broken.
     assert prometheus.value('baton:slo_attainment:ratio1h{class="interactive"}') == 1
+
+
+def replace_worker(cluster, name: str, profile):
+    worker = cluster.workers[name]
+    assert worker.process.stop() == 0
+    worker.options["profile"] = profile
+    cluster.start_worker(name).wait_ready()
+
+
+def test_a_slow_link_is_told_and_forgotten(cluster, prometheus, tmp_path):
+    fast = WORKERS["profile"]
+    slow = yaml.safe_load(fast.read_text())
+    slow["link"]["byte_us"] = SLOW_LINK_US_PER_BYTE
+    (tmp_path / "slow.yaml").write_text(yaml.safe_dump(slow))
+    (panel,) = [
+        query.expr
+        for query in queries.panel_queries(RATE_INTERVAL)
+        if "0.95" in query.expr and "exposed_transfer_seconds" in query.expr
+    ]
+    readers = [name for name, worker in cluster.workers.items() if worker.role != "prefill"]
+    harness.wait_for(lambda: prometheus.value(panel) < 0.1, 20, "the panel shows a fast link")
+    for name in readers:
+        replace_worker(cluster, name, tmp_path / "slow.yaml")
+    wait_until_fires(prometheus, "BatonTransfersSlow")
+    assert prometheus.value(panel) > 0.25
+    for name in readers:
+        replace_worker(cluster, name, fast)
+    wait_until_quiet(prometheus, "BatonTransfersSlow")
+    harness.wait_for(lambda: prometheus.value(panel) < 0.1, 20, "the panel is down again")
