@@ -107,7 +107,7 @@ DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, do
     const double life = shape.output * step;
     const double each = prompt_seconds(view, tokens, 0) / life;
     busy_before = share_beside(worker, share, each);
-    busy = share_beside(worker, share + prompt / life, each);
+    busy = std::min(busy_before + prompt / life, kMostShare);  // its own is no matter of luck
     backlog = worker.prompts.total(now) / shape.output;
   }
   const double stretched = std::max(step / (1 - busy_before), step + backlog);
