@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,6 +32,9 @@ struct ClusterRunOptions {
   std::vector<bool> turned_away;
   std::FILE* decisions = nullptr;          // a line each: what the router decided
   std::atomic<uint64_t>* ended = nullptr;  // counts requests that ended, for whoever watches
+  // Called for each request that has ended; true: what is wanted is known, and the run is over;
+  // those under way stay open in the result.
+  std::function<bool(uint64_t request, const Outcome& outcome)> enough;
 };
 
 // A worker was told to take another role.

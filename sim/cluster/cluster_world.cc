@@ -173,6 +173,7 @@ ClusterResult ClusterWorld::run() {
 }
 
 bool ClusterWorld::over() const {
+  if (enough_) return true;
   if (next_request_ < traffic_.size()) return false;
   return std::ranges::all_of(routers_, [](const auto& r) { return r->num_open() == 0; });
 }
@@ -329,6 +330,7 @@ void ClusterWorld::request_ended(const Frontend&, uint64_t request, const Outcom
                                  const std::string& why) {
   refused_ += outcome.end == Outcome::End::kRefused;
   if (options_.ended != nullptr) options_.ended->fetch_add(1, std::memory_order_relaxed);
+  if (options_.enough && options_.enough(request, outcome)) enough_ = true;
   if (options_.decisions == nullptr || outcome.end == Outcome::End::kAnswered) return;
   fmt::print(options_.decisions, "{:.9f} {} {} {}\n", to_seconds(timeline_.now() - begun_), request,
              outcome.end == Outcome::End::kRefused ? "refused" : "failed", why);

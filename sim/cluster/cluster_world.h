@@ -77,6 +77,7 @@ class ClusterWorld final : public Worker::Outside, public Frontend::Outside {
   std::vector<Seat*> dirty_;
   std::vector<std::shared_ptr<Frontend>> routers_;
   uint64_t next_request_ = 0;
+  bool enough_ = false;
   std::vector<Mail> spare_tokens_, spare_loads_;  // for their memory
   uint64_t came_ = 0, refused_ = 0;               // since the last moment
   ClusterResult result_;

@@ -22,6 +22,12 @@ double tpot_of(const Outcome& o) {
   return o.tokens < 2 ? 0 : to_seconds(o.last_token - o.first_token) / (o.tokens - 1);
 }
 
+bool met_both(const Outcome& o, const Slo& slo) {
+  return o.end == Outcome::End::kAnswered &&
+         to_seconds(o.first_token - o.scheduled) <= to_seconds(slo.ttft) &&
+         tpot_of(o) <= to_seconds(slo.tpot);
+}
+
 Measures measure(std::span<const Outcome> outcomes, const Slo& slo) {
   Measures m;
   m.requests = outcomes.size();
@@ -40,7 +46,7 @@ Measures measure(std::span<const Outcome> outcomes, const Slo& slo) {
     const bool first = ttft <= to_seconds(slo.ttft), rest = tpot <= to_seconds(slo.tpot);
     ttft_met += first;
     tpot_met += rest;
-    joint_met += first && rest;
+    joint_met += met_both(o, slo);
     ttfts.push_back(ttft);
     if (o.tokens < 2) continue;
     tpots.push_back(tpot);

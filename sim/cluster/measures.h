@@ -35,6 +35,7 @@ struct Measures {
 
 Measures measure(std::span<const Outcome> outcomes, const Slo& slo);
 double tpot_of(const Outcome& outcome);  // seconds
+bool met_both(const Outcome& outcome, const Slo& slo);
 
 // Of several runs: the mean, and half the width of its 95 % interval (Student's t; 0 of one run).
 struct Estimate {

@@ -82,7 +82,11 @@ std::vector<double> Contest::attained(const std::vector<Layout>& layouts, double
   specs.reserve(layouts.size());
   for (const Layout& layout : layouts) {
     specs.push_back(cluster_of(table_, layout));
-    trials.push_back({&specs.back(), &trace_, rate / layout.units, 0, kLocalTokens});
+    trials.push_back({.spec = &specs.back(),
+                      .trace = &trace_,
+                      .rate = rate / layout.units,
+                      .most_local_tokens = kLocalTokens,
+                      .indifferent = kFarWorse});
   }
   return trials_.attained(trials);
 }

@@ -44,6 +44,33 @@ result<Traffic> traffic_of(const Trial& trial, const TrialOptions& options, Coun
   return Traffic::make(*trial.trace, o);
 }
 
+// Counts the requests that are measured until the others cannot change what is to be known.
+class Tally {
+ public:
+  Tally(const Trial& trial, const TrialOptions& options, Count count)
+      : slo_(options.slo),
+        share_(options.share),
+        least_(options.share - trial.indifferent),
+        skipped_(count.skipped),
+        measured_(static_cast<double>(count.measured)) {}
+
+  bool enough(uint64_t request, const Outcome& outcome) {
+    if (request < skipped_) return false;
+    ++(met_both(outcome, slo_) ? met_ : missed_);
+    return holds() || (measured_ - missed_) / measured_ < least_;
+  }
+  double attained() const { return holds() ? met_ / measured_ : met_ / (met_ + missed_); }
+
+ private:
+  bool holds() const { return met_ / measured_ >= share_; }
+
+  const Slo slo_;
+  const double share_, least_;
+  const uint64_t skipped_;
+  const double measured_;
+  double met_ = 0, missed_ = 0;  // of those that have ended
+};
+
 }  // namespace
 
 RateSearch::RateSearch(double start, double most, double tolerance)
@@ -87,8 +114,14 @@ double Trials::run(const Trial& trial, std::atomic<uint64_t>& ended) const {
   run.placement.classes = {{.name = "default", .target = run.promise}};
   run.placement.admission = trial.admission;
   run.placement.most_local_tokens = trial.most_local_tokens;
-  const ClusterResult result = run_cluster(*trial.spec, *traffic, run);
-  return measure(std::span(result.outcomes).subspan(count.skipped), options_.slo).joint_met;
+  if (trial.indifferent >= 1) {
+    const ClusterResult result = run_cluster(*trial.spec, *traffic, run);
+    return measure(std::span(result.outcomes).subspan(count.skipped), options_.slo).joint_met;
+  }
+  Tally tally(trial, options_, count);
+  run.enough = [&](uint64_t request, const Outcome& o) { return tally.enough(request, o); };
+  run_cluster(*trial.spec, *traffic, run);
+  return tally.attained();
 }
 
 std::vector<double> Trials::attained(const std::vector<Trial>& trials) {
@@ -133,6 +166,7 @@ std::vector<double> Trials::goodputs(const std::vector<Search>& searches) {
       for (const double rate : wanted.back()) {
         trials.push_back(searches[i].trial);
         trials.back().rate = rate;
+        trials.back().indifferent = 0;
       }
     }
     if (trials.empty()) break;

@@ -34,6 +34,9 @@ struct Trial {
   uint32_t most_local_tokens = 0;  // prompts that a decode worker may compute
   bool admission = true;           // what would miss its targets is refused
   uint32_t times = 1;              // as many requests are measured
+  // How far beside the share that is wanted, in [0, 1], what is met need not be known: a simulation
+  // ends once it is certain that the share holds, or that more than this is lacking.
+  double indifferent = 1;
 };
 
 // Seeks the highest rate that holds, two rates at a time: upwards or downwards from `start` until
@@ -61,7 +64,8 @@ class Trials {
  public:
   explicit Trials(TrialOptions options) : options_(std::move(options)) {}
 
-  // The share of requests that met both targets, of each.
+  // The share of requests that met both targets, of each. Of a simulation that ended early: where
+  // it holds, at least options.share; else of those that had ended.
   std::vector<double> attained(const std::vector<Trial>& trials);
   struct Search {
     Trial trial;  // its rate: where to start

@@ -75,5 +75,35 @@ TEST_F(TrialsTest, TheNumberOfThreadsDoesNotShow) {
   EXPECT_GT(alone[1], 1.9 * alone[0]);
 }
 
+// Rates on both sides of what the cluster serves: what is to be known is the same, sooner.
+TEST_F(TrialsTest, WhatEndsEarlyDecidesAsWhatIsPlayedToItsEnd) {
+  const TraceFile trace = around(500, 20);
+  const ClusterSpec two = mixed(2);
+  constexpr double kMargin = 0.08;
+  const double share = options(1).trials.share;
+  bool held = false, near_miss = false, far_miss = false;
+  uint64_t all = 0, fewer = 0;
+  for (const bool admission : {true, false}) {
+    for (double rate = 20; rate < 400; rate *= 1.12) {
+      Trial trial{.spec = &two, .trace = &trace, .rate = rate, .admission = admission};
+      Trials whole(options(1).trials), early(options(1).trials), near(options(1).trials);
+      const double truth = whole.attained({trial})[0];
+      trial.indifferent = 0;
+      EXPECT_EQ(early.attained({trial})[0] >= share, truth >= share) << rate;
+      trial.indifferent = kMargin;
+      const double roughly = near.attained({trial})[0];
+      EXPECT_EQ(roughly >= share, truth >= share) << rate;
+      EXPECT_EQ(roughly < share - kMargin, truth < share - kMargin) << rate;
+      held = held || truth >= share;
+      far_miss = far_miss || truth < share - kMargin;
+      near_miss = near_miss || (truth < share && truth >= share - kMargin);
+      all += whole.requests();
+      fewer += early.requests();
+    }
+  }
+  EXPECT_TRUE(held && near_miss && far_miss);
+  EXPECT_LT(fewer, 0.8 * static_cast<double>(all));
+}
+
 }  // namespace
 }  // namespace baton::sim
