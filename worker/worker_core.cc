@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/base/log.h"
+#include "common/proto/role_name.h"
 #include "common/serving/events.h"
 #include "kvtransfer/codec.h"
 
@@ -10,10 +11,6 @@ namespace baton::worker {
 namespace {
 
 constexpr const char* kIsHere = "the request is here already";
-
-std::string_view role_name(proto::Role role) {
-  return role == proto::ROLE_PREFILL ? "prefill" : role == proto::ROLE_DECODE ? "decode" : "mixed";
-}
 
 void set_costs(const latency::StepCosts& from, proto::StepCosts& to) {
   to.set_fixed(from.fixed);
@@ -171,7 +168,8 @@ void WorkerCore::set_role(RouterId router, proto::Role role) {
     return;
   }
   if (std::exchange(role_, role) == role) return;
-  LOG_INFO("this worker's role is {} from now on, by router {}", role_name(role), router.value);
+  LOG_INFO("this worker's role is {} from now on, by router {}", proto::role_name(role),
+           router.value);
   host_.load_changed();
 }
 

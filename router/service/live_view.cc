@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "router/roles/role_name.h"
+#include "common/proto/role_name.h"
 
 namespace baton::router {
 namespace {
@@ -17,7 +17,7 @@ void fill(LiveWorker& out, const Worker& worker) {
   const proto::Load& load = worker.load;
   out.name = worker.hello.name();
   out.model = worker.hello.model();
-  out.role = role_name(worker.role);
+  out.role = proto::role_name(worker.role);
   out.state = load.draining() ? "draining" : "ready";
   out.auto_role = worker.auto_role();
   out.running = load.running();

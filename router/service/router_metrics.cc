@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "router/roles/role_name.h"
+#include "common/proto/role_name.h"
 
 namespace baton::router {
 namespace {
@@ -55,7 +55,7 @@ void count_recoveries(Metrics& metrics, const RequestTrail& trail, bool make = f
 prometheus::Counter& flips_counter(Metrics& metrics, proto::Role from, proto::Role to) {
   return metrics.counter(
       "baton_role_flips_total", "Workers that this router gave another role.",
-      {{"from", std::string(role_name(from))}, {"to", std::string(role_name(to))}});
+      {{"from", std::string(proto::role_name(from))}, {"to", std::string(proto::role_name(to))}});
 }
 
 void begin_flips_at_zero(Metrics& metrics) {
@@ -224,7 +224,7 @@ void RouterMetrics::refresh(const Cluster& cluster) {
   for (const auto& link : cluster.links()) {
     const Worker* worker = link->worker() ? dispatcher.pool().find(*link->worker()) : nullptr;
     if (worker) {
-      ++workers[{std::string(role_name(worker->role)),
+      ++workers[{std::string(proto::role_name(worker->role)),
                  worker->load.draining() ? "draining" : "ready"}];
     } else {
       const bool refused = link->state() == WorkerLink::State::kRefused;
@@ -268,7 +268,7 @@ void RouterMetrics::refresh_roles(const RoleKeeper& roles) {
     const auto want = [&](proto::Role role, uint32_t n) {
       metrics_
           .gauge("baton_desired_workers", "Workers that the traffic asks for, by role.",
-                 {{"model_name", name}, {"role", std::string(role_name(role))}})
+                 {{"model_name", name}, {"role", std::string(proto::role_name(role))}})
           .Set(n);
     };
     want(proto::ROLE_PREFILL, model.desired.prefill);
@@ -305,7 +305,7 @@ void RouterMetrics::refresh_predictions() {
 void RouterMetrics::refresh_cache_usage(const WorkerPool& pool) {
   for (auto& [labels, blocks] : blocks_) blocks = {};
   for (const auto& [id, worker] : pool.workers()) {
-    Blocks& blocks = blocks_[{worker.hello.model(), std::string(role_name(worker.role))}];
+    Blocks& blocks = blocks_[{worker.hello.model(), std::string(proto::role_name(worker.role))}];
     const uint64_t total = worker.load.total_blocks();
     blocks.total += total;
     blocks.used += total - std::min<uint64_t>(worker.load.free_blocks(), total);

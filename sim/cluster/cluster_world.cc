@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/proto/role_name.h"
 #include "sim/cluster/cluster_worker.h"
 #include "sim/cluster/draw.h"
 #include "sim/timeline.h"
@@ -21,10 +22,6 @@ latency::StepCosts scaled(latency::StepCosts c, double by) {
     *cost *= by;
   }
   return c;
-}
-
-std::string_view name_of(proto::Role role) {
-  return role == proto::ROLE_PREFILL ? "prefill" : role == proto::ROLE_DECODE ? "decode" : "mixed";
 }
 
 }  // namespace
@@ -78,7 +75,7 @@ void ClusterWorld::make_seats() {
       Seat& seat = seats_.emplace_back();
       seat.group = &group;
       seat.links = links;
-      const std::string_view role = group.auto_role ? "auto" : sim::name_of(group.role);
+      const std::string_view role = group.auto_role ? "auto" : proto::role_name(group.role);
       uint32_t& n = of_role[group.auto_role ? proto::ROLE_UNSPECIFIED : group.role];
       seat.name = fmt::format("{}-{}", role, n++);
     }
@@ -322,7 +319,7 @@ void ClusterWorld::log_decision(const proto::Frame& frame, const std::string& to
     line(frame.submit().spec(), fmt::format("whole {}", to));
   } else if (frame.has_set_role()) {
     fmt::print(options_.decisions, "{:.9f} role {} {}\n", to_seconds(timeline_.now() - begun_), to,
-               sim::name_of(frame.set_role().role()));
+               proto::role_name(frame.set_role().role()));
   }
 }
 

@@ -31,17 +31,11 @@ backend routers
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Balancer:
     """To the harness's calls it is a cluster: it has a `url` and a `model_name`."""
 
     def __init__(self, folder: pathlib.Path, routers: list[harness.Process], model_name: str):
-        self.port, self.model_name, self._folder = free_port(), model_name, folder
+        self.port, self.model_name, self._folder = harness.free_port(), model_name, folder
         servers = "".join(f"  server {r.name} 127.0.0.1:{r.ports['http']}\n" for r in routers)
         file = folder / "haproxy.cfg"
         file.write_text(CONFIG.format(folder=folder, port=self.port) + servers)
@@ -77,9 +71,4 @@ class Balancer:
         raise AssertionError(f"haproxy knows no {router.name}: {rows}")
 
     def stop(self):
-        self._process.terminate()
-        try:
-            self._process.wait(10 * harness.PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        harness.end(self._process, 10)

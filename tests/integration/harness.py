@@ -310,6 +310,22 @@ def is_shared_memory(name: str) -> bool:
     return name.startswith("/dev/shm/") and not name.endswith(" (deleted)")
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def end(program: subprocess.Popen, seconds: float):
+    """Of one that is not ours: asked to, and killed if it does not."""
+    program.terminate()
+    try:
+        program.wait(seconds * PATIENCE)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        program.wait()
+
+
 def is_listening(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)

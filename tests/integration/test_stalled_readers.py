@@ -60,7 +60,7 @@ def ask(cluster, tokens: int, receive_buffer: int | None = None, **fields) -> so
     client.connect(("127.0.0.1", cluster.port))
     body = {"model": cluster.model_name, "prompt": list(range(3, 35)), "stream": True}
     content = json.dumps(body | {"max_tokens": tokens, "ignore_eos": True} | fields).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nhost: t\r\ncontent-length: {len(content)}\r\n\r\n"
+    head = f"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}\r\n\r\n"
     client.sendall(head.encode() + content)
     client.setblocking(False)
     return client
@@ -97,7 +97,7 @@ class Readers:
                 self.gaps.append(now - stream["last"])
             stream["last"] = now
         stream["text"] += got
-        if not stream["text"].endswith(b"0\r\n\r\n"):
+        if not stream["text"].endswith(b"\r\n0\r\n\r\n"):
             return
         assert stream["text"].startswith(b"HTTP/1.1 200 "), stream["text"][:300]
         assert b"data: [DONE]" in stream["text"][-40:] and b'"error"' not in stream["text"]

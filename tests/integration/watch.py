@@ -3,7 +3,6 @@
 import math
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 
@@ -13,12 +12,6 @@ import yaml
 
 FOLDER = harness.ROOT / "deploy/prometheus"
 PROGRAM = shutil.which("prometheus")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def write_config(folder: pathlib.Path, cluster: harness.Cluster, scale: int):
@@ -41,7 +34,7 @@ def write_config(folder: pathlib.Path, cluster: harness.Cluster, scale: int):
 class Prometheus:
     def __init__(self, folder: pathlib.Path, cluster: harness.Cluster, scale: int):
         write_config(folder, cluster, scale)
-        self.port = free_port()
+        self.port = harness.free_port()
         self.log = folder / "prometheus.log"
         with open(self.log, "wb") as log:
             self._process = subprocess.Popen(
@@ -90,12 +83,7 @@ class Prometheus:
         return (alert, of) in self.firing()
 
     def stop(self):
-        self._process.terminate()
-        try:
-            self._process.wait(15 * harness.PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        harness.end(self._process, 15)
 
 
 def subject(labels: dict) -> str:
