@@ -24,15 +24,16 @@ Service::Service(const SchedulerConfig& config, const Resources& resources,
       pool_(resources.pool),
       driver_(driver),
       host_(host),
-      itl_seconds_(metrics.histogram("vllm:inter_token_latency_seconds",
-                                     "Between two tokens of one output.", itl_bounds_seconds())),
+      token_metrics_(metrics.counter("vllm:generation_tokens_total", "Tokens drawn."),
+                     metrics.histogram("vllm:inter_token_latency_seconds",
+                                       "Between two tokens of one output.", itl_bounds_seconds()),
+                     itl_bounds_seconds()),
       decode_seconds_(metrics.histogram("vllm:request_decode_time_seconds",
                                         "From a request's KV being here to its last token.",
                                         e2e_bounds_seconds())),
       e2e_seconds_(metrics.histogram("vllm:e2e_request_latency_seconds",
                                      "From a request's arrival to its last token here.",
                                      e2e_bounds_seconds())),
-      generated_tokens_(metrics.counter("vllm:generation_tokens_total", "Tokens drawn.")),
       preemptions_(metrics.counter("vllm:num_preemptions_total",
                                    "Sequences that gave way for want of blocks.")) {}
 
@@ -155,6 +156,14 @@ void Service::cancel(const RequestKey& key, TimePoint now) {
   host_.work_added();            // room for another
 }
 
+uint32_t Service::sequences_of_others(RouterId router) const {
+  uint32_t sequences = 0;
+  for (const auto& [key, request] : requests_) {
+    if (key.router != router) sequences += request.choices_left;
+  }
+  return sequences;
+}
+
 bool Service::Request::is_wanted(uint32_t choice) const {
   return choice >= first_choice && choice - first_choice < last_token.size() &&
          std::ranges::find(unwanted, choice) == unwanted.end();
@@ -227,16 +236,16 @@ void Service::take(TimePoint now) {
   }
   events_.clear();
   flush_tokens();
-  if (num_generated_ > 0) generated_tokens_.Increment(std::exchange(num_generated_, 0));
+  token_metrics_.publish();
 }
 
 void Service::take(const Token& token, TimePoint now) {
   const auto found = requests_.find(token.key);
   if (found == requests_.end()) return;
-  ++num_generated_;
+  token_metrics_.add_token();
   if (!std::exchange(found->second.begun, true)) tell_first_step(token.key, found->second, now);
   TimePoint& last = found->second.last_token[token.choice - found->second.first_choice];
-  itl_seconds_.Observe(to_seconds(now - last));
+  token_metrics_.add_gap(to_seconds(now - last));
   last = now;
   serving::fill_token(token.key, token.choice, token.index, token.result,
                       found->second.want_logprobs,

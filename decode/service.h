@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "common/base/metrics.h"
+#include "common/base/token_metrics.h"
 #include "common/serving/service_host.h"
 #include "common/serving/step_client.h"
 #include "decode/scheduler.h"
@@ -41,6 +42,8 @@ class Service final : public serving::StepClient {
   void sink_released(std::span<const BlockId> blocks);
 
   Snapshot snapshot() const { return scheduler_.snapshot(); }
+  // Decoding, reserved or in line, of all routers but this one.
+  uint32_t sequences_of_others(RouterId router) const;
   bool idle() const { return requests_.empty(); }
   bool has(const RequestKey& key) const { return requests_.contains(key); }
 
@@ -89,15 +92,13 @@ class Service final : public serving::StepClient {
   serving::ServiceHost& host_;
   std::map<RequestKey, Request> requests_;
   Events events_;                                           // scratch
-  uint32_t num_generated_ = 0;                              // tokens, not counted yet
   std::vector<std::pair<RouterId, proto::Frame>> figures_;  // of hand-offs, not sent yet
   TimePoint next_word_;                                     // to the sources of those that wait
   Duration step_ran_{};                                     // the last one
   std::map<RouterId, proto::Frame> outbox_;  // tokens of one step; frames keep their memory
-  prometheus::Histogram& itl_seconds_;
+  TokenMetrics token_metrics_;
   prometheus::Histogram& decode_seconds_;
   prometheus::Histogram& e2e_seconds_;
-  prometheus::Counter& generated_tokens_;
   prometheus::Counter& preemptions_;
 };
 

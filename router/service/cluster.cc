@@ -10,6 +10,9 @@ namespace baton::router {
 namespace {
 
 constexpr Duration kTick = milliseconds(20);
+// Of a frame with tokens of hundreds of streams, so many are written before the next are looked at:
+// the first need not wait for all, and what a stream holds is still in the processor's cache.
+constexpr size_t kTogether = 16;
 constexpr Duration kLookEvery = seconds(1);  // for the addresses of a name
 
 uint64_t random_u64() {
@@ -153,23 +156,27 @@ void Cluster::carry_out() {
   if (carrying_out_) return;
   carrying_out_ = true;
   size_t sent = 0, told = 0;
-  while (sent < actions_.sends.size() || told < actions_.outputs.size()) {
+  while (sent < actions_.sends.size() || told < actions_.outputs.size() || !touched_.empty()) {
     while (sent < actions_.sends.size()) {
       const Send send = std::move(actions_.sends[sent++]);
       const auto link = std::ranges::find(
           links_, send.to, [](const auto& l) { return l->worker().value_or(WorkerId{}); });
       if (link != links_.end()) (*link)->send(send.frame);
     }
-    if (told < actions_.outputs.size()) tell(std::move(actions_.outputs[told++]));
+    const bool more = told < actions_.outputs.size();
+    if (more) tell(std::move(actions_.outputs[told++]));
+    if (!more || touched_.size() >= kTogether) end_batch();
   }
   actions_.clear();
+  carrying_out_ = false;
+}
+
+void Cluster::end_batch() {
   for (size_t i = 0; i < touched_.size(); ++i) {
     touched_[i]->touched_ = false;
     touched_[i]->on_batch_end();
   }
   touched_.clear();
-  carrying_out_ = false;
-  if (!actions_.sends.empty() || !actions_.outputs.empty()) carry_out();
 }
 
 void Cluster::tell(Output&& output) {

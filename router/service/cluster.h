@@ -23,7 +23,7 @@ class RequestListener {
   virtual void on_prompt_scores(uint32_t part, std::vector<proto::PromptScore> scores) = 0;
   virtual void on_choice_ended(uint32_t part, uint32_t choice, const ChoiceEnd& end) = 0;
   virtual void on_ended(uint32_t part, const RequestEnded& ended) = 0;
-  // All that came in together has been told: time to write.
+  // What came in together for this one has been told: time to write.
   virtual void on_batch_end() = 0;
 
  private:
@@ -66,6 +66,7 @@ class Cluster {
   void found(size_t name, const std::vector<std::string>& addresses);
   void tick();
   void carry_out();
+  void end_batch();
   void tell(Output&& output);
   void touch(const std::shared_ptr<RequestListener>& listener);
 

@@ -192,7 +192,7 @@ void Generation::add_token(uint32_t part, const proto::TokenEvent& event, TimePo
   time_token(index, now);
   if (job_.echo_only()) return;
   ++completion_tokens_;
-  series_.generation_tokens.Increment();
+  series_.tokens.add_token();
   if (text.add(event, is_silent(event.token()))) {
     text.finish(FinishReason::kStop);
     series_.stopped.Increment();
@@ -207,7 +207,7 @@ void Generation::add_token(uint32_t part, const proto::TokenEvent& event, TimePo
 void Generation::time_token(size_t choice, TimePoint now) {
   TokenTimes& times = times_[choice];
   if (times.last()) {
-    series_.itl.Observe(to_seconds(now - *times.last()));
+    series_.tokens.add_gap(to_seconds(now - *times.last()));
   } else if (choice == 0) {
     series_.ttft.Observe(to_seconds(now - exchange_->head().received));
   }

@@ -76,14 +76,15 @@ ModelMetrics::ModelMetrics(Metrics& m, const std::string& model)
                       {{"model_name", model}})),
       ttft(m.histogram("vllm:time_to_first_token_seconds", "Receipt to first token.",
                        ttft_bounds_seconds(), {{"model_name", model}})),
-      itl(m.histogram("vllm:inter_token_latency_seconds", "Between tokens of a choice.",
-                      itl_bounds_seconds(), {{"model_name", model}})),
       e2e(m.histogram("vllm:e2e_request_latency_seconds", "Receipt to last token.",
                       e2e_bounds_seconds(), {{"model_name", model}})),
       prompt_tokens(m.counter("vllm:prompt_tokens_total", "Prompt tokens accepted.",
                               {{"model_name", model}})),
-      generation_tokens(
-          m.counter("vllm:generation_tokens_total", "Tokens delivered.", {{"model_name", model}})),
+      tokens(
+          m.counter("vllm:generation_tokens_total", "Tokens delivered.", {{"model_name", model}}),
+          m.histogram("vllm:inter_token_latency_seconds", "Between tokens of a choice.",
+                      itl_bounds_seconds(), {{"model_name", model}}),
+          itl_bounds_seconds()),
       stopped(success(m, model, "stop")),
       reached_length(success(m, model, "length")),
       aborted(success(m, model, "abort")),
@@ -135,7 +136,7 @@ RouterMetrics::Tokens RouterMetrics::tokens() const {
   Tokens all;
   for (const auto& [name, model] : models_) {
     all.prompt += static_cast<uint64_t>(model.prompt_tokens.Value());
-    all.generated += static_cast<uint64_t>(model.generation_tokens.Value());
+    all.generated += model.tokens.tokens();
   }
   return all;
 }
@@ -213,6 +214,7 @@ void RouterMetrics::refresh(const Cluster& cluster) {
   const Dispatcher& dispatcher = cluster.dispatcher();
   std::map<std::string, ModelLoad> loads = dispatcher.loads();
   for (auto& [name, model] : models_) {
+    model.tokens.publish();
     model.running.Set(static_cast<double>(loads[name].running));
     model.waiting.Set(static_cast<double>(loads[name].waiting));
   }

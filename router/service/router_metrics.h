@@ -11,6 +11,7 @@
 #include "common/base/line_log.h"
 #include "common/base/metrics.h"
 #include "common/base/process_metrics.h"
+#include "common/base/token_metrics.h"
 #include "common/latency/error_window.h"
 #include "router/dispatch/actions.h"
 #include "router/dispatch/request_stages.h"
@@ -32,10 +33,9 @@ struct ModelMetrics {
   prometheus::Gauge& running;
   prometheus::Gauge& waiting;
   prometheus::Histogram& ttft;
-  prometheus::Histogram& itl;
   prometheus::Histogram& e2e;
   prometheus::Counter& prompt_tokens;
-  prometheus::Counter& generation_tokens;
+  TokenMetrics tokens;  // delivered; published by expose()
   prometheus::Counter& stopped;
   prometheus::Counter& reached_length;
   prometheus::Counter& aborted;  // the client went away

@@ -186,5 +186,22 @@ TEST_F(ServiceTest, AFirstStepIsNoLongerThanTheKvWasHere) {
   service_->cancel(request(1).key, kNow);
 }
 
+// Awaited or decoding, each choice until it ends.
+TEST_F(ServiceTest, CountsTheSequencesOfOtherRouters) {
+  const auto others_of = [&](uint64_t router) {
+    return service_->sequences_of_others(RouterId{router});
+  };
+  engine::Request r = request(1);
+  r.sampling.num_choices = 2;
+  service_->reserve(r, kSource, false, kNow);
+  EXPECT_EQ(others_of(1), 0u);
+  EXPECT_EQ(others_of(2), 2u);
+  service_->joined({.key = r.key, .first_tokens = {7, 8}}, kNow);
+  step(kNow + milliseconds(12), milliseconds(12));
+  EXPECT_EQ(others_of(2), 2u);
+  service_->cancel(r.key, kNow);
+  EXPECT_EQ(others_of(2), 0u);
+}
+
 }  // namespace
 }  // namespace baton::decode

@@ -16,13 +16,17 @@ Processors::Processors(bool apart) {
   }
 }
 
-void Processors::pin(bool measured) const {
+cpu_set_t Processors::others() const {
   cpu_set_t cpus = allowed_;
+  if (measured_) CPU_CLR(*measured_, &cpus);
+  return cpus;
+}
+
+void Processors::pin(bool measured) const {
+  cpu_set_t cpus = others();
   if (measured_ && measured) {
     CPU_ZERO(&cpus);
     CPU_SET(*measured_, &cpus);
-  } else if (measured_) {
-    CPU_CLR(*measured_, &cpus);
   }
   if (::sched_setaffinity(0, sizeof cpus, &cpus) != 0) {
     throw std::runtime_error("cannot choose a thread's processors");

@@ -13,6 +13,7 @@ class Processors {
  public:
   explicit Processors(bool apart);  // of those that the calling thread may use
   bool apart() const { return measured_.has_value(); }
+  cpu_set_t others() const;
   // For the calling thread, and those that it starts from now on.
   void take_measured() const { pin(/*measured=*/true); }
   void take_others() const { pin(/*measured=*/false); }

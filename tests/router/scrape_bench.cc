@@ -27,8 +27,8 @@ void BM_MetricsOfAToken(benchmark::State& state) {
   ModelMetrics model(metrics, "toy");
   double seconds = 0.001;
   for (auto _ : state) {
-    model.itl.Observe(seconds);
-    model.generation_tokens.Increment();
+    model.tokens.add_gap(seconds);
+    model.tokens.add_token();
     seconds = seconds > 1 ? 0.001 : seconds * 1.01;
   }
 }
@@ -68,8 +68,8 @@ std::vector<int64_t> stream_until(const std::atomic<bool>& enough, Served& serve
   std::vector<int64_t> delays;
   do {
     const StreamsSeen seen =
-        run_streams(served.port(), streams, kStreamTokens, [&] { return served.use(); });
-    for (const EventSeen& event : seen.events) {
+        run_streams(served.port(), streams, kStreamTokens, streams, [&] { return served.use(); });
+    for (const EventSeen& event : seen.watched) {
       delays.push_back(event.arrived_ns - times.at(event.stream, event.index));
     }
   } while (!enough);

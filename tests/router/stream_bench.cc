@@ -1,7 +1,8 @@
 // Server-sent events through the router: socket in, socket out, at the pace of workers that step
-// each in its own time. The thread that is measured has a processor to itself, fake workers and
-// clients have the others. The same clients then hear the same from a server that does next to
-// nothing (bare_relay.h): what is beside that is the router's own.
+// each in its own time. The thread that is measured has a processor to itself; fake workers,
+// clients and what the kernel does to receive have the others (own_network.h). The same clients
+// then hear the same from a server that does next to nothing (bare_relay.h): what is beside that is
+// the router's own.
 //
 //   *_events_cpu_s   events for a second of the measured thread's CPU time
 //   *_p50_us, p99    from the moment when a step's frame is in the router's socket to the one when
@@ -11,29 +12,35 @@
 //   *_kept_from      how much of the time others had its processor; with more than a
 //                    few thousandths the quantiles tell of them
 //   *_clients_us     CPU time of the clients' thread for an event
+//
+// Delays are those of `kWatched` streams, all else of all of them.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 #include <vector>
 
 #include "common/base/log.h"
 #include "tests/router/bare_relay.h"
+#include "tests/router/own_network.h"
 #include "tests/router/served.h"
 #include "tests/router/stream_clients.h"
 
 namespace baton::router {
 namespace {
 
+constexpr size_t kWatched = 250;
+
 void tell(benchmark::State& state, const std::string& whose, const StreamsSeen& seen,
           const SendTimes& times) {
   std::vector<int64_t> arrived, read;
-  for (const EventSeen& event : seen.events) {
+  for (const EventSeen& event : seen.watched) {
     const int64_t sent_ns = times.at(event.stream, event.index);
     arrived.push_back(event.arrived_ns - sent_ns);
     read.push_back(event.read_ns - sent_ns);
   }
-  const auto events = static_cast<double>(seen.events.size());
+  const auto events = static_cast<double>(seen.events);
   const auto put = [&](const char* what, double value) { state.counters[whose + what] = value; };
   put("_events_cpu_s", events / seen.server.ran);
   put("_p50_us", quantile_us(arrived, 0.5));
@@ -47,6 +54,7 @@ void tell(benchmark::State& state, const std::string& whose, const StreamsSeen& 
 void measure(benchmark::State& state, const Processors& processors) {
   const auto streams = static_cast<size_t>(state.range(0));
   const auto workers = static_cast<size_t>(state.range(1));
+  const size_t watch = std::min(streams, kWatched);
   const microseconds step(state.range(2));
   const std::vector<std::chrono::nanoseconds> phases = random_phases(workers, step);
   for (auto _ : state) {
@@ -55,18 +63,19 @@ void measure(benchmark::State& state, const Processors& processors) {
     {
       const Served::Options options{streams, workers, step, phases};
       Served served(options, processors, times);
-      seen = run_streams(served.port(), streams, kStreamTokens, [&] { return served.use(); });
+      seen =
+          run_streams(served.port(), streams, kStreamTokens, watch, [&] { return served.use(); });
     }
-    const size_t events = seen.events.size();
-    if (seen.complete < streams || events == 0) {
+    if (seen.complete < streams || seen.events == 0) {
       return state.SkipWithError("some streams did not end, or began too late");
     }
     state.SetIterationTime(seen.server.ran);
-    state.counters["events_s"] = static_cast<double>(events) / seen.seconds;
-    state.counters["events_read"] = static_cast<double>(events) / static_cast<double>(seen.reads);
-    BareRelay bare({streams, step, phases, seen.bytes / events}, processors, bare_times);
+    state.counters["events_s"] = static_cast<double>(seen.events) / seen.seconds;
+    state.counters["events_read"] =
+        static_cast<double>(seen.watched.size()) / static_cast<double>(seen.reads);
+    BareRelay bare({streams, step, phases, seen.bytes / seen.events}, processors, bare_times);
     const StreamsSeen roof =
-        run_streams(bare.port(), streams, kStreamTokens, [&] { return bare.use(); });
+        run_streams(bare.port(), streams, kStreamTokens, watch, [&] { return bare.use(); });
     tell(state, "router", seen, times);
     tell(state, "bare", roof, bare_times);
     state.counters["of_bare"] =
@@ -81,6 +90,8 @@ void BM_StreamedTokens(benchmark::State& state) {
   if (state.range(3) == 1 && !processors.apart()) {
     return state.SkipWithError("there is no second processor");
   }
+  static const std::string network = take_own_network(Processors(/*apart=*/true));
+  state.SetLabel("network: " + network);
   processors.take_others();
   measure(state, processors);
   all.take_others();

@@ -21,19 +21,22 @@ struct EventSeen {
 // token to when the first one had all of them.
 struct StreamsSeen {
   size_t complete = 0;  // streams whose events all came; not only while all were under way
-  size_t reads = 0;     // that brought something
+  size_t events = 0;    // of all streams
   size_t bytes = 0;
   double seconds = 0;
-  CpuUse server;   // of the thread that serves
-  CpuUse clients;  // of the thread that reads
-  std::vector<EventSeen> events;
+  CpuUse server;     // of the thread that serves
+  CpuUse clients;    // of the thread that reads
+  size_t reads = 0;  // of watched streams, that brought something
+  std::vector<EventSeen> watched;
 };
 
 // Opens `streams` connections to a port of this machine, asks on each for so many tokens and reads
-// until all have ended, or nothing comes for 20 s; on the calling thread, by epoll. Over loopback
-// an event is in the client's socket before the server's send() returns. Where several came before
-// a client looked, the stamp is the last one's.
-StreamsSeen run_streams(uint16_t port, size_t streams, size_t tokens,
+// until all have ended, or nothing comes for 20 s; on the calling thread. So many of them as
+// `watch`, drawn at random, are read as soon as something comes, by epoll; the others now and then,
+// several events at once: else clients would take far more of this machine than the server does.
+// The stamp of a packet is from before it waits for anybody on the receiving side. Where several
+// came before a client looked, it is the last one's.
+StreamsSeen run_streams(uint16_t port, size_t streams, size_t tokens, size_t watch,
                         const std::function<CpuUse()>& server_use);
 
 // What a client sends, and the number that it says.
