@@ -141,6 +141,15 @@ Taken Service::taken_from_others(RouterId router) const {
   return sum;
 }
 
+uint32_t Service::sequences_of_others(RouterId router) const {
+  uint32_t sequences = 0;
+  for (const auto& [key, request] : requests_) {
+    const bool stays = request.sink == WorkerId() && request.sample;
+    if (stays && key.router != router) sequences += request.sampling.num_choices;
+  }
+  return sequences;
+}
+
 void Service::expire(TimePoint now) {
   scheduler_.expire(now, events_);
   take(events_, now);

@@ -50,6 +50,8 @@ class Service final : public serving::StepClient {
   }
   // From all routers but this one.
   Taken taken_from_others(RouterId router) const;
+  // Sequences that are to decode in this worker, of all routers but this one.
+  uint32_t sequences_of_others(RouterId router) const;
   bool idle() const { return requests_.empty(); }
   bool has(const RequestKey& key) const { return requests_.contains(key); }
 

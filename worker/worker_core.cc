@@ -222,6 +222,8 @@ void WorkerCore::add_others(RouterId told, proto::Load& load) const {
   out.set_prompts(taken.prompts);
   out.set_tokens(taken.tokens);
   out.set_cached_tokens(taken.cached_tokens);
+  load.set_sequences_of_others(prefill_->sequences_of_others(told) +
+                               decode_->sequences_of_others(told));
 }
 
 // --- peers ---------------------------------------------------------------------------------------

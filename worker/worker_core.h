@@ -83,7 +83,7 @@ class WorkerCore final : private kvtransfer::HandoffListener {
   // --- views ---
   // With `costs`, what its steps take, it says that and how long its queue will take, too.
   proto::Load load(const latency::StepCosts* costs = nullptr) const;
-  // Where several routers are connected: what this one is to hear of the others' prompts.
+  // Where several routers are connected: what this one is to hear of the others.
   void add_others(RouterId told, proto::Load& load) const;
   const kvcache::BlockPool& pool() const { return pool_; }
   const engine::SlotAllocator& slots() const { return slots_; }

@@ -172,7 +172,9 @@ void Dispatcher::note_placed(Leg& leg, const Decision& decision, TimePoint now) 
     // Of others' it tells. If not: they are dealt as many, and place by the same rule.
     const bool told = prefill.of_others.has_value();
     const uint32_t routers = told ? 1 : std::max(1u, prefill.load.num_routers());
-    note_prompt(prefill.view, decision.prompt * routers, now);
+    const uint64_t tokens = request.input.prompt.size() + leg.tokens.size();
+    const double stall = stall_seconds(prefill.view, tokens, decision.cached);
+    note_prompt(prefill.view, stall * routers, now);
     const double output = lengths_.mean(slo.class_index, request.input.max_tokens);
     if (decision.tpot > 0) note_stream(prefill.view, output * decision.tpot);
   }

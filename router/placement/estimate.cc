@@ -14,6 +14,8 @@ constexpr double kNominalStep = 1e-2;
 // once would look like few, and stall the streams beside them all their life.
 constexpr double kShortestLife = 0.2, kLongestLife = 5;  // seconds
 constexpr double kMostShare = 0.95;
+constexpr double kShortestPast = 0.25;  // of a stream's life: a few prompts at once are no rate
+constexpr double kForgotten = 0.02;     // of a prompt: what is left of those before it
 constexpr uint64_t kLocalTokens = 512;  // of a prompt that a decode worker computes, at most; about
 constexpr double kSure = 1.3;           // deviations: as in 9 of 10 cases
 
@@ -66,6 +68,13 @@ double prompt_seconds(const WorkerView& view, uint64_t tokens, uint64_t cached) 
   return to_seconds(latency::prompt_time(view.costs, tokens - cached, cached, view.chunk_tokens));
 }
 
+double stall_seconds(const WorkerView& view, uint64_t tokens, uint64_t cached) {
+  cached = std::min(cached, tokens > 0 ? tokens - 1 : 0);
+  const double chunk = view.chunk_tokens > 0 ? view.chunk_tokens : 1e9;
+  const double steps = std::ceil(static_cast<double>(tokens - cached) / chunk);
+  return std::max(0.0, prompt_seconds(view, tokens, cached) - steps * view.costs.fixed);
+}
+
 PromptEstimate estimate_prompt(const Worker& worker, const RequestShape& shape, uint64_t cached,
                                TimePoint now) {
   const WorkerView& view = worker.view;
@@ -92,7 +101,7 @@ namespace {
 
 // Beside `n` sequences of those that are there and awaited.
 DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, double n,
-                             double prompt, const Promises& promises, TimePoint now) {
+                             double stall, const Promises& promises, TimePoint now) {
   const WorkerView& view = worker.view;
   const double context = view.sequences > 0 ? view.context * n / view.sequences : 0;
   const double own = static_cast<double>(shape.tokens) + shape.output / 2;
@@ -105,9 +114,9 @@ DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, do
     const double share = prompt_share(view, now);
     const uint64_t tokens = std::min(shape.tokens, kLocalTokens);
     const double life = shape.output * step;
-    const double each = prompt_seconds(view, tokens, 0) / life;
+    const double each = stall_seconds(view, tokens, 0) / life;
     busy_before = share_beside(worker, share, each);
-    busy = std::min(busy_before + prompt / life, kMostShare);  // its own is no matter of luck
+    busy = std::min(busy_before + stall / life, kMostShare);  // its own is no matter of luck
     backlog = worker.prompts.total(now) / shape.output;
   }
   const double stretched = std::max(step / (1 - busy_before), step + backlog);
@@ -127,7 +136,7 @@ DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, do
 }  // namespace
 
 DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, Joining joining,
-                               double prompt, const Promises& promises, TimePoint now) {
+                               double stall, const Promises& promises, TimePoint now) {
   const WorkerView& view = worker.view;
   const double before = step_seconds(view, view.sequences, view.context);
   const double running = std::min(view.sequences, worker.load.sequences());
@@ -141,7 +150,7 @@ DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, 
   const double variance = running * survive * (1 - survive) + awaited * come * (1 - come);
   const double ended = running * (1 - survive) + awaited * (1 - come) - kSure * std::sqrt(variance);
   const double n = awaited + running - std::max(0.0, ended);
-  return decode_beside(worker, shape, n, prompt, promises, now);
+  return decode_beside(worker, shape, n, stall, promises, now);
 }
 
 DecodeEstimate decode_now(const Worker& worker, const RequestShape& shape, const Promises& promises,
@@ -155,9 +164,20 @@ double exposed_read(const WorkerView& view, uint64_t tokens, double compute, uin
   return view.read_latency + std::max(0.0, all - compute);
 }
 
-double prompt_share(const WorkerView& view, TimePoint now) {
+namespace {
+
+double recent_prompts(const WorkerView& view, TimePoint now) {
   const double since = std::max(0.0, to_seconds(now - view.prompt_share_at));
   return view.prompt_share * std::exp(-since / view.stream_life);
+}
+
+}  // namespace
+
+// Where prompts began to come a moment ago, they are set against that moment, not against all the
+// time that is looked at: what is accepted then would think that few come, and all of it be late.
+double prompt_share(const WorkerView& view, TimePoint now) {
+  const double past = to_seconds(now - view.prompts_since) / view.stream_life;
+  return recent_prompts(view, now) / (1 - std::exp(-std::max(past, kShortestPast)));
 }
 
 void note_cached(WorkerView& view, uint32_t thought, uint32_t held) {
@@ -172,7 +192,9 @@ void note_stream(WorkerView& view, double seconds) {
 }
 
 void note_prompt(WorkerView& view, double seconds, TimePoint now) {
-  view.prompt_share = prompt_share(view, now) + seconds / view.stream_life;
+  const double before = recent_prompts(view, now), more = seconds / view.stream_life;
+  if (before < kForgotten * more) view.prompts_since = now;
+  view.prompt_share = before + more;
   view.prompt_share_at = now;
 }
 

@@ -31,6 +31,10 @@ PromptEstimate estimate_prompt(const Worker& worker, const RequestShape& shape, 
 // The time of the prompt's steps alone, as added to a PromptQueue.
 double prompt_seconds(const WorkerView& view, uint64_t tokens, uint64_t cached);
 
+// What a prompt adds to the time of those that decode on the same worker: they get a token in each
+// of its steps, too, and the weights are read once for both.
+double stall_seconds(const WorkerView& view, uint64_t tokens, uint64_t cached);
+
 // A step in which so many sequences of so many tokens together decode.
 double step_seconds(const WorkerView& view, double sequences, double context);
 
@@ -52,10 +56,10 @@ struct Joining {
   double after = 0, all = 0;
 };
 // What is there until it joins is taken to end at the rate at which outputs of this length do
-// ("predicted, not current load"; Mooncake, section 7.4). `prompt`: seconds of prompts that it
-// brings to this worker itself (mixed).
+// ("predicted, not current load"; Mooncake, section 7.4). `stall`: stall_seconds() of a prompt that
+// it brings to this worker itself (mixed).
 DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, Joining joining,
-                               double prompt, const Promises& promises, TimePoint now);
+                               double stall, const Promises& promises, TimePoint now);
 
 // The same by what decodes there now, without those that are awaited: what a load that is measured
 // tells.
@@ -71,8 +75,9 @@ double exposed_read(const WorkerView& view, uint64_t tokens, double compute, uin
 void note_cached(WorkerView& view, uint32_t thought, uint32_t held);
 // A stream is placed there that will decode for so long, about.
 void note_stream(WorkerView& view, double seconds);
-// Adds to the share of its time that this worker spends on prompts.
+// A prompt is placed there: to be added to prompt_share(), by its stall_seconds().
 void note_prompt(WorkerView& view, double seconds, TimePoint now);
+// By what share of the time prompts have made its streams longer of late.
 double prompt_share(const WorkerView& view, TimePoint now);
 
 }  // namespace baton::router

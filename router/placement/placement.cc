@@ -79,9 +79,10 @@ DecodeEstimate Placer::foresee_decode(const Candidate& decode, const Candidate& 
                                       const PlacementQuery& query) const {
   const bool alone = prefill.worker == decode.worker;
   const Joining joining{std::min(prefill.prompt.ttft(), soonest_), mean_ttft_};
-  DecodeEstimate out =
-      estimate_decode(*decode.worker, query.shape, options_.predict ? joining : Joining{},
-                      alone ? prefill.prompt.compute : 0.0, promises(), query.now);
+  DecodeEstimate out = estimate_decode(
+      *decode.worker, query.shape, options_.predict ? joining : Joining{},
+      alone ? stall_seconds(decode.worker->view, query.shape.tokens, prefill.cached) : 0.0,
+      promises(), query.now);
   if (alone) return out;
   // Each prefill worker sends what it computes, one prompt after the other. What is computed by
   // then, or waits for room, is read when all of it is there.

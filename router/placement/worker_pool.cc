@@ -164,8 +164,9 @@ void WorkerPool::take_from_the_fastest(Worker& worker) const {
   if (fastest != nullptr) worker.view.costs = fastest->view.costs;
 }
 
-// What other routers' prompts take of its time. Of those that came since it last spoke it tells the
-// sums: they are taken to be of equal length, and to be found as much as those that were begun.
+// What other routers' prompts take of its streams' time. Of those that came since it last spoke it
+// tells the sums: they are taken to be of equal length, and to be found as much as those that were
+// begun.
 void WorkerPool::note_others(Worker& worker, TimePoint now) {
   if (!worker.load.has_of_others()) {
     worker.of_others.reset();
@@ -180,7 +181,7 @@ void WorkerPool::note_others(Worker& worker, TimePoint now) {
   const uint64_t cached = (said.cached_tokens() - before->cached_tokens()) / prompts;
   const uint64_t tokens = (said.tokens() - before->tokens()) / prompts;
   const uint64_t most = worker.hello.max_context();
-  const double each = prompt_seconds(worker.view, std::min(tokens, most), std::min(cached, most));
+  const double each = stall_seconds(worker.view, std::min(tokens, most), std::min(cached, most));
   constexpr double kMostPrompts = 1000;  // between two words: nonsense would be remembered for long
   note_prompt(worker.view, std::min(static_cast<double>(prompts), kMostPrompts) * each, now);
 }
@@ -189,7 +190,10 @@ void WorkerPool::note_others(Worker& worker, TimePoint now) {
 void WorkerPool::refresh_view(Worker& worker) {
   const proto::Load& load = worker.load;
   WorkerView& view = worker.view;
-  view.sequences = std::max(load.running() + load.waiting(), worker.placed_sequences);
+  // Our own we know; of others', or of all where they are not told apart, the worker tells.
+  view.sequences = load.has_sequences_of_others()
+                       ? worker.placed_sequences + load.sequences_of_others()
+                       : std::max(load.running() + load.waiting(), worker.placed_sequences);
   view.context = static_cast<double>(load.context_tokens());
   if (view.sequences > load.sequences() && worker.placed_sequences > 0) {
     const double mean = static_cast<double>(worker.placed_tokens) / worker.placed_sequences;

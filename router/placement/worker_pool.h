@@ -33,9 +33,10 @@ struct WorkerView {
   // Of tokens that it was thought to hold, what share it held, of late: a worker that keeps no
   // prefixes, or drops them soon, is not waited for.
   double prefix_trust = 1;
-  // Of its time that prompts have taken of late, that is as long as a stream lives there, seconds.
+  // Of its streams' time, what prompts have added of late, that is as long as a stream lives there,
+  // seconds; and when the first of them came (estimate.h: note_prompt, prompt_share).
   double prompt_share = 0;
-  TimePoint prompt_share_at;
+  TimePoint prompt_share_at, prompts_since;
   double stream_life = 2;
   // Of the streams that this router has there, how many of each class.
   std::array<uint32_t, kMaxSloClasses> streams{};

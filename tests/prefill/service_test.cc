@@ -290,5 +290,19 @@ TEST_F(ServiceTest, ARouterOfTheOldProtocolIsToldOfAFailure) {
   EXPECT_TRUE(service_->idle());
 }
 
+// And how many decode, or are to, whose place it cannot know.
+TEST_F(ServiceTest, SequencesOfOthersAreThoseThatStayHere) {
+  PrefillRequest here = request(1, 8), handed_off = request(2, 8), of_another = request(3, 8);
+  here.request.sampling.num_choices = 2;
+  of_another.request.key.router = RouterId{2};
+  service_->submit(here, WorkerId(), true, kNow);
+  service_->submit(handed_off, kSink, true, kNow);
+  service_->submit(of_another, WorkerId(), true, kNow);
+  EXPECT_EQ(service_->sequences_of_others(RouterId{1}), 1u);
+  EXPECT_EQ(service_->sequences_of_others(RouterId{2}), 2u);
+  service_->cancel(here.request.key, kNow);
+  EXPECT_EQ(service_->sequences_of_others(RouterId{3}), 1u);
+}
+
 }  // namespace
 }  // namespace baton::prefill

@@ -47,11 +47,30 @@ TEST_F(GoodputTest, PromptsOfOtherRoutersTakeTheirShareOfAWorkersTime) {
     return prompt_share(pool_.find(kMixed)->view, now_);
   };
   EXPECT_EQ(share_after(7, 700, 0), 0) << "before it was known";
-  // Of 2 s; two of 150 tokens, of which 50 were found, each in a step.
-  EXPECT_NEAR(share_after(9, 1000, 100), 2 * 0.11 / 2, 1e-6);
-  EXPECT_NEAR(share_after(9, 1000, 200), 2 * 0.11 / 2, 1e-6) << "nothing new";
-  EXPECT_NEAR(share_after(2, 100, 0), 2 * 0.11 / 2, 1e-6) << "nonsense";
-  EXPECT_NEAR(share_after(3, 200, 0), 3 * 0.11 / 2, 1e-6);
+  // Of a stream's life of 2 s, which has just begun; two of 150 tokens, of which 50 were found:
+  // what they add to the two steps that would be taken anyway.
+  const double life = 2 * (1 - std::exp(-0.25));
+  EXPECT_NEAR(share_after(9, 1000, 100), 2 * 0.1 / life, 1e-6);
+  EXPECT_NEAR(share_after(9, 1000, 200), 2 * 0.1 / life, 1e-6) << "nothing new";
+  EXPECT_NEAR(share_after(2, 100, 0), 2 * 0.1 / life, 1e-6) << "nonsense";
+  EXPECT_NEAR(share_after(3, 200, 0), 3 * 0.1 / life, 1e-6);
+}
+
+// Ten prompts a second are ten from the first second on, and are forgotten when they have stopped.
+TEST_F(GoodputTest, WhatPromptsTakeIsTheirRateHoweverShortAgoTheyBegan) {
+  add(kMixed, proto::ROLE_MIXED);
+  WorkerView& view = pool_.find(kMixed)->view;
+  for (int i = 1; i <= 60; ++i) {
+    note_prompt(view, 0.03, now_);
+    now_ += milliseconds(100);
+    if (i >= 10) {
+      EXPECT_NEAR(prompt_share(view, now_), 0.3, 0.02) << i;
+    }
+  }
+  now_ += seconds(20);
+  EXPECT_LT(prompt_share(view, now_), 1e-4);
+  note_prompt(view, 0.03, now_);
+  EXPECT_NEAR(prompt_share(view, now_), 0.03 / (2 * (1 - std::exp(-0.25))), 1e-3) << "began anew";
 }
 
 TEST_F(GoodputTest, WhoHasHardlyTakenAStepIsAskedAllTheSame) {
@@ -210,6 +229,25 @@ TEST_F(GoodputTest, WhoIsAwaitedComesOneByOne) {
   q.shape.output = 4;  // 0.2 s, of the half second until it joins
   EXPECT_LT(place(q).tpot, 0.037);
   EXPECT_GT(place(q).tpot, 0.02);
+}
+
+// What this router has there it knows; of the others' the worker tells, if it can.
+TEST_F(GoodputTest, SequencesOfOtherRoutersComeOnTopOfItsOwn) {
+  add(kMixed, proto::ROLE_MIXED);
+  Worker& worker = *pool_.find(kMixed);
+  const auto told = [&](uint32_t running, std::optional<uint32_t> others) {
+    proto::Load load = worker.load;
+    load.set_running(running);
+    if (others) load.set_sequences_of_others(*others);
+    EXPECT_TRUE(pool_.update(kMixed, std::move(load), now_));
+    return worker.view.sequences;
+  };
+  worker.placed_sequences = 5;  // of which it has heard of 3
+  EXPECT_EQ(told(3 + 20, std::nullopt), 23u) << "not told apart: one of both is all that is known";
+  EXPECT_EQ(told(3 + 20, 20), 25u);
+  worker.placed_sequences = 6;
+  WorkerPool::refresh_view(worker);
+  EXPECT_EQ(worker.view.sequences, 26u);
 }
 
 TEST_F(GoodputTest, AFullCacheCountsAgainstTheTpot) {
