@@ -25,7 +25,7 @@ from bench import cluster, load
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "deploy/profiles/h200-llama3-8b.yaml"
-METRICS = re.compile(r"^(prometheus::|baton::Metrics::)")
+METRICS = re.compile(r"^(prometheus::|baton::(Token)?Metrics::)")
 TRACES = re.compile(r"baton::router::.*Exporter::")
 EXPORTER_THREAD = re.compile(r"\) baton::router::.*Exporter::(run|deliver|encode|take)\(")
 AT_ONCE, PROMPT, OUTPUT = 32, 64, 200
