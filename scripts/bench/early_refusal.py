@@ -113,9 +113,7 @@ that decode, all together; how much they vary (standard deviation over mean), an
 were so much earlier (the highest autocorrelation behind its first zero).
 
 To refuse at decode costs few requests here, because prompts that are computed in vain only cost where prefill
-has no time to spare; it costs TTFT. Where prompts differ much in length, a long queue for them turns away the
-long ones, which are dear to decode as well, and so more requests are met than by what is foreseen, which
-takes every request for as good as another.
+has no time to spare; it costs TTFT. Mooncake's gain of 14 % fewer refusals is not seen.
 """)
     for case, by_way in zip(cases, points, strict=True):
         requests = case.requests or int(by_way["foreseen"]["runs"][0]["requests"])
