@@ -164,7 +164,10 @@ void Cluster::carry_out() {
       if (link != links_.end()) (*link)->send(send.frame);
     }
     const bool more = told < actions_.outputs.size();
-    if (more) tell(std::move(actions_.outputs[told++]));
+    if (more) {  // not from where it lies: what its listener causes comes behind it there
+      Output output = std::move(actions_.outputs[told++]);
+      tell(std::move(output));
+    }
     if (!more || touched_.size() >= kTogether) end_batch();
   }
   actions_.clear();
