@@ -121,7 +121,7 @@ class Service final : public RouterService {
   }
 
   net::HttpHandlers metrics_handlers() {
-    return {{"/metrics", [this] { return net::HttpReply{.body = metrics_.expose(cluster_)}; }},
+    return {{"/metrics", [this] { return net::HttpReply{.body = api_.exposition()}; }},
             {"/health",
              [] {
                return net::HttpReply{200, "ok\n", "text/plain"};

@@ -40,6 +40,10 @@ void Metrics::remove_gauge(const std::string& name, const Labels& labels) {
   family.Remove(&family.Add(with_fixed(labels)));
 }
 
+void Metrics::remove_counter(const std::string& name, prometheus::Counter& counter) {
+  prometheus::BuildCounter().Name(name).Register(*registry_).Remove(&counter);
+}
+
 prometheus::Histogram& Metrics::histogram(const std::string& name, const std::string& help,
                                           const std::vector<double>& bounds, const Labels& labels) {
   return prometheus::BuildHistogram()

@@ -17,7 +17,7 @@ namespace baton {
 
 // The metrics of one process. Look a series up once, keep the reference, and touch only that on a
 // hot path (an increment costs nanoseconds and no lock that another thread can hold for long).
-// Thread-safe. References live as long as the registry, or until remove_gauge().
+// Thread-safe. References live as long as the registry, or until they are removed.
 class Metrics {
  public:
   using Labels = std::map<std::string, std::string>;
@@ -35,6 +35,8 @@ class Metrics {
   // Ends a series that gauge() made; references to it are void. For labels whose values come and
   // go, which would otherwise add up for as long as the process lives.
   void remove_gauge(const std::string& name, const Labels& labels);
+  // The same of one that counter() made with that name.
+  void remove_counter(const std::string& name, prometheus::Counter& counter);
   // `bounds`: upper bounds in the metric's unit, ascending; +Inf is added.
   prometheus::Histogram& histogram(const std::string& name, const std::string& help,
                                    const std::vector<double>& bounds, const Labels& labels = {});

@@ -50,6 +50,8 @@ class AccessControl {
   // Whose request it is. Null: nobody's, or there are no tenants.
   std::shared_ptr<Tenant> tenant_of(std::string_view authorization) const;
   bool has_tenants() const { return tenants_.any(); }
+  // Whether there is one of that name, or requests of one that was.
+  bool has_tenant(std::string_view name) const { return tenants_.is_there(name); }
   // Nobody needs a key, but for what is an admin's.
   bool is_open() const { return keys_.empty() && !tenants_.any(); }
 

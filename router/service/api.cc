@@ -195,7 +195,7 @@ api_result<std::shared_ptr<Admission>> Api::admit(const HttpHead& head) {
   if (!tenant) return AccessControl::unknown_key(Door::kKey);  // since its header came
   const TimePoint now = Clock::now();
   if (const auto over = tenant->refusal(now)) {
-    metrics_.over_quota(tenant->config().name, over->quota);
+    metrics_.tenants().over_quota(tenant->config().name, over->quota);
     return from_quota(tenant->config(), *over);
   }
   return tenant->admit(now);
@@ -212,7 +212,7 @@ api_status Api::widen(Admission& admission, uint32_t answers) {
   }
   const auto over = admission.widen(answers, Clock::now());
   if (!over) return {};
-  metrics_.over_quota(tenant.name, over->quota);
+  metrics_.tenants().over_quota(tenant.name, over->quota);
   return from_quota(tenant, *over);
 }
 

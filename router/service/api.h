@@ -34,6 +34,8 @@ class Api {
   void set_access(const AccessConfig& access);
   // Some model has a mixed worker or a pair that can serve it, and it does not drain.
   bool is_ready() const;
+  // The text of /metrics. What it shows of a tenant that is no more, it shows for the last time.
+  std::string exposition();
   // It is not ready from here on; all else is served as before.
   void set_draining() { draining_ = true; }
 

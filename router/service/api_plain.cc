@@ -150,9 +150,15 @@ void Api::version(std::string, ExchangePtr exchange) {
   exchange->reply({.body = fmt::format(R"({{"version":"{}"}})", BATON_VERSION)});
 }
 
+std::string Api::exposition() {
+  std::string text = metrics_.expose(cluster_);
+  metrics_.tenants().keep([this](std::string_view name) { return access_.has_tenant(name); });
+  return text;
+}
+
 void Api::metrics(std::string, ExchangePtr exchange) {
-  exchange->reply({.body = metrics_.expose(cluster_),
-                   .content_type = "text/plain; version=0.0.4; charset=utf-8"});
+  exchange->reply(
+      {.body = exposition(), .content_type = "text/plain; version=0.0.4; charset=utf-8"});
 }
 
 // The oldest: what hangs is among them.

@@ -375,7 +375,7 @@ void Generation::settle_quota(SloResult result) {
   const auto prompt = static_cast<int64_t>(job_.prompt_tokens());
   const bool refused = result == SloResult::kRefused;
   context_.admission->charge(refused ? -prompt : int64_t{completion_tokens_}, Clock::now());
-  if (!refused) context_.metrics.used(context_.admission->tenant().name, usage());
+  if (!refused) context_.metrics.tenants().used(context_.admission->tenant().name, usage());
 }
 
 void Generation::record(std::string_view finish) {

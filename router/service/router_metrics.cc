@@ -155,30 +155,6 @@ void RouterMetrics::refused(std::string_view reason) {
   if (history_ != nullptr) history_->refused(reason, Clock::now());
 }
 
-void RouterMetrics::used(const std::string& tenant, const Usage& usage) {
-  metrics_
-      .counter("baton_tenant_requests_total", "Requests of a tenant that were served.",
-               {{"tenant", tenant}})
-      .Increment();
-  const auto count = [&](const char* kind, uint32_t tokens) {
-    metrics_
-        .counter("baton_tenant_tokens_total",
-                 "Tokens of a tenant's requests; cached ones are among those of prompts.",
-                 {{"tenant", tenant}, {"kind", kind}})
-        .Increment(tokens);
-  };
-  count("prompt", usage.prompt_tokens);
-  count("cached", usage.cached_tokens);
-  count("output", usage.completion_tokens);
-}
-
-void RouterMetrics::over_quota(const std::string& tenant, Quota quota) {
-  metrics_
-      .counter("baton_tenant_refused_total", "Requests of a tenant refused for a quota of it.",
-               {{"tenant", tenant}, {"quota", std::string(name(quota))}})
-      .Increment();
-}
-
 void RouterMetrics::cut_off(std::string_view reason) {
   cut_off_counter(metrics_, reason).Increment();
 }

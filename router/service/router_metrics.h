@@ -15,12 +15,11 @@
 #include "common/latency/error_window.h"
 #include "router/dispatch/actions.h"
 #include "router/dispatch/request_stages.h"
-#include "router/openai/answer_format.h"
 #include "router/page/live_history.h"
 #include "router/placement/attainment.h"
 #include "router/placement/slo_config.h"
 #include "router/service/cluster.h"
-#include "router/tenants/tenant.h"
+#include "router/service/tenant_metrics.h"
 #include "router/traces/exporter.h"
 
 namespace baton::router {
@@ -66,9 +65,7 @@ class RouterMetrics {
   // What was predicted when it was placed, and what came of it.
   void compare(const RequestTrail& trail, const Measured& measured);
   void refused(std::string_view reason);  // a request: "invalid", "unauthorized", "overloaded", ...
-  // What a tenant's request used, and one that was refused for a quota.
-  void used(const std::string& tenant, const Usage& usage);
-  void over_quota(const std::string& tenant, Quota quota);
+  TenantMetrics& tenants() { return tenants_; }
   void cut_off(std::string_view reason);  // a client: "disconnected", "too_slow"
   // When a request ends: its stages, retries and bytes.
   void observe(ModelMetrics& model, const RequestTrail& trail, const RequestStages& stages);
@@ -105,6 +102,7 @@ class RouterMetrics {
 
   Metrics metrics_;
   ProcessMetrics process_{metrics_};
+  TenantMetrics tenants_{metrics_};
   std::map<std::string, ModelMetrics> models_;
   std::vector<std::array<prometheus::Counter*, kNumSloResults>> slo_requests_;  // by class, result
   latency::ErrorWindow ttft_error_, tpot_error_;

@@ -1,5 +1,7 @@
 #include "router/tenants/tenants.h"
 
+#include <algorithm>
+
 namespace baton::router {
 namespace {
 
@@ -12,7 +14,7 @@ bool equal(const KeyDigest& a, const KeyDigest& b) {
 }  // namespace
 
 void Tenants::replace(std::vector<TenantConfig> configs, TimePoint now) {
-  const auto before = std::exchange(by_name_, {});
+  auto before = std::exchange(by_name_, {});
   keys_.clear();
   for (TenantConfig& config : configs) {
     const std::string name = config.name;
@@ -25,6 +27,17 @@ void Tenants::replace(std::vector<TenantConfig> configs, TimePoint now) {
     }
     for (const KeyDigest& key : tenant->config().keys) keys_.emplace_back(key, tenant.get());
   }
+  for (auto& [name, tenant] : before) {
+    if (!by_name_.contains(name)) gone_.push_back(std::exchange(tenant, nullptr));
+  }
+  std::erase_if(gone_, [](const auto& tenant) { return tenant.expired(); });
+}
+
+bool Tenants::is_there(std::string_view name) const {
+  return by_name_.contains(name) || std::ranges::any_of(gone_, [&](const auto& one) {
+           const auto tenant = one.lock();
+           return tenant && tenant->config().name == name;
+         });
 }
 
 std::shared_ptr<Tenant> Tenants::find(const KeyDigest& key) const {

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -19,11 +21,14 @@ class Tenants {
 
   bool any() const { return !by_name_.empty(); }
   size_t size() const { return by_name_.size(); }
+  // Whether there is one of that name, or requests of one that was.
+  bool is_there(std::string_view name) const;
   // Null: nobody's. Takes the same time whichever it is.
   std::shared_ptr<Tenant> find(const KeyDigest& key) const;
 
  private:
-  std::map<std::string, std::shared_ptr<Tenant>> by_name_;
+  std::map<std::string, std::shared_ptr<Tenant>, std::less<>> by_name_;
+  std::vector<std::weak_ptr<Tenant>> gone_;  // while requests of theirs run
   std::vector<std::pair<KeyDigest, Tenant*>> keys_;
 };
 

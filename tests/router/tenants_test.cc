@@ -9,6 +9,7 @@ namespace baton::router {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 TenantConfig tenant(const std::string& name, TenantLimits limits = {}) {
   return {.name = name, .keys = {key_digest("key-of-" + name)}, .limits = limits};
@@ -76,7 +77,7 @@ TEST_F(TenantsTest, AtOnceAsManyAsItMayHaveAndAClientThatLeavesGivesItsPlaceBack
 
   RawClient client(port());
   client.send(post("/v1/completions",
-                   R"({"model":"toy","prompt":"x","max_tokens":500,"stream":true})",
+                   R"({"model":"toy","prompt":"x","max_tokens":4000,"stream":true})",
                    "Authorization: Bearer key-of-acme\r\n"));
   ASSERT_TRUE(client.read_head(std::chrono::seconds(5)));
   const HttpAnswer refused = complete("acme");
@@ -133,6 +134,38 @@ TEST_F(TenantsTest, OthersComeWithoutARestartAndWhatRunsGoesOn) {
     last = *event;
   }
   EXPECT_THAT(last, HasSubstr(R"("finish_reason":"length")"));
+}
+
+TEST_F(TenantsTest, SeriesOfOneThatIsGoneEndWithItsLastRequest) {
+  const std::string of_acme = "tenant=\"acme\"", of_other = "tenant=\"other\"";
+  start_with({tenant("acme", {.requests_per_minute = 2}), tenant("other")}, milliseconds(5));
+  EXPECT_EQ(complete("acme").status, 200);
+  EXPECT_EQ(complete("other").status, 200);
+  RawClient running(port());
+  running.send(post("/v1/completions",
+                    R"({"model":"toy","prompt":"x","max_tokens":4000,"stream":true})",
+                    "Authorization: Bearer key-of-acme\r\n"));
+  ASSERT_TRUE(running.read_head(std::chrono::seconds(5)));
+  EXPECT_EQ(complete("acme").status, 429);
+  on_io([&] {
+    router_->set_access({.tenants = {tenant("other")}});
+    return 0;
+  });
+  for (int i = 0; i < 2; ++i) EXPECT_THAT(metrics(), HasSubstr(of_acme)) << "it runs";
+  running.close();
+  const std::string both = "baton_tenant_requests_total{" + of_acme + "} 2";
+  EXPECT_TRUE(eventually([&] { return metrics().find(both) != std::string::npos; }))
+      << "what its last request used is told";
+  EXPECT_TRUE(eventually([&] { return metrics().find(of_acme) == std::string::npos; }));
+  const std::string text = metrics();
+  EXPECT_THAT(text, Not(HasSubstr(of_acme)));
+  EXPECT_THAT(text, HasSubstr("baton_tenant_requests_total{" + of_other + "} 1"));
+  on_io([&] {
+    router_->set_access({.tenants = {tenant("acme"), tenant("other")}});
+    return 0;
+  });
+  EXPECT_EQ(complete("acme").status, 200);
+  EXPECT_THAT(metrics(), HasSubstr("baton_tenant_requests_total{" + of_acme + "} 1"));
 }
 
 }  // namespace

@@ -126,6 +126,21 @@ TEST(TenantsTest, AReplacementKeepsWhatWasUsedAndWhatRuns) {
   admission->charge(5, kStart);
 }
 
+TEST(TenantsTest, OneThatIsGoneIsThereWhileItsRequestsAre) {
+  Tenants tenants;
+  tenants.replace({{.name = "acme", .keys = {key(1)}}, {.name = "idle", .keys = {key(2)}}}, kStart);
+  EXPECT_FALSE(tenants.is_there("other"));
+  auto running = tenants.find(key(1))->admit(kStart);
+  tenants.replace({{.name = "other", .keys = {key(3)}}}, kStart);
+  EXPECT_TRUE(tenants.is_there("other"));
+  EXPECT_FALSE(tenants.is_there("idle"));
+  EXPECT_TRUE(tenants.is_there("acme"));
+  tenants.replace({{.name = "other", .keys = {key(3)}}}, kStart);
+  EXPECT_TRUE(tenants.is_there("acme"));
+  running.reset();
+  EXPECT_FALSE(tenants.is_there("acme"));
+}
+
 TEST(TenantsTest, SaltsOfTenantsNeverMeet) {
   const TenantConfig a{.name = "a"}, ab{.name = "a-b"};
   EXPECT_NE(a.salt("x"), ab.salt("x"));
