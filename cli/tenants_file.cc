@@ -14,6 +14,7 @@
 #include <sstream>
 #include <utility>
 
+#include "common/base/private_file.h"
 #include "common/formats/utf8.h"
 #include "router/service/access_control.h"
 
@@ -202,11 +203,13 @@ result<std::vector<TenantConfig>> parse_tenants(const std::string& yaml,
 result<std::vector<TenantConfig>> read_tenants(const std::string& path,
                                                const router::SloClasses& classes) {
   if (path.empty()) return std::vector<TenantConfig>();
+  const status own = check_private(path);
+  if (!own) return error(own.error().code, "the tenants in '" + path + "': " + own.error().message);
   std::ifstream file(path, std::ios::binary);
   std::string text(kMaxFileBytes + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (!file.is_open() || file.bad()) {
-    return error(Errc::kIo, "cannot read the tenants in '" + path + "'");
+    return error(Errc::kIo, "the tenants in '" + path + "': cannot be read");
   }
   text.resize(static_cast<size_t>(file.gcount()));
   if (text.size() > kMaxFileBytes) return bad("the tenants in '{}' take over 4 MiB", path);

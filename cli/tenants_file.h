@@ -16,7 +16,7 @@ inline constexpr size_t kMaxTenants = 1000, kMaxTenantKeys = 4096;
 // Errors name the tenant and the field, and hold no key.
 result<std::vector<router::TenantConfig>> parse_tenants(const std::string& yaml,
                                                         const router::SloClasses& classes);
-// The same of a file, which errors name. Empty if `path` is.
+// The same of a file, which errors name: also one that everybody may read. Empty if `path` is.
 result<std::vector<router::TenantConfig>> read_tenants(const std::string& path,
                                                        const router::SloClasses& classes);
 

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "common/base/line_file.h"
+#include "common/base/secret_lines.h"
 
 namespace baton::cli {
 
@@ -30,8 +30,11 @@ result<std::optional<router::TraceConfig>> read_traces(const TraceSettings& s) {
   traces.endpoint = std::move(*endpoint);
   traces.sample_ratio = s.trace_sample_ratio;
   if (!s.otlp_headers_file.empty()) {
-    const auto lines = read_line_file(s.otlp_headers_file);
-    if (!lines) return error(Errc::kIo, "cannot read the headers in '" + s.otlp_headers_file + "'");
+    const auto lines = read_secret_lines(s.otlp_headers_file);
+    if (!lines) {
+      return error(lines.error().code,
+                   "the headers in '" + s.otlp_headers_file + "': " + lines.error().message);
+    }
     BATON_TRY(traces.headers, router::parse_header_lines(*lines));
   }
   return std::optional(std::move(traces));

@@ -4,13 +4,13 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
-#include "common/base/line_file.h"
+#include "common/base/secret_lines.h"
 
 namespace baton::net {
 namespace {
@@ -121,11 +121,11 @@ result<Secrets> read_secrets(const std::filesystem::path& path) {
   const auto bad = [&](const std::string& why) {
     return error(Errc::kInvalidArgument, "secret file '" + path.string() + "': " + why);
   };
-  struct stat about;
-  if (stat(path.c_str(), &about) != 0 || !S_ISREG(about.st_mode)) return bad("cannot be read");
-  if ((about.st_mode & (S_IROTH | S_IWOTH)) != 0) return bad("everybody may read it; chmod 600");
-  auto secrets = read_line_file(path);
-  if (!secrets) return bad("cannot be read");
+  // Ranks and later starts read it again: a pipe would have nothing for them.
+  std::error_code missing;
+  if (!std::filesystem::is_regular_file(path, missing)) return bad("cannot be read");
+  auto secrets = read_secret_lines(path);
+  if (!secrets) return bad(secrets.error().message);
   for (const std::string& secret : *secrets) {
     if (secret.size() < kMinSecretChars || secret.size() > 1024) {
       return bad("a secret is not of 32 to 1024 characters; `openssl rand -hex 32` makes one");

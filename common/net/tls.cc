@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "common/base/log.h"
+#include "common/base/private_file.h"
 
 namespace baton::net {
 namespace {
@@ -39,13 +40,6 @@ status check_readable(const char* flag, const std::filesystem::path& path) {
   if (!S_ISREG(about.st_mode)) return bad(flag, path, "it is no file");
   if (access(path.c_str(), R_OK) != 0) return bad(flag, path, std::strerror(errno));
   return {};
-}
-
-status check_private(const std::filesystem::path& key) {
-  struct stat about;
-  if (stat(key.c_str(), &about) != 0) return bad("tls-key", key, std::strerror(errno));
-  if ((about.st_mode & (S_IROTH | S_IWOTH)) == 0) return {};
-  return bad("tls-key", key, "everybody may read it; chmod 600");
 }
 
 // Peers would refuse it, and not say why to us.
@@ -80,7 +74,9 @@ result<std::shared_ptr<context>> make_context(const TlsFiles& files, const char*
   BATON_CHECK_OK(check_readable("tls-cert", files.cert));
   BATON_CHECK_OK(check_readable("tls-key", files.key));
   BATON_CHECK_OK(check_readable("tls-ca", files.ca));
-  BATON_CHECK_OK(check_private(files.key));
+  if (const status own = check_private(files.key); !own) {
+    return bad("tls-key", files.key, own.error().message);
+  }
   auto made = std::make_shared<context>(context::tls);
   SSL_CTX* const tls = made->native_handle();
   set_rules(tls);

@@ -1,6 +1,7 @@
 #include "cli/api_keys.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -11,8 +12,9 @@ namespace {
 
 class ApiKeys : public ::testing::Test {
  protected:
-  result<std::vector<std::string>> read(const std::string& text) {
+  result<std::vector<std::string>> read(const std::string& text, mode_t mode = 0600) {
     std::ofstream(path_) << text;
+    ::chmod(path_.c_str(), mode);
     return read_api_keys(path_);
   }
   void TearDown() override { std::filesystem::remove(path_); }
@@ -30,6 +32,16 @@ TEST_F(ApiKeys, SkipsBlankLinesAndComments) {
 TEST_F(ApiKeys, AFileWithoutAKeyIsAnError) {
   EXPECT_FALSE(read("# none yet\n"));
   EXPECT_FALSE(read(""));
+}
+
+TEST_F(ApiKeys, AFileThatEverybodyMayReadIsAnError) {
+  for (const mode_t mode : {0644, 0602}) {
+    const auto open = read("key\n", mode);
+    ASSERT_FALSE(open);
+    EXPECT_EQ(open.error().message,
+              "the keys in '" + path_ + "': everybody may read it; chmod 600");
+  }
+  EXPECT_TRUE(read("key\n", 0440));
 }
 
 TEST_F(ApiKeys, AMissingFileIsAnErrorAndNoPathNone) {

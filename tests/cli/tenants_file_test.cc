@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <fstream>
 
@@ -111,6 +112,10 @@ TEST_F(TenantsFile, IsReadWholeAndNamedInErrors) {
   EXPECT_TRUE(read_tenants("", classes_)->empty());
   EXPECT_THAT(read_tenants(path, classes_).error().message, HasSubstr(path));
   std::ofstream(path) << "tenants: {a: {keys: [k]}}\n";
+  ::chmod(path.c_str(), 0644);
+  EXPECT_EQ(read_tenants(path, classes_).error().message,
+            "the tenants in '" + path + "': everybody may read it; chmod 600");
+  ::chmod(path.c_str(), 0640);
   EXPECT_EQ(read_tenants(path, classes_)->size(), 1u);
   std::ofstream(path) << "tenants: {a: {keys: [k], priority: 9}}\n";
   const std::string why = read_tenants(path, classes_).error().message;

@@ -176,8 +176,31 @@ TEST_F(UpConfigTest, TheRouterTellsTheCollectorOfTraces) {
   UpConfig bad;
   const auto refused = parse_up({"--model", "m", "--otlp-endpoint", "https://c:4318"}, bad);
   ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().message,
-            "--otlp-endpoint: the endpoint 'https://c:4318' does not begin with http://");
+  EXPECT_EQ(
+      refused.error().message,
+      "--otlp-endpoint: the endpoint 'https://c:4318' does not begin with http://");
+}
+
+TEST_F(UpConfigTest, FilesOfSecretsThatEverybodyMayReadAreRefused) {
+  const fakes::TempDir dir;
+  const std::string path = (dir / "secrets").string();
+  std::ofstream(path) << "authorization: key-1\n";
+  ::chmod(path.c_str(), 0604);
+  const std::vector<std::vector<std::string>> cases = {
+      {"--api-key-file", path},
+      {"--admin-key-file", path},
+      {"--tenants-file", path},
+      {"--otlp-endpoint", "http://c:4318", "--otlp-headers-file", path}};
+  for (const auto& flags : cases) {
+    std::vector<std::string> args = {"--model", "m"};
+    args.insert(args.end(), flags.begin(), flags.end());
+    UpConfig config;
+    const auto refused = parse_up(args, config);
+    ASSERT_FALSE(refused) << flags[0];
+    EXPECT_NE(refused.error().message.find(path + "': everybody may read it; chmod 600"),
+              std::string::npos)
+        << refused.error().message;
+  }
 }
 
 TEST_F(UpConfigTest, UsageShowsTheKeysHeaderWithoutTheKey) {

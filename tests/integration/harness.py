@@ -43,6 +43,12 @@ def wait_for(condition, seconds: float, what):
         time.sleep(0.01)
 
 
+def write_private(path: pathlib.Path, text: str):
+    """A file of secrets: nobody else may read it."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
 def flags(options: dict) -> list[str]:
     """{"max_context": 64, "workers": [a, b]} as command-line flags."""
     args = []

@@ -171,7 +171,7 @@ def test_a_retry_is_counted_once(start_cluster, medium, tmp_path):
 
 
 def test_what_is_in_flight_is_shown_to_admins(start_cluster, medium, tmp_path):
-    (tmp_path / "admin").write_text("an-admin\n")
+    harness.write_private(tmp_path / "admin", "an-admin\n")
     options = harness.ALL_HANDED_OFF | {"admin_key_file": tmp_path / "admin"}
     cluster = start_cluster(medium, options, prefill=1, decode=1)
     url = cluster.url + "/debug/requests"

@@ -215,7 +215,7 @@ def test_a_slow_reader_is_cut_off_and_slows_nobody(start_cluster, tiny):
 
 def test_api_key(start_cluster, tiny, tmp_path):
     keys = tmp_path / "keys"
-    keys.write_text("first-key\nsecond-key\n")
+    harness.write_private(keys, "first-key\nsecond-key\n")
     cluster = start_cluster(tiny, router_options={"api_key_file": keys}, mixed=1)
     body = json.dumps({"prompt": "x", "model": "tiny", "max_tokens": 1}).encode()
 

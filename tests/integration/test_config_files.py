@@ -16,7 +16,7 @@ class Files:
         self.model = model
         self.folder = folder
         self.started: list[harness.Process] = []
-        (folder / "keys").write_text("a-key\n")
+        harness.write_private(folder / "keys", "a-key\n")
 
     def start(self, command: str, name: str, text: str) -> harness.Process:
         file = self.folder / f"{name}.yaml"

@@ -394,7 +394,7 @@ def enter_keys(page, view: str, chat: str = ""):
 
 
 def test_with_a_key_it_shows_nothing_until_it_has_one(page, start_cluster, tiny, tmp_path):
-    (tmp_path / "keys").write_text("open-sesame-123\n")
+    harness.write_private(tmp_path / "keys", "open-sesame-123\n")
     options = ROUTER | {"api_key_file": tmp_path / "keys"}
     cluster = start_cluster(tiny, options, mixed=1, **WORKERS)
     page.open(cluster.url + "/")
@@ -461,8 +461,8 @@ def test_a_long_answer_is_there_to_its_end(page, cluster):
 
 
 def test_with_tenants_an_admin_sees_and_a_tenant_chats(page, start_cluster, tiny, tmp_path):
-    (tmp_path / "tenants.yaml").write_text("tenants: {acme: {keys: [key-of-acme-1]}}\n")
-    (tmp_path / "admin").write_text("an-admin-key\n")
+    harness.write_private(tmp_path / "tenants.yaml", "tenants: {acme: {keys: [key-of-acme-1]}}\n")
+    harness.write_private(tmp_path / "admin", "an-admin-key\n")
     options = ROUTER | {
         "tenants_file": tmp_path / "tenants.yaml",
         "admin_key_file": tmp_path / "admin",

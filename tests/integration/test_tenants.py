@@ -30,8 +30,8 @@ CLASSES = ["interactive: ttft=600s", "batch: best-effort"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tenants")
-    (folder / "tenants.yaml").write_text(TENANTS)
-    (folder / "admin").write_text("an-admin\n")
+    harness.write_private(folder / "tenants.yaml", TENANTS)
+    harness.write_private(folder / "admin", "an-admin\n")
     return folder
 
 
@@ -132,13 +132,13 @@ def reloaded(cluster, text: str):
 
 def test_a_reload_is_whole_or_not_at_all(cluster, folder):
     file = folder / "tenants.yaml"
-    file.write_text(TENANTS.replace("key-of-acme", "new-key") + "    priority: 9\n")
+    harness.write_private(file, TENANTS.replace("key-of-acme", "new-key") + "    priority: 9\n")
     reloaded(cluster, "keys and tenants stay as they were")
     assert "small: priority must be" in cluster.router.log.read_text()
     assert ask(cluster, "acme").status_code == 200
 
-    file.write_text(TENANTS.replace("key-of-acme", "key-of-newcomer") + "    priority: 1\n")
-    (folder / "admin").write_text("another-admin\n")
+    harness.write_private(file, TENANTS.replace("key-of-acme", "key-of-newcomer") + "    priority: 1\n")
+    harness.write_private(folder / "admin", "another-admin\n")
     reloaded(cluster, "keys and tenants were read again; 3 tenants")
     assert ask(cluster, "acme").status_code == 401
     assert ask(cluster, "newcomer").status_code == 200
@@ -147,6 +147,11 @@ def test_a_reload_is_whole_or_not_at_all(cluster, folder):
     assert requests.get(debug, headers=bearer("an-admin"), timeout=5).status_code == 401
     assert requests.get(debug, headers=bearer("another-admin"), timeout=5).status_code == 200
 
+    file.write_text(TENANTS)
+    file.chmod(0o644)
+    reloaded(cluster, "keys and tenants stay as they were")
+    assert "tenants.yaml': everybody may read it; chmod 600" in cluster.router.log.read_text()
+    assert ask(cluster, "newcomer").status_code == 200
     file.unlink()
     reloaded(cluster, "keys and tenants stay as they were")
     assert ask(cluster, "newcomer").status_code == 200
@@ -160,7 +165,7 @@ def test_no_key_is_logged(cluster, folder):
 
 
 def test_a_reload_that_comes_before_it_serves_is_done_then(tiny, folder, tmp_path):
-    (folder / "early.yaml").write_text(TENANTS)
+    harness.write_private(folder / "early.yaml", TENANTS)
     options = {
         "listen": "127.0.0.1:0",
         "workers": ["127.0.0.1:1"],  # nobody

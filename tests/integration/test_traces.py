@@ -88,7 +88,7 @@ def log(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster(start_shared_cluster, tiny, collector, log, tmp_path_factory):
     headers = tmp_path_factory.mktemp("headers") / "headers"
-    headers.write_text("# for the collector\nx-token: s3cret\n")
+    harness.write_private(headers, "# for the collector\nx-token: s3cret\n")
     options = harness.ALL_HANDED_OFF | {
         "otlp_endpoint": collector.url, "otlp_headers_file": headers, "access_log": log,
         "trace_sample_ratio": 1,

@@ -134,7 +134,7 @@ KEYS = "\n# of the team\nsecret-1\nsecret-2\n"
 
 
 def test_keys_may_have_comments_and_are_not_printed(tiny, tmp_path):
-    (tmp_path / "keys").write_text(KEYS)
+    harness.write_private(tmp_path / "keys", KEYS)
     up = Up(tiny, "--mixed", "1", "--api-key-file", str(tmp_path / "keys"), "--once", "hello")
     status, out, err = up.end()
     assert status == 0, err
@@ -143,7 +143,7 @@ def test_keys_may_have_comments_and_are_not_printed(tiny, tmp_path):
 
 
 def test_a_file_without_keys_is_refused(tiny, tmp_path):
-    (tmp_path / "keys").write_text("# none yet\n")
+    harness.write_private(tmp_path / "keys", "# none yet\n")
     status, _, err = Up(tiny, "--api-key-file", str(tmp_path / "keys")).end()
     assert status == 2
     assert "no key in" in err
@@ -153,8 +153,8 @@ TENANTS = "tenants:\n  acme:\n    keys: [secret-of-acme]\n"
 
 
 def test_tenants_and_admins_have_their_keys(tiny, tmp_path):
-    (tmp_path / "tenants.yaml").write_text(TENANTS)
-    (tmp_path / "admin").write_text("secret-of-admin\n")
+    harness.write_private(tmp_path / "tenants.yaml", TENANTS)
+    harness.write_private(tmp_path / "admin", "secret-of-admin\n")
     files = ["--tenants-file", str(tmp_path / "tenants.yaml"),
              "--admin-key-file", str(tmp_path / "admin")]  # fmt: skip
     up = Up(tiny, "--mixed", "1", *files)
@@ -175,10 +175,10 @@ def test_tenants_and_admins_have_their_keys(tiny, tmp_path):
 
 
 def test_tenants_that_cannot_be_are_refused_before_anything_starts(tiny, tmp_path):
-    (tmp_path / "tenants.yaml").write_text(TENANTS + "    priority: 9\n")
+    harness.write_private(tmp_path / "tenants.yaml", TENANTS + "    priority: 9\n")
     status, _, err = Up(tiny, "--tenants-file", str(tmp_path / "tenants.yaml")).end()
     assert status == 2 and "acme: priority must be" in err
-    (tmp_path / "tenants.yaml").write_text(TENANTS)
+    harness.write_private(tmp_path / "tenants.yaml", TENANTS)
     status, _, err = Up(tiny, "--tenants-file", str(tmp_path / "tenants.yaml"),
                         "--once", "hello").end()  # fmt: skip
     assert status == 2 and "no key to ask with" in err
@@ -198,7 +198,7 @@ def some_text(command: list[str], env: dict, text_of):
 def test_what_the_banner_shows_works_as_it_stands(tiny, tmp_path, keys):
     args, env = [], dict(os.environ)
     if keys:
-        (tmp_path / "keys").write_text(keys)
+        harness.write_private(tmp_path / "keys", keys)
         args = ["--api-key-file", str(tmp_path / "keys")]
         env["API_KEY"] = "secret-2"
     up = Up(tiny, *args)
