@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <boost/asio/connect.hpp>
 #include <boost/asio/io_context.hpp>
+#include <optional>
 #include <random>
 #include <utility>
+#include <vector>
 
 #include "common/net/tcp_connection.h"
 
@@ -15,14 +17,14 @@ using boost::system::error_code;
 class Dialer : public std::enable_shared_from_this<Dialer> {
  public:
   Dialer(boost::asio::io_context& io, std::string address, RpcOptions options,
-         RpcClient::Handlers handlers)
+         RpcClient::Handlers handlers, NameLookup lookup)
       : io_(io),
-        resolver_(io),
         socket_(io),
         timer_(io),
         address_(std::move(address)),
         options_(options),
         handlers_(std::move(handlers)),
+        lookup_(std::move(lookup)),
         backoff_(options.reconnect_min),
         random_(std::random_device{}()) {}
 
@@ -43,7 +45,7 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
   }
   void stop() {
     stopped_ = true;
-    resolver_.cancel();
+    if (name_) name_->forget();
     timer_.cancel();
     error_code ignored;
     socket_.close(ignored);
@@ -61,30 +63,38 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
     timer_.expires_after(options_.connect_timeout);
     timer_.async_wait([self = shared_from_this(), attempt = attempt_](error_code ec) {
       if (ec || self->stopped_ || attempt != self->attempt_) return;
-      self->resolver_.cancel();
-      error_code ignored;
-      self->socket_.close(ignored);  // the connect in flight ends with an error
+      self->give_up();
     });
     // An address is not kept waiting by names that are slow to be looked up.
     error_code is_name;
     const auto address = boost::asio::ip::make_address(where->host, is_name);
     if (!is_name) {
-      const tcp::endpoint end(address, static_cast<uint16_t>(std::stoul(where->port)));
-      return connect(tcp::resolver::results_type::create(end, where->host, where->port));
+      return connect({tcp::endpoint(address, static_cast<uint16_t>(std::stoul(where->port)))});
     }
-    resolver_.async_resolve(
-        where->host, where->port,
-        [self = shared_from_this()](error_code ec, tcp::resolver::results_type found) {
-          if (self->stopped_) return;
-          if (ec) return self->attempt_failed(ec);
-          self->connect(std::move(found));
-        });
+    if (!name_) name_.emplace(io_.get_executor(), lookup_, where->host, where->port);
+    looking_ = true;
+    name_->ask([weak = weak_from_this()](const FoundName& found) {
+      const auto self = weak.lock();
+      if (!self || self->stopped_) return;
+      self->looking_ = false;
+      if (found.failed) return self->attempt_failed(found.failed);
+      self->connect(found.endpoints);
+    });
   }
 
  private:
-  void connect(tcp::resolver::results_type found) {
+  void give_up() {
+    if (std::exchange(looking_, false)) {
+      name_->forget();
+      return attempt_failed(boost::asio::error::timed_out);
+    }
+    error_code ignored;
+    socket_.close(ignored);  // the connect in flight ends with an error
+  }
+
+  void connect(const std::vector<tcp::endpoint>& ends) {
     socket_ = tcp::socket(io_);
-    boost::asio::async_connect(socket_, found,
+    boost::asio::async_connect(socket_, ends,
                                [self = shared_from_this()](error_code ec, const tcp::endpoint&) {
                                  if (self->stopped_) return;
                                  if (ec) return self->attempt_failed(ec);
@@ -146,16 +156,18 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
   }
 
   boost::asio::io_context& io_;
-  tcp::resolver resolver_;
   tcp::socket socket_;
   boost::asio::steady_timer timer_;
   const std::string address_;
   const RpcOptions options_;
   RpcClient::Handlers handlers_;
+  const NameLookup lookup_;
   std::shared_ptr<TcpConnection> connection_;
   Duration backoff_;
   uint64_t attempt_ = 0;
   std::minstd_rand random_;
+  std::optional<NameQuery> name_;  // none: it is an address, or was not dialled yet
+  bool looking_ = false;
   bool stopped_ = false;
   bool proven_ = false;  // of the connection at hand
 };
@@ -178,7 +190,15 @@ class TcpClient final : public RpcClient {
 
 std::unique_ptr<RpcClient> make_rpc_client(boost::asio::io_context& io, std::string address,
                                            RpcOptions options, RpcClient::Handlers handlers) {
-  auto dialer = std::make_shared<Dialer>(io, std::move(address), options, std::move(handlers));
+  return make_rpc_client(io, std::move(address), std::move(options), std::move(handlers),
+                         ask_system);
+}
+
+std::unique_ptr<RpcClient> make_rpc_client(boost::asio::io_context& io, std::string address,
+                                           RpcOptions options, RpcClient::Handlers handlers,
+                                           NameLookup lookup) {
+  auto dialer = std::make_shared<Dialer>(io, std::move(address), std::move(options),
+                                         std::move(handlers), std::move(lookup));
   dialer->dial();
   return std::make_unique<TcpClient>(std::move(dialer));
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/net/frame.h"
+#include "common/net/name_lookup.h"
 #include "common/net/rpc.h"
 #include "common/net/wire.h"
 
@@ -91,5 +92,10 @@ class TcpConnection final : public RpcConnection,
   std::string pending_;    // framed, waiting for the write in flight
   std::string in_flight_;  // empty: no write in flight
 };
+
+// As the one of rpc.h, where names are known by another than the system.
+std::unique_ptr<RpcClient> make_rpc_client(boost::asio::io_context& io, std::string address,
+                                           RpcOptions options, RpcClient::Handlers handlers,
+                                           NameLookup lookup);
 
 }  // namespace baton::net

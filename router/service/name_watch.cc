@@ -18,31 +18,31 @@ result<WorkerPlace> parse_worker_place(std::string_view text) {
   return WorkerPlace{std::move(where), watched};
 }
 
-NameWatch::NameWatch(boost::asio::io_context& io, net::HostPort name, Duration every, Found found)
-    : name_(std::move(name)), every_(every), found_(std::move(found)), resolver_(io), timer_(io) {
+NameWatch::NameWatch(boost::asio::io_context& io, net::HostPort name, Duration every, Found found,
+                     net::NameLookup lookup)
+    : name_(std::move(name)),
+      every_(every),
+      found_(std::move(found)),
+      timer_(io),
+      query_(io.get_executor(), std::move(lookup), name_.host, name_.port) {
   look();
 }
 
 void NameWatch::look() {
-  resolver_.async_resolve(name_.host, name_.port,
-                          [this, alive = std::weak_ptr<void>(alive_)](boost::system::error_code ec,
-                                                                      const Results& results) {
-                            if (!alive.expired()) answered(ec, results);
-                          });
+  query_.ask([this](const net::FoundName& name) { answered(name); });
 }
 
-void NameWatch::answered(boost::system::error_code ec, const Results& results) {
-  const bool unknown = ec == boost::asio::error::host_not_found;
-  if (ec && !unknown) {
+void NameWatch::answered(const net::FoundName& name) {
+  const bool unknown = name.failed == boost::asio::error::host_not_found;
+  if (name.failed && !unknown) {
     if (!std::exchange(failing_, true)) {
-      LOG_WARN("the name {} of workers cannot be looked up: {}", name_.host, ec.message());
+      LOG_WARN("the name {} of workers cannot be looked up: {}", name_.host, name.failed.message());
     }
   } else {
     failing_ = false;
     std::vector<std::string> addresses;
-    for (const auto& entry : results) {
-      const auto end = entry.endpoint();
-      if (end.protocol() != results.begin()->endpoint().protocol()) continue;
+    for (const auto& end : name.endpoints) {
+      if (end.protocol() != name.endpoints.front().protocol()) continue;
       if (addresses.size() == kMost) break;
       addresses.push_back(net::join_host_port(end.address().to_string(), end.port()));
     }

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <functional>
 #include <memory>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/base/clock.h"
+#include "common/net/name_lookup.h"
 #include "common/net/rpc.h"
 
 namespace baton::router {
@@ -33,21 +34,20 @@ class NameWatch {
 
   // `found` hears of each look that was answered, soon after the start and then every `every`. What
   // a name server fails to answer is logged, once, and changes nothing.
-  NameWatch(boost::asio::io_context& io, net::HostPort name, Duration every, Found found);
+  NameWatch(boost::asio::io_context& io, net::HostPort name, Duration every, Found found,
+            net::NameLookup lookup = net::ask_system);
 
  private:
-  using Results = boost::asio::ip::tcp::resolver::results_type;
-
   void look();
-  void answered(boost::system::error_code ec, const Results& results);
+  void answered(const net::FoundName& name);
 
   const net::HostPort name_;
   const Duration every_;
   const Found found_;
   bool failing_ = false;
-  boost::asio::ip::tcp::resolver resolver_;
   boost::asio::steady_timer timer_;
-  std::shared_ptr<void> alive_ = std::make_shared<char>();  // for what is pending
+  net::NameQuery query_;
+  std::shared_ptr<void> alive_ = std::make_shared<char>();  // for the timer
 };
 
 }  // namespace baton::router

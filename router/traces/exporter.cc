@@ -35,7 +35,7 @@ uint64_t random_id(std::mt19937_64& random) {
 
 class Exporter final : public TraceExporter {
  public:
-  Exporter(TraceConfig config, NameLookup lookup)
+  Exporter(TraceConfig config, net::NameLookup lookup)
       : config_(std::move(config)),
         lookup_(std::move(lookup)),
         instance_(random_id(ids_)),
@@ -168,7 +168,7 @@ class Exporter final : public TraceExporter {
   }
 
   const TraceConfig config_;
-  const NameLookup lookup_;
+  const net::NameLookup lookup_;
   std::mt19937_64 random_{std::random_device{}()};  // whoever adds: its thread
   std::atomic<uint64_t> exported_{0}, dropped_{0};
 
@@ -187,7 +187,7 @@ class Exporter final : public TraceExporter {
 
 }  // namespace
 
-std::unique_ptr<TraceExporter> TraceExporter::start(TraceConfig config, NameLookup lookup) {
+std::unique_ptr<TraceExporter> TraceExporter::start(TraceConfig config, net::NameLookup lookup) {
   return std::make_unique<Exporter>(std::move(config), std::move(lookup));
 }
 

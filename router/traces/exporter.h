@@ -4,7 +4,7 @@
 #include <memory>
 #include <optional>
 
-#include "router/traces/name_lookup.h"
+#include "common/net/name_lookup.h"
 #include "router/traces/request_spans.h"
 #include "router/traces/trace_config.h"
 #include "router/traces/trace_context.h"
@@ -15,7 +15,8 @@ namespace baton::router {
 // waits. What finds no room, or no collector within the time, is dropped and counted.
 class TraceExporter {
  public:
-  static std::unique_ptr<TraceExporter> start(TraceConfig config, NameLookup lookup = ask_system);
+  static std::unique_ptr<TraceExporter> start(TraceConfig config,
+                                              net::NameLookup lookup = net::ask_system);
   // Sends what waits, as far as that goes within last_words.
   virtual ~TraceExporter() = default;
 

@@ -74,13 +74,14 @@ http::request<http::string_body> make_request(const OtlpEndpoint& endpoint,
 
 asio::awaitable<PostOutcome> post_spans(const OtlpEndpoint& endpoint, const HttpFields& headers,
                                         const std::string& body, Duration timeout,
-                                        const NameLookup& lookup) {
+                                        const net::NameLookup& lookup) {
   const auto lost = [&](const char* what, const boost::system::error_code& failed) {
     return PostOutcome{
         .why = fmt::format("{} {}:{}: {}", what, endpoint.host, endpoint.port, failed.message())};
   };
   const auto executor = co_await asio::this_coro::executor;
-  const FoundName found = co_await look_up(lookup, endpoint.host, endpoint.port, timeout);
+  const net::FoundName found =
+      co_await net::look_up(lookup, endpoint.host, endpoint.port, timeout);
   if (found.failed) co_return lost("cannot find", found.failed);
   beast::tcp_stream stream(executor);
   stream.expires_after(timeout);

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "common/base/clock.h"
-#include "router/traces/name_lookup.h"
+#include "common/net/name_lookup.h"
 #include "router/traces/trace_config.h"
 
 namespace baton::router {
@@ -23,6 +23,6 @@ struct PostOutcome {
 // the rest is not. `timeout`: of looking the name up, and then of connecting, writing and reading.
 boost::asio::awaitable<PostOutcome> post_spans(const OtlpEndpoint& endpoint,
                                                const HttpFields& headers, const std::string& body,
-                                               Duration timeout, const NameLookup& lookup);
+                                               Duration timeout, const net::NameLookup& lookup);
 
 }  // namespace baton::router

@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
 #include <fstream>
+#include <future>
 
 #include "common/net/frame.h"
+#include "common/net/tcp_connection.h"
 #include "tests/net/rpc_testing.h"
 
 namespace baton::net {
@@ -44,6 +47,37 @@ TEST_F(RpcTest, ClientConnectsWhenTheServerComesLater) {
   ASSERT_TRUE(run_until([&] { return disconnects_.size() >= 2; }));
   EXPECT_FALSE(client->send(cancel(1)));
   listen(quick(), "127.0.0.1:" + std::to_string(port));
+  EXPECT_TRUE(run_until([&] { return client->connected(); }));
+}
+
+// A name server that hangs: attempts end in time all the same, and add up to one question.
+TEST_F(RpcTest, AnAttemptDoesNotWaitForANameServer) {
+  listen();
+  struct State {
+    std::promise<void> answer;
+    std::shared_future<void> may_answer = answer.get_future().share();
+    std::atomic<int> asked{0};
+  };
+  const auto state = std::make_shared<State>();
+  const auto lookup = [state, port = server_->port()](const std::string& host, const std::string&) {
+    EXPECT_EQ(host, "worker.example");
+    ++state->asked;
+    state->may_answer.wait();
+    return FoundName{.endpoints = {{boost::asio::ip::make_address("127.0.0.1"), port}},
+                     .failed = {}};
+  };
+  RpcOptions options = quick();
+  options.connect_timeout = milliseconds(20);
+  auto client =
+      make_rpc_client(io_, "worker.example:1", options,
+                      {.on_connected = {},
+                       .on_frame = {},
+                       .on_disconnected = [this](const Error& e) { disconnects_.push_back(e); }},
+                      lookup);
+  EXPECT_TRUE(run_until([&] { return disconnects_.size() >= 3 && state->asked > 0; }));
+  EXPECT_EQ(state->asked, 1);
+  EXPECT_NE(disconnects_.at(0).message.find("worker.example:1: "), std::string::npos);
+  state->answer.set_value();
   EXPECT_TRUE(run_until([&] { return client->connected(); }));
 }
 

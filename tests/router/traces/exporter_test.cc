@@ -122,7 +122,7 @@ TEST(TraceExporterTest, TheEndDoesNotWaitForANameServer) {
     EXPECT_EQ(host, "collector.example");
     *asked = true;
     answered.wait();
-    return FoundName{};
+    return net::FoundName{};
   };
   TraceConfig config = config_for({"collector.example", "4318", "/v1/traces"});
   config.timeout = seconds(100);
@@ -142,7 +142,7 @@ TEST(TraceExporterTest, ANameThatIsNotFoundInTimeIsLookedUpAgain) {
   const auto lookup = [looks, answered = answer.get_future().share()](const std::string&,
                                                                       const std::string& port) {
     if (looks->fetch_add(1) == 0) answered.wait();
-    return ask_system("127.0.0.1", port);
+    return net::ask_system("127.0.0.1", port);
   };
   OtlpEndpoint endpoint = collector.endpoint();
   endpoint.host = "collector.example";
