@@ -2,7 +2,9 @@
 
 import pathlib
 import shutil
+import signal
 import subprocess
+import time
 
 import harness
 import pytest
@@ -107,7 +109,14 @@ def test_the_demo_serves_and_its_probes_tell_the_truth(pods):
     # It stays in the Service, where requests may wait for a worker.
     harness.wait_for(lambda: pods.probe("router", "startup") == 503, 20, "it lost its workers")
     assert pods.probe("router", "readiness") == pods.probe("router", "liveness") == 200
-    assert pods.processes["router"].stop() == 0
+    # It is told to end: until the Service knows, it serves on.
+    router = pods.processes["router"]
+    router.popen.send_signal(signal.SIGTERM)
+    harness.wait_for(lambda: "draining" in router.log.read_text(), 5, "it has heard")
+    time.sleep(1)
+    assert pods.probe("router", "readiness") == pods.probe("router", "liveness") == 200
+    assert pods.ask("another") == 401
+    assert router.popen.wait(30 * harness.PATIENCE) == 0
 
 
 def why_no_names_of_our_own() -> str:

@@ -32,12 +32,27 @@ def test_an_unknown_flag_or_key_would_be_seen(demo, baton_is_built, tmp_path):
 
 def test_the_pod_is_given_the_time_to_drain(overlay):
     for workload in overlay.workloads():
-        stop = container(workload).get("lifecycle", {}).get("preStop", {})
-        waits = stop.get("sleep", {}).get("seconds", 0)
+        assert "lifecycle" not in container(workload)  # it knows by itself how to end
+        waits = overlay.config(workload).get("shutdown_delay_seconds", 0)
         drains = overlay.config(workload)["drain_seconds"]
         assert pod_spec(workload)["terminationGracePeriodSeconds"] >= waits + drains + 10
         # Until then a balancer may still send something.
         assert waits >= 5 or workload["kind"] == "StatefulSet"
+
+
+def test_probes_ask_what_they_are_for(overlay):
+    """A router counts once it has workers and stays when it loses them; nobody is ended for what
+    others lack."""
+    router = {"startup": "/ready", "readiness": "/health", "liveness": "/health"}
+    worker = {"startup": "/health", "readiness": "/ready", "liveness": "/health"}
+    for workload in overlay.workloads():
+        wanted = router if workload["kind"] == "Deployment" else worker
+        pod = container(workload)
+        asked = {kind: pod[f"{kind}Probe"]["httpGet"]["path"] for kind in wanted}
+        assert asked == wanted
+        alive = pod["livenessProbe"]
+        assert alive["failureThreshold"] * alive["periodSeconds"] >= 30
+        assert alive["timeoutSeconds"] >= 5
 
 
 def test_a_route_waits_as_long_as_a_request_may_live(overlay):
