@@ -12,6 +12,8 @@
 namespace baton::kvtransfer {
 namespace {
 
+constexpr int kOwnerOnly = 0600;
+
 std::byte* attach(int number) {
   void* const at = ::shmat(number, nullptr, 0);
   return at == reinterpret_cast<void*>(-1) ? nullptr : static_cast<std::byte*>(at);
@@ -20,7 +22,7 @@ std::byte* attach(int number) {
 }  // namespace
 
 result<std::byte*> make_segment(size_t bytes) {
-  const int number = ::shmget(IPC_PRIVATE, bytes, IPC_CREAT | 0600);
+  const int number = ::shmget(IPC_PRIVATE, bytes, IPC_CREAT | kOwnerOnly);
   std::byte* const at = number < 0 ? nullptr : attach(number);
   const int why = errno;
   if (number >= 0) (void)::shmctl(number, IPC_RMID, nullptr);  // gone with its last process
@@ -36,6 +38,14 @@ result<int> segment_at(const void* address) {
   return error(
       Errc::kUnavailable,
       "the cache is not in System V shared memory, which the ranks of a worker share it by");
+}
+
+void keep_to_owner(const void* address) {
+  const int64_t number = segment_number(address);
+  shmid_ds about{};
+  if (number < 0 || ::shmctl(static_cast<int>(number), IPC_STAT, &about) != 0) return;
+  about.shm_perm.mode = kOwnerOnly;
+  (void)::shmctl(static_cast<int>(number), IPC_SET, &about);
 }
 
 void Detach::operator()(std::byte* p) const { (void)::shmdt(p); }

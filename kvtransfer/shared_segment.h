@@ -17,6 +17,10 @@ result<std::byte*> make_segment(size_t bytes);
 // none.
 result<int> segment_at(const void* address);
 
+// Of the segment that starts there, if one does: that only this user's processes can attach it, as
+// of one that was made here. UCX lets the group, too.
+void keep_to_owner(const void* address);
+
 struct Detach {
   void operator()(std::byte* p) const;
 };

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "kvtransfer/shared_segment.h"
 #include "kvtransfer/ucx_signals.h"
 
 namespace baton::kvtransfer {
@@ -135,6 +136,7 @@ result<std::span<std::byte>> UcxWorker::allocate(size_t bytes) {
   attributes.field_mask = UCP_MEM_ATTR_FIELD_ADDRESS;
   s = ucp_mem_query(memory_, &attributes);
   if (s != UCS_OK) return failed("memory without an address", s);
+  keep_to_owner(attributes.address);
   void* key = nullptr;
   size_t key_bytes = 0;
   s = ucp_rkey_pack(context_, memory_, &key, &key_bytes);

@@ -1,5 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
 #include <sys/types.h>
 
 #include <algorithm>
@@ -12,6 +14,7 @@
 
 #include "common/base/log.h"
 #include "kvtransfer/codec.h"
+#include "kvtransfer/shared_segment.h"
 #include "kvtransfer/ucx_transport.h"
 #include "tests/kvtransfer/peer.h"
 #include "tests/kvtransfer/peer_process.h"
@@ -251,6 +254,23 @@ TEST_P(UcxProcessTest, WhatAStoppedPeerDoesNotTakeIsBounded) {
   std::vector<TransportEvent> events;
   for (int i = 0; i < 1000; ++i) transport->poll(events);
   EXPECT_EQ(events.back().kind, TransportEvent::Kind::kClosed);
+}
+
+TEST_P(UcxProcessTest, OnlyTheSameUserMayAttachTheCache) {
+  UcxOptions options;
+  options.tls = GetParam();
+  const std::unique_ptr<Transport> transport = *make_ucx_transport(options);
+  const auto memory = transport->allocate(1u << 20, Sharing::kNone);
+  ASSERT_TRUE(memory);
+  const result<int> number = segment_at(memory->data());
+  if (!over_shared_memory()) {
+    EXPECT_FALSE(number);
+    return;
+  }
+  if (!number) GTEST_SKIP() << "no System V shared memory here";
+  shmid_ds about{};
+  ASSERT_EQ(::shmctl(*number, IPC_STAT, &about), 0);
+  EXPECT_EQ(about.shm_perm.mode & 0777, 0600);
 }
 
 // It cannot be told goodbye, and whoever leaves does not wait for that.
