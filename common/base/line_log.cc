@@ -6,9 +6,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <climits>
+#include <condition_variable>
 #include <cstring>
+#include <mutex>
+#include <thread>
 #include <utility>
 
 #include "common/base/log.h"
@@ -17,6 +21,8 @@ namespace baton {
 namespace {
 
 constexpr int kPollMs = 100;
+// Beyond kLastWords: for a thread that is between two polls, or gets no core at once.
+constexpr Duration kLetGo = milliseconds(500);
 
 int open_for_append(const std::string& path) {
   if (path == "-") return ::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0);
@@ -30,30 +36,75 @@ bool is_regular(int fd) {
 
 }  // namespace
 
-result<std::unique_ptr<LineLog>> LineLog::open(const std::string& path, size_t max_waiting_bytes) {
+// All that the thread uses: it may be left behind with it.
+class LineLog::Writer {
+ public:
+  Writer(std::string path, int fd, size_t max_waiting_bytes, Write write)
+      : path_(std::move(path)),
+        max_waiting_bytes_(max_waiting_bytes),
+        write_(write ? std::move(write) : Write(::write)),
+        fd_(fd),
+        regular_(is_regular(fd)) {}
+
+  void add(std::string_view line);
+  void reopen();
+  const std::string& path() const { return path_; }
+  uint64_t dropped() const { return dropped_; }
+  // False: it has not ended within the time, and says nothing any more.
+  bool stop();
+
+  void run();  // its thread
+
+ private:
+  void write_lines();
+  void open_anew();
+  void write_out(std::string_view lines);
+  size_t put(std::string_view text);
+  bool may_write();
+  void fail(std::string_view unwritten);
+
+  const std::string path_;
+  const size_t max_waiting_bytes_;
+  const Write write_;
+  std::atomic<uint64_t> dropped_{0};
+  std::atomic<bool> abandoned_{false};
+  std::atomic<TimePoint::rep> give_up_{TimePoint::max().time_since_epoch().count()};
+
+  std::mutex mutex_;
+  std::condition_variable wake_, ended_;
+  std::string waiting_;  // by mutex_, as are the next three
+  bool reopen_ = false;
+  bool stopping_ = false;
+  bool over_ = false;
+
+  // The thread's own.
+  int fd_;
+  bool regular_;           // a file, which takes any length at once
+  bool mid_line_ = false;  // the last write ended in a line's middle
+  bool failing_ = false;   // and it was said
+};
+
+result<std::unique_ptr<LineLog>> LineLog::open(const std::string& path, size_t max_waiting_bytes,
+                                               Write write) {
   const int fd = open_for_append(path);
   if (fd < 0) return error(Errc::kIo, "cannot write " + path + ": " + std::strerror(errno));
-  return std::unique_ptr<LineLog>(new LineLog(path, fd, max_waiting_bytes));
+  auto writer = std::make_shared<Writer>(path, fd, max_waiting_bytes, std::move(write));
+  std::thread([writer] { writer->run(); }).detach();
+  return std::unique_ptr<LineLog>(new LineLog(std::move(writer)));
 }
 
-LineLog::LineLog(std::string path, int fd, size_t max_waiting_bytes)
-    : path_(std::move(path)), max_waiting_bytes_(max_waiting_bytes), fd_(fd) {
-  regular_ = is_regular(fd_);
-  thread_ = std::thread([this] { run(); });
-}
+LineLog::LineLog(std::shared_ptr<Writer> writer) : writer_(std::move(writer)) {}
 
 LineLog::~LineLog() {
-  give_up_ = (Clock::now() + kLastWords).time_since_epoch().count();
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  wake_.notify_one();
-  thread_.join();
-  ::close(fd_);
+  if (writer_->stop()) return;
+  LOG_WARN("the end of the log {} is not written: its file system hangs", writer_->path());
 }
 
-void LineLog::add(std::string_view line) {
+void LineLog::add(std::string_view line) { writer_->add(line); }
+void LineLog::reopen() { writer_->reopen(); }
+uint64_t LineLog::dropped() const { return writer_->dropped(); }
+
+void LineLog::Writer::add(std::string_view line) {
   {
     const std::lock_guard lock(mutex_);
     if (waiting_.size() + line.size() + 1 > max_waiting_bytes_) {
@@ -66,7 +117,7 @@ void LineLog::add(std::string_view line) {
   wake_.notify_one();
 }
 
-void LineLog::reopen() {
+void LineLog::Writer::reopen() {
   {
     const std::lock_guard lock(mutex_);
     reopen_ = true;
@@ -74,9 +125,28 @@ void LineLog::reopen() {
   wake_.notify_one();
 }
 
+bool LineLog::Writer::stop() {
+  const TimePoint give_up = Clock::now() + kLastWords;
+  give_up_ = give_up.time_since_epoch().count();
+  std::unique_lock lock(mutex_);
+  stopping_ = true;
+  wake_.notify_one();
+  const bool over = ended_.wait_until(lock, give_up + kLetGo, [&] { return over_; });
+  abandoned_ = !over;
+  return over;
+}
+
 // --- its thread ----------------------------------------------------------------------------------
 
-void LineLog::run() {
+void LineLog::Writer::run() {
+  write_lines();
+  ::close(fd_);
+  const std::lock_guard lock(mutex_);
+  over_ = true;
+  ended_.notify_one();
+}
+
+void LineLog::Writer::write_lines() {
   std::string lines;
   for (bool stop = false; !stop;) {
     bool reopen = false;
@@ -93,9 +163,10 @@ void LineLog::run() {
   }
 }
 
-void LineLog::open_anew() {
+void LineLog::Writer::open_anew() {
   const int fd = open_for_append(path_);
   if (fd < 0) {
+    if (abandoned_) return;
     LOG_WARN("{} cannot be opened anew: {}; the log goes on where it was", path_,
              std::strerror(errno));
     return;
@@ -106,7 +177,7 @@ void LineLog::open_anew() {
 }
 
 // A pipe whose reader stands still must not hold up the end of the process.
-bool LineLog::may_write() {
+bool LineLog::Writer::may_write() {
   if (regular_) return true;
   for (;;) {
     pollfd ready{fd_, POLLOUT, 0};
@@ -118,7 +189,7 @@ bool LineLog::may_write() {
   }
 }
 
-void LineLog::write_out(std::string_view lines) {
+void LineLog::Writer::write_out(std::string_view lines) {
   if (mid_line_ && put("\n") == 0) return fail(lines);
   const size_t written = put(lines);
   if (written < lines.size()) return fail(lines.substr(written));
@@ -126,13 +197,13 @@ void LineLog::write_out(std::string_view lines) {
 }
 
 // How much of it was written; where that is not all, errno says why.
-size_t LineLog::put(std::string_view text) {
+size_t LineLog::Writer::put(std::string_view text) {
   size_t done = 0;
   while (done < text.size() && may_write()) {
     // Of a pipe that is ready, as much as it is sure to take at once.
     const size_t most =
         regular_ ? text.size() - done : std::min<size_t>(text.size() - done, PIPE_BUF);
-    const ssize_t written = ::write(fd_, text.data() + done, most);
+    const ssize_t written = write_(fd_, text.data() + done, most);
     if (written < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (written <= 0) break;
     done += static_cast<size_t>(written);
@@ -141,9 +212,9 @@ size_t LineLog::put(std::string_view text) {
   return done;
 }
 
-void LineLog::fail(std::string_view unwritten) {
+void LineLog::Writer::fail(std::string_view unwritten) {
   dropped_ += static_cast<uint64_t>(std::ranges::count(unwritten, '\n'));
-  if (std::exchange(failing_, true)) return;
+  if (std::exchange(failing_, true) || abandoned_) return;
   LOG_WARN("the log {} takes no more: {}; lines are dropped until it does", path_,
            std::strerror(errno));
 }

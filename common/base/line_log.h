@@ -1,14 +1,13 @@
 #pragma once
 
-#include <atomic>
-#include <condition_variable>
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
-#include <thread>
 
 #include "common/base/clock.h"
 #include "common/base/result.h"
@@ -21,13 +20,17 @@ namespace baton {
 class LineLog {
  public:
   static constexpr size_t kMaxWaitingBytes = size_t{4} << 20;
-  // How long its end may take.
+  // How long its end may take to write what waits.
   static constexpr Duration kLastWords = seconds(1);
 
-  // Appends to what is there; "-" is standard output. kIo.
+  using Write = std::function<ssize_t(int fd, const void* bytes, size_t count)>;  // as write(2)
+
+  // Appends to what is there; "-" is standard output. kIo. May block; nothing after it does.
   static result<std::unique_ptr<LineLog>> open(const std::string& path,
-                                               size_t max_waiting_bytes = kMaxWaitingBytes);
-  // Writes what waits, as far as that goes within kLastWords.
+                                               size_t max_waiting_bytes = kMaxWaitingBytes,
+                                               Write write = {});
+  // Writes what waits, as far as that goes within kLastWords. A file system that hangs cannot be
+  // told to let go: its thread is then left behind, with what it uses.
   ~LineLog();
   LineLog(const LineLog&) = delete;
   LineLog& operator=(const LineLog&) = delete;
@@ -38,35 +41,13 @@ class LineLog {
   // renamed the old one. If that cannot be opened, it goes on where it was. Does not block. Any
   // thread.
   void reopen();
-  uint64_t dropped() const { return dropped_; }  // lines, any thread
+  uint64_t dropped() const;  // lines, any thread
 
  private:
-  LineLog(std::string path, int fd, size_t max_waiting_bytes);
+  class Writer;
+  explicit LineLog(std::shared_ptr<Writer> writer);
 
-  void run();
-  void open_anew();
-  void write_out(std::string_view lines);
-  size_t put(std::string_view text);
-  bool may_write();
-  void fail(std::string_view unwritten);
-
-  const std::string path_;
-  const size_t max_waiting_bytes_;
-  std::atomic<uint64_t> dropped_{0};
-
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::string waiting_;  // by mutex_, as are the next two
-  bool reopen_ = false;
-  bool stopping_ = false;
-
-  // The thread's own.
-  int fd_;
-  bool regular_ = true;    // a file, which takes any length at once
-  bool mid_line_ = false;  // the last write ended in a line's middle
-  bool failing_ = false;   // and it was said
-  std::atomic<TimePoint::rep> give_up_{TimePoint::max().time_since_epoch().count()};
-  std::thread thread_;
+  const std::shared_ptr<Writer> writer_;
 };
 
 }  // namespace baton

@@ -5,9 +5,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <future>
+#include <memory>
 #include <sstream>
+#include <thread>
 #include <vector>
 
 namespace baton {
@@ -120,6 +124,34 @@ TEST_F(LineLogTest, AReaderThatStandsStillHoldsNobodyUp) {
   log.reset();
   EXPECT_LT(Clock::now() - begun, LineLog::kLastWords + seconds(5));
   ::close(reader);
+}
+
+// As on a network's disk that is away: the write cannot be told to end.
+TEST_F(LineLogTest, AFileSystemThatHangsHoldsNobodyUp) {
+  struct Disk {
+    std::promise<void> back;
+    std::shared_future<void> is_back = back.get_future().share();
+    std::atomic<int> writes{0}, ended{0};
+  };
+  const auto disk = std::make_shared<Disk>();
+  auto log = LineLog::open(path_.string(), 100, [disk](int fd, const void* bytes, size_t count) {
+    ++disk->writes;
+    disk->is_back.wait();
+    const ssize_t written = ::write(fd, bytes, count);
+    ++disk->ended;
+    return written;
+  });
+  ASSERT_TRUE(log);
+  (*log)->add("first");
+  while (disk->writes == 0) std::this_thread::sleep_for(milliseconds(1));
+  for (int i = 0; i < 100; ++i) (*log)->add("more");
+  EXPECT_EQ((*log)->dropped(), 80u);
+  (*log)->reopen();
+  auto end = std::async(std::launch::async, [&] { log->reset(); });
+  EXPECT_EQ(end.wait_for(LineLog::kLastWords + seconds(5)), std::future_status::ready);
+  disk->back.set_value();
+  for (int i = 0; i < 1000 && disk->ended < 2; ++i) std::this_thread::sleep_for(milliseconds(5));
+  EXPECT_EQ(disk->ended, 2) << "its thread ends by itself";
 }
 
 }  // namespace
