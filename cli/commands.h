@@ -21,5 +21,8 @@ int run_worker(const std::vector<std::string>& args);
 status check_router_file(const std::string& file);
 status check_up_file(const std::string& file);
 status check_worker_file(const std::string& file);
+// The same for these arguments.
+status check_router(const std::vector<std::string>& args);
+status check_worker(const std::vector<std::string>& args);
 
 }  // namespace baton::cli

@@ -151,11 +151,13 @@ int serve(const RouterSettings& s, const router::RouterConfig& config) {
 
 }  // namespace
 
-status check_router_file(const std::string& file) {
+status check_router_file(const std::string& file) { return check_router({"--config", file}); }
+
+status check_router(const std::vector<std::string>& args) {
   RouterSettings settings;
   Options options("router", "");
   add_options(options, settings);
-  BATON_CHECK_OK(options.parse({"--config", file}));
+  BATON_CHECK_OK(options.parse(args));
   BATON_CHECK_OK(make_config(settings));
   BATON_CHECK_OK(formats::read_model_config(settings.model));
   return {};

@@ -17,7 +17,6 @@
 #include "cli/supervisor.h"
 #include "cli/up_config.h"
 #include "common/base/log.h"
-#include "common/formats/model_files.h"
 #include "common/net/rpc.h"
 
 namespace baton::cli {
@@ -43,10 +42,9 @@ class Cluster {
     });
     workers_left_ = config_.workers();
     ports_.resize(workers_left_);
-    for (uint32_t i = 0; i < config_.prefill; ++i) add_worker("prefill", i);
-    for (uint32_t i = 0; i < config_.decode; ++i) add_worker("decode", i);
-    for (uint32_t i = 0; i < config_.mixed; ++i) add_worker("mixed", i);
-    for (uint32_t i = 0; i < config_.auto_workers; ++i) add_worker("auto", i);
+    for (const auto& [role, workers] : config_.of_roles()) {
+      for (uint32_t i = 0; i < workers; ++i) add_worker(role, i);
+    }
     io_.run();
     if (asker_.joinable()) asker_.join();
     return exit_status_;
@@ -211,6 +209,12 @@ class Cluster {
   std::thread asker_;
 };
 
+// Of a command, as its arguments are checked.
+std::vector<std::string> without_name(std::vector<std::string> command) {
+  command.erase(command.begin());
+  return command;
+}
+
 int refuse(const Error& why) {
   std::fprintf(stderr, "baton up: %s\n", why.message.c_str());
   return 2;
@@ -221,8 +225,12 @@ int refuse(const Error& why) {
 status check_up_file(const std::string& file) {
   UpConfig config;
   BATON_CHECK_OK(parse_up({"--config", file}, config));
-  BATON_CHECK_OK(formats::read_model_config(config.model));
-  return {};
+  for (const auto& [role, workers] : config.of_roles()) {
+    if (workers == 0) continue;
+    const WorkerPlace place{role, role + "-0", "127.0.0.1:0", "127.0.0.1:0"};
+    BATON_CHECK_OK(check_worker(without_name(worker_args(config, place))));
+  }
+  return check_router(without_name(router_args(config, 0, {"127.0.0.1:1"})));
 }
 
 int run_up(const std::vector<std::string>& args) {

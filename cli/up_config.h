@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cli/access_options.h"
@@ -58,6 +59,9 @@ struct UpConfig {
   bool quiet = false;
 
   uint32_t workers() const { return prefill + decode + mixed + auto_workers; }
+  std::vector<std::pair<std::string, uint32_t>> of_roles() const {
+    return {{"prefill", prefill}, {"decode", decode}, {"mixed", mixed}, {"auto", auto_workers}};
+  }
   uint32_t ranks_of(std::string_view role) const {
     const uint32_t own = role == "prefill"  ? prefill_tensor_parallel
                          : role == "decode" ? decode_tensor_parallel

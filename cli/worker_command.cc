@@ -175,9 +175,11 @@ result<Options::Outcome> parse(const std::vector<std::string>& args, WorkerSetti
 
 }  // namespace
 
-status check_worker_file(const std::string& file) {
+status check_worker_file(const std::string& file) { return check_worker({"--config", file}); }
+
+status check_worker(const std::vector<std::string>& args) {
   WorkerSettings settings;
-  BATON_CHECK_OK(parse({"--config", file}, settings));
+  BATON_CHECK_OK(parse(args, settings));
   BATON_CHECK_OK(worker::check_config(settings.worker));
   BATON_CHECK_OK(formats::read_model_config(settings.worker.model));
   return {};

@@ -109,3 +109,21 @@ def test_what_a_worker_would_refuse_at_once_is_no_file_for_one(tiny, tmp_path, t
     (tmp_path / "worker.yaml").write_text(f"model: {tiny}\nrole: prefill\n{text}\n")
     shown = doctor("--links=false", "--worker-config", tmp_path / "worker.yaml", status=1)
     assert "ERROR    config" in shown and why in shown
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ("transport: pigeon", "none of auto, shm, tcp"),
+        ("kv_from: device", "on device cuda alone"),
+        ("block_tokens: 24", "--block-tokens"),
+        ("decode: 0\nprefill: 0\nauto: 1\nchunk_tokens: 100", "--chunk-tokens"),
+        ("min_prefill: 1\npolicy: by_star_sign", "there is no policy"),
+    ],
+)
+def test_what_a_child_would_refuse_is_no_file_for_a_cluster(tiny, tmp_path, text, why):
+    (tmp_path / "up.yaml").write_text(f"model: {tiny}\n{text}\n")
+    shown = doctor("--links=false", "--up-config", tmp_path / "up.yaml", status=1)
+    assert "ERROR    config" in shown and why in shown
+    (tmp_path / "up.yaml").write_text(f"model: {tiny}\n")
+    assert "is one for baton up" in doctor("--links=false", "--up-config", tmp_path / "up.yaml")
