@@ -1,8 +1,12 @@
 #include "cli/placement_options.h"
 
+#include <fmt/format.h>
+
 #include <random>
 
 namespace baton::cli {
+
+std::string policy_names() { return fmt::format("{}", fmt::join(router::kPolicyNames, ", ")); }
 
 void add_placement_options(Options& options, PlacementSettings& s) {
   options.add("slo-class", &s.slo_class,
@@ -11,8 +15,7 @@ void add_placement_options(Options& options, PlacementSettings& s) {
   options.add("default-slo-class", &s.default_slo_class,
               "Class of requests that name none; empty: the one called default, or the first");
   options.add("policy", &s.policy,
-              "How workers are chosen: goodput, least_loaded, power_of_two, prefix, kv_cost or "
-              "round_robin");
+              fmt::format("How workers are chosen: one of {}", policy_names()));
   options.add("admission", &s.admission,
               "Refuse at once what would miss its targets, or make others miss theirs");
   options.add("local-prefill-tokens", &s.local_prefill_tokens,

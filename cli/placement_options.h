@@ -22,6 +22,9 @@ struct PlacementSettings {
   uint32_t min_prefill = 1, min_decode = 1, min_mixed = 0;
 };
 
+// All policies, for help texts.
+std::string policy_names();
+
 void add_placement_options(Options& options, PlacementSettings& s);
 
 struct PlacementConfig {

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "cli/placement_options.h"
 #include "cli/sim_words.h"
 #include "sim/cluster/cluster_spec.h"
 #include "sim/cluster/phases.h"
@@ -224,9 +225,9 @@ void add_sim_cluster_options(Options& options, SimClusterSettings& s) {
   options.add("trace", &s.trace,
               "With --cluster: a file of requests (Azure, Mooncake, lengths), lengths:IN,OUT, or "
               "phases:SECONDSxRATE:IN,OUT/…");
-  options.add("policy", &s.policy,
-              "With --cluster: how the router places requests: goodput, least_loaded, "
-              "power_of_two, prefix, kv_cost or round_robin");
+  options.add(
+      "policy", &s.policy,
+      fmt::format("With --cluster: how the router places requests: one of {}", policy_names()));
   options.add("admission", &s.admission,
               "With --cluster: refuse at once what would miss its targets");
   options.add("predict", &s.predict,
