@@ -1,70 +1,21 @@
 #include "tests/kvtransfer/peer.h"
 
-#include <gtest/gtest.h>
-#include <poll.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <csignal>
-#include <cstdlib>
-#include <filesystem>
 #include <sstream>
 #include <vector>
 
 namespace baton::kvtransfer {
+namespace {
 
-Peer::Peer(const std::string& tls, uint64_t id, const std::string& timers) {
-  ::signal(SIGPIPE, SIG_IGN);  // it may be dead when we say something
-  int in[2], out[2];
-  if (::pipe(in) != 0 || ::pipe(out) != 0) std::abort();
-  ::posix_spawn_file_actions_t actions;
-  ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
-  ::posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
-  for (const int fd : {in[0], in[1], out[0], out[1]}) {
-    ::posix_spawn_file_actions_addclose(&actions, fd);
-  }
-  std::vector<std::string> words = {
-      std::filesystem::read_symlink("/proc/self/exe").parent_path() / "kvtransfer_peer", tls,
-      std::to_string(id)};
+std::vector<std::string> arguments(const std::string& tls, uint64_t id, const std::string& timers) {
+  std::vector<std::string> words = {tls, std::to_string(id)};
   std::istringstream more(timers);
   for (std::string word; more >> word;) words.push_back(word);
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  EXPECT_EQ(::posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environ), 0);
-  ::posix_spawn_file_actions_destroy(&actions);
-  ::close(in[0]);
-  ::close(out[1]);
-  to_ = in[1];
-  from_ = out[0];
+  return words;
 }
 
-Peer::~Peer() {
-  if (pid_ > 0) kill(SIGKILL);
-  ::close(to_);
-  ::close(from_);
-}
+}  // namespace
 
-void Peer::say(const std::string& line) {
-  const std::string text = line + "\n";
-  EXPECT_EQ(::write(to_, text.data(), text.size()), static_cast<ssize_t>(text.size()));
-}
-
-std::string Peer::hear() {
-  std::string line;
-  for (char c = 0;; line += c) {
-    ::pollfd fd{from_, POLLIN, 0};
-    if (::poll(&fd, 1, 5000) != 1 || ::read(from_, &c, 1) != 1 || c == '\n') return line;
-  }
-}
-
-void Peer::kill(int signal) {
-  ::kill(pid_, signal);
-  if (signal != SIGKILL) return;
-  ::waitpid(pid_, nullptr, 0);
-  pid_ = 0;
-}
+Peer::Peer(const std::string& tls, uint64_t id, const std::string& timers)
+    : TalkingChild("kvtransfer_peer", arguments(tls, id, timers), milliseconds(5000)) {}
 
 }  // namespace baton::kvtransfer

@@ -1,20 +1,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <filesystem>
+#include <csignal>
 #include <sstream>
 
 #include "common/device/cuda/cuda_device.h"
 #include "common/device/cuda/cuda_ipc.h"
 #include "common/kvcache/digest.h"
 #include "common/ops/cuda/cuda_ops.h"
+#include "tests/fakes/talking_child.h"
 #include "tests/worker/gpu_pattern.h"
 #include "worker/gpu_reads.h"
 
@@ -28,45 +24,13 @@ using kvtransfer::DeviceReadEnd;
 using kvtransfer::DeviceRegion;
 using testing::HasSubstr;
 
-constexpr int kPatienceMs = 30000;
+constexpr milliseconds kPatience{30'000};
 
-// The program worker_gpu_source. Killed at the end, whatever happened.
-class Source {
+// The program worker_gpu_source.
+class Source : public fakes::TalkingChild {
  public:
-  Source() {
-    int in[2], out[2];
-    if (::pipe(in) != 0 || ::pipe(out) != 0) std::abort();
-    ::posix_spawn_file_actions_t actions;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
-    ::posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
-    for (const int fd : {in[0], in[1], out[0], out[1]}) {
-      ::posix_spawn_file_actions_addclose(&actions, fd);
-    }
-    std::string program =
-        std::filesystem::read_symlink("/proc/self/exe").parent_path() / "worker_gpu_source";
-    char* argv[] = {program.data(), nullptr};
-    EXPECT_EQ(::posix_spawn(&pid_, argv[0], &actions, nullptr, argv, environ), 0);
-    ::posix_spawn_file_actions_destroy(&actions);
-    ::close(in[0]);
-    ::close(out[1]);
-    to_ = in[1];
-    from_ = out[0];
-  }
-  ~Source() {
-    kill();
-    ::close(to_);
-    ::close(from_);
-  }
-  Source(const Source&) = delete;
-  Source& operator=(const Source&) = delete;
+  Source() : TalkingChild("worker_gpu_source", {}, kPatience) {}
 
-  void kill() {
-    if (pid_ == 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-    pid_ = 0;
-  }
   DeviceRegion region() {
     std::istringstream line(hear());
     DeviceRegion region;
@@ -78,22 +42,9 @@ class Source {
     return region;
   }
   void fill(uint64_t seed) {
-    const std::string line = "fill " + std::to_string(seed) + "\n";
-    EXPECT_EQ(::write(to_, line.data(), line.size()), static_cast<ssize_t>(line.size()));
+    say("fill " + std::to_string(seed));
     EXPECT_EQ(hear(), "filled");
   }
-
- private:
-  std::string hear() {
-    std::string line;
-    for (char c = 0;; line += c) {
-      pollfd fd{from_, POLLIN, 0};
-      if (::poll(&fd, 1, kPatienceMs) != 1 || ::read(from_, &c, 1) != 1 || c == '\n') return line;
-    }
-  }
-
-  pid_t pid_ = 0;
-  int to_ = -1, from_ = -1;
 };
 
 class GpuProcessTest : public testing::Test {
@@ -144,7 +95,8 @@ class GpuProcessTest : public testing::Test {
     while (ends.empty()) {
       if (reads_->arm()) {
         pollfd readable{reads_->event_fd(), POLLIN, 0};
-        if (::poll(&readable, 1, kPatienceMs) != 1) return error(Errc::kIo, "nobody woke it");
+        if (::poll(&readable, 1, static_cast<int>(kPatience.count())) != 1)
+          return error(Errc::kIo, "nobody woke it");
       }
       reads_->poll(ends);
     }
@@ -196,7 +148,7 @@ TEST_F(GpuProcessTest, WhatIsOverwrittenMeanwhileDoesNotMatch) {
 TEST_F(GpuProcessTest, ASourceThatIsKilledHarmsNobody) {
   const auto from = reads_->map(region_, "the source");
   ASSERT_TRUE(from) << from.error().message;
-  source_->kill();
+  source_->kill(SIGKILL);
   const auto digest = read(*from);
   if (digest) {
     EXPECT_EQ(*digest, announced(kPatternSeed));
@@ -209,7 +161,7 @@ TEST_F(GpuProcessTest, ASourceThatIsKilledHarmsNobody) {
 }
 
 TEST_F(GpuProcessTest, WhatIsGoneCannotBeMapped) {
-  source_->kill();
+  source_->kill(SIGKILL);
   const auto from = reads_->map(region_, "the source");
   ASSERT_FALSE(from);
   EXPECT_THAT(from.error().message, HasSubstr("cudaIpcOpenMemHandle"));
