@@ -8,7 +8,7 @@ namespace baton::cli {
 
 void add_trace_options(Options& options, TraceSettings& settings) {
   options.add("otlp-endpoint", &settings.otlp_endpoint,
-              "http://host:port of a collector that gets traces (OTLP/HTTP); empty: none");
+              "http(s)://host:port of a collector that gets traces (OTLP/HTTP); empty: none");
   options.add("otlp-headers-file", &settings.otlp_headers_file,
               "File with one 'name: value' a line that the collector gets as headers; empty: none");
   options.add("trace-sample-ratio", &settings.trace_sample_ratio,

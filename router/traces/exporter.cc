@@ -21,6 +21,7 @@
 
 #include "common/base/log.h"
 #include "router/traces/otlp_post.h"
+#include "router/traces/otlp_tls.h"
 
 namespace baton::router {
 namespace {
@@ -38,6 +39,7 @@ class Exporter final : public TraceExporter {
   Exporter(TraceConfig config, net::NameLookup lookup)
       : config_(std::move(config)),
         lookup_(std::move(lookup)),
+        tls_(config_.endpoint.tls ? make_otlp_tls() : nullptr),
         instance_(random_id(ids_)),
         wake_(io_),
         last_words_(io_) {
@@ -142,8 +144,8 @@ class Exporter final : public TraceExporter {
     const std::string body = encode(batch);
     const TimePoint give_up = Clock::now() + config_.give_up_after;
     for (Duration backoff = config_.first_backoff;; backoff *= 2) {
-      const PostOutcome outcome =
-          co_await post_spans(config_.endpoint, config_.headers, body, config_.timeout, lookup_);
+      const PostOutcome outcome = co_await post_spans(config_.endpoint, config_.headers, body,
+                                                      config_.timeout, lookup_, tls_.get());
       if (outcome.kind == PostOutcome::Kind::kTaken) co_return count_taken(batch.size(), outcome);
       const Duration wait = std::max(backoff, outcome.retry_after);
       const bool again = outcome.kind == PostOutcome::Kind::kTryAgain && !stopping_;
@@ -169,6 +171,7 @@ class Exporter final : public TraceExporter {
 
   const TraceConfig config_;
   const net::NameLookup lookup_;
+  const std::shared_ptr<asio::ssl::context> tls_;   // null: none is wanted
   std::mt19937_64 random_{std::random_device{}()};  // whoever adds: its thread
   std::atomic<uint64_t> exported_{0}, dropped_{0};
 

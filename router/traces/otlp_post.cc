@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/host_name_verification.hpp>
+#include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -14,7 +17,9 @@
 #include <boost/beast/http/string_body.hpp>
 #include <boost/beast/http/write.hpp>
 #include <charconv>
+#include <functional>
 #include <string_view>
+#include <utility>
 
 #include "common/proto/otlp.pb.h"
 
@@ -70,24 +75,12 @@ http::request<http::string_body> make_request(const OtlpEndpoint& endpoint,
   return request;
 }
 
-}  // namespace
+using Lost = std::function<PostOutcome(const char* what, const boost::system::error_code& failed)>;
 
-asio::awaitable<PostOutcome> post_spans(const OtlpEndpoint& endpoint, const HttpFields& headers,
-                                        const std::string& body, Duration timeout,
-                                        const net::NameLookup& lookup) {
-  const auto lost = [&](const char* what, const boost::system::error_code& failed) {
-    return PostOutcome{
-        .why = fmt::format("{} {}:{}: {}", what, endpoint.host, endpoint.port, failed.message())};
-  };
-  const auto executor = co_await asio::this_coro::executor;
-  const net::FoundName found =
-      co_await net::look_up(lookup, endpoint.host, endpoint.port, timeout);
-  if (found.failed) co_return lost("cannot find", found.failed);
-  beast::tcp_stream stream(executor);
-  stream.expires_after(timeout);
-  auto [refused, where] = co_await stream.async_connect(found.endpoints, kAwait);
-  if (refused) co_return lost("cannot connect to", refused);
-  http::request<http::string_body> request = make_request(endpoint, headers, body);
+// Over a connection that stands.
+template <class Stream>
+asio::awaitable<PostOutcome> exchange(Stream& stream, http::request<http::string_body> request,
+                                      const Lost& lost) {
   auto [unsent, written] = co_await http::async_write(stream, request, kAwait);
   if (unsent) co_return lost("cannot send to", unsent);
   beast::flat_buffer buffer;
@@ -96,6 +89,48 @@ asio::awaitable<PostOutcome> post_spans(const OtlpEndpoint& endpoint, const Http
   auto [unread, read] = co_await http::async_read(stream, buffer, parser, kAwait);
   if (unread) co_return lost("no answer from", unread);
   co_return outcome_of(parser.get());
+}
+
+// Which of its names is meant; an address is no name.
+void say_name(SSL* tls, const std::string& host) {
+  boost::system::error_code is_name;
+  asio::ip::make_address(host, is_name);
+  if (is_name) SSL_set_tlsext_host_name(tls, host.c_str());
+}
+
+asio::awaitable<PostOutcome> exchange_by_tls(beast::tcp_stream stream, asio::ssl::context& tls,
+                                             const std::string& host,
+                                             http::request<http::string_body> request,
+                                             const Lost& lost) {
+  asio::ssl::stream<beast::tcp_stream> secure(std::move(stream), tls);
+  const std::string name = net::without_root(host);
+  say_name(secure.native_handle(), name);
+  secure.set_verify_callback(asio::ssl::host_name_verification(name));
+  auto [refused] = co_await secure.async_handshake(asio::ssl::stream_base::client, kAwait);
+  if (refused) co_return lost("no TLS with", refused);
+  co_return co_await exchange(secure, std::move(request), lost);
+}
+
+}  // namespace
+
+asio::awaitable<PostOutcome> post_spans(const OtlpEndpoint& endpoint, const HttpFields& headers,
+                                        const std::string& body, Duration timeout,
+                                        const net::NameLookup& lookup, asio::ssl::context* tls) {
+  const Lost lost = [&](const char* what, const boost::system::error_code& failed) {
+    return PostOutcome{
+        .why = fmt::format("{} {}:{}: {}", what, endpoint.host, endpoint.port, failed.message())};
+  };
+  const auto executor = co_await asio::this_coro::executor;
+  const net::FoundName found = co_await net::look_up(lookup, endpoint.host, endpoint.port, timeout);
+  if (found.failed) co_return lost("cannot find", found.failed);
+  beast::tcp_stream stream(executor);
+  stream.expires_after(timeout);
+  auto [refused, where] = co_await stream.async_connect(found.endpoints, kAwait);
+  if (refused) co_return lost("cannot connect to", refused);
+  http::request<http::string_body> request = make_request(endpoint, headers, body);
+  if (!endpoint.tls) co_return co_await exchange(stream, std::move(request), lost);
+  co_return co_await exchange_by_tls(std::move(stream), *tls, endpoint.host, std::move(request),
+                                     lost);
 }
 
 }  // namespace baton::router

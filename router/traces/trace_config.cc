@@ -31,20 +31,25 @@ std::string_view trim(std::string_view text) {
 }  // namespace
 
 result<OtlpEndpoint> parse_otlp_endpoint(std::string_view url) {
-  constexpr std::string_view kScheme = "http://";
+  constexpr std::string_view kPlain = "http://", kTls = "https://";
   const auto bad = [&](std::string_view why) {
     return error(Errc::kInvalidArgument, fmt::format("the endpoint '{}' {}", url, why));
   };
-  if (!url.starts_with(kScheme)) return bad("does not begin with http://");
-  const std::string_view rest = url.substr(kScheme.size());
+  const bool tls = url.starts_with(kTls);
+  if (!tls && !url.starts_with(kPlain)) return bad("begins with neither http:// nor https://");
+  const std::string_view rest = url.substr(tls ? kTls.size() : kPlain.size());
   const size_t slash = std::min(rest.find('/'), rest.size());
-  const auto where = net::split_host_port(rest.substr(0, slash));
+  std::string authority(rest.substr(0, slash));
+  // A port comes after the last colon, but for those of an IPv6 address in its brackets.
+  const bool has_port = authority.rfind(':') + 1 > authority.rfind(']') + 1;
+  if (tls && !has_port) authority += ":443";
+  const auto where = net::split_host_port(authority);
   if (!where || where->port == "0") return bad("needs a host and a port");
   std::string path(rest.substr(slash));
   if (!is_printable(path) || path.find_first_of(" ?#") != path.npos)
     return bad("has no plain path");
   while (path.ends_with('/')) path.pop_back();
-  return OtlpEndpoint{where->host, where->port, path + "/v1/traces"};
+  return OtlpEndpoint{where->host, where->port, path + "/v1/traces", tls};
 }
 
 result<HttpFields> parse_header_lines(const std::vector<std::string>& lines) {

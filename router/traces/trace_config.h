@@ -11,11 +11,13 @@
 
 namespace baton::router {
 
-// Where spans go: POST http://host:port<path>, OTLP over HTTP in protobuf.
+// Where spans go: POST http(s)://host:port<path>, OTLP over HTTP in protobuf.
 struct OtlpEndpoint {
   std::string host, port, path;
+  bool tls = false;
 };
-// "http://host:4318": to /v1/traces; with a path, to <path>/v1/traces. kInvalidArgument.
+// "http://host:4318": to /v1/traces; with a path, to <path>/v1/traces. "https://host": to port 443
+// unless it has another. kInvalidArgument.
 result<OtlpEndpoint> parse_otlp_endpoint(std::string_view url);
 
 using HttpFields = std::vector<std::pair<std::string, std::string>>;

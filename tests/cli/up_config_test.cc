@@ -174,11 +174,11 @@ TEST_F(UpConfigTest, TheRouterTellsTheCollectorOfTraces) {
   EXPECT_EQ(value_of(router_args(c, 8000, {}), "--otlp-endpoint"), "http://c:4318");
   EXPECT_EQ(value_of(router_args(c, 8000, {}), "--trace-sample-ratio"), "0.25");
   UpConfig bad;
-  const auto refused = parse_up({"--model", "m", "--otlp-endpoint", "https://c:4318"}, bad);
+  const auto refused = parse_up({"--model", "m", "--otlp-endpoint", "grpc://c:4317"}, bad);
   ASSERT_FALSE(refused);
   EXPECT_EQ(
       refused.error().message,
-      "--otlp-endpoint: the endpoint 'https://c:4318' does not begin with http://");
+      "--otlp-endpoint: the endpoint 'grpc://c:4317' begins with neither http:// nor https://");
 }
 
 TEST_F(UpConfigTest, FilesOfSecretsThatEverybodyMayReadAreRefused) {

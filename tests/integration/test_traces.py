@@ -2,10 +2,12 @@
 
 import http.server
 import json
+import ssl
 import subprocess
 import threading
 
 import api
+import certificates
 import harness
 import pytest
 import requests
@@ -19,7 +21,7 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 class Collector:
     """Keeps the spans that it is sent."""
 
-    def __init__(self):
+    def __init__(self, certificate: dict | None = None):
         self.spans, self.headers, self.resources = [], [], []
         collector = self
 
@@ -38,7 +40,13 @@ class Collector:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        scheme, host = "http", "127.0.0.1"
+        if certificate:
+            scheme, host = "https", "localhost"
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.load_cert_chain(certificate["tls_cert"], certificate["tls_key"])
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"{scheme}://{host}:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def take(self, headers: dict, body: bytes) -> None:
@@ -208,8 +216,51 @@ def test_a_collector_that_is_away_costs_requests_nothing(start_cluster, tiny):
     assert cluster.router.log.read_text().count("traces: ") == 1
 
 
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return certificates.Authority(tmp_path_factory.mktemp("collector"), "authority")
+
+
+@pytest.fixture(scope="module")
+def tls_collector(authority):
+    collector = Collector(authority.issue("collector", names=["localhost"]))
+    yield collector
+    collector.server.shutdown()
+    collector.server.server_close()
+
+
+def test_a_collector_may_speak_tls(start_cluster, tiny, authority, tls_collector):
+    env = {"SSL_CERT_FILE": str(authority.folder / "ca.crt")}
+    cluster = start_cluster(tiny, {"otlp_endpoint": tls_collector.url}, env, mixed=1)
+    assert ask(cluster, "over-tls").status_code == 200
+    assert tls_collector.trace_of("over-tls")
+
+
+@pytest.mark.parametrize("wrong", ["authority", "name", "no authority"])
+def test_a_collector_that_does_not_prove_itself_is_told_nothing(
+    start_cluster, tiny, authority, tls_collector, tmp_path, wrong
+):
+    files = {
+        "authority": certificates.Authority(tmp_path, "another").folder / "ca.crt",
+        "name": authority.folder / "ca.crt",
+        "no authority": "/nowhere",
+    }
+    # Its certificate is of a name, not of an address.
+    url = tls_collector.url
+    if wrong == "name":
+        url = url.replace("localhost", "127.0.0.1")
+    env = {"SSL_CERT_FILE": str(files[wrong]), "SSL_CERT_DIR": "/nowhere"}
+    before = len(tls_collector.spans)
+    cluster = start_cluster(tiny, {"otlp_endpoint": url}, env, mixed=1)
+    assert ask(cluster, "untold").status_code == 200
+    said = cluster.router.log.read_text
+    harness.wait_for(lambda: "traces: no TLS with" in said(), 10, said)
+    assert "certificate verify failed" in said()
+    assert len(tls_collector.spans) == before
+
+
 @pytest.mark.parametrize("options, says", [
-    ({"--otlp-endpoint": "https://c:4318"}, "does not begin with http://"),
+    ({"--otlp-endpoint": "grpc://c:4317"}, "begins with neither http:// nor https://"),
     ({"--otlp-headers-file": "/nowhere"}, "--otlp-headers-file needs --otlp-endpoint"),
     ({"--trace-sample-ratio": 1.5}, "--trace-sample-ratio is not in [0, 1]"),
 ])  # fmt: skip

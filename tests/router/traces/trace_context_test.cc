@@ -63,10 +63,27 @@ TEST(TraceConfigTest, AnEndpointIsAHostAPortAndMaybeAPath) {
   EXPECT_EQ(parse_otlp_endpoint("http://collector:4318/")->path, "/v1/traces");
   EXPECT_EQ(parse_otlp_endpoint("http://[::1]:1/a/b/")->path, "/a/b/v1/traces");
   EXPECT_EQ(parse_otlp_endpoint("http://[::1]:1/a/b/")->host, "::1");
-  for (const char* url : {"", "collector:4318", "https://collector:4318", "http://collector",
-                          "http://:4318", "http://c:0", "http://c:99999", "http://c:1/a b",
-                          "http://c:1/a?b", "http://c:1/a\r\nx: y"}) {
+  EXPECT_FALSE(plain->tls);
+  for (const char* url :
+       {"", "collector:4318", "grpc://collector:4317", "http://collector", "https://",
+        "https://::1", "https://:443", "http://:4318", "http://c:0", "http://c:99999",
+        "http://c:1/a b", "http://c:1/a?b", "http://c:1/a\r\nx: y"}) {
     EXPECT_FALSE(parse_otlp_endpoint(url)) << url;
+  }
+}
+
+TEST(TraceConfigTest, AnEndpointWithTlsHasAPortOfItsOwnOr443) {
+  for (const auto& [url, host, port, path] : std::vector<std::array<std::string, 4>>{
+           {"https://api.example", "api.example", "443", "/v1/traces"},
+           {"https://api.example:4318/otlp", "api.example", "4318", "/otlp/v1/traces"},
+           {"https://[::1]/", "::1", "443", "/v1/traces"},
+           {"https://[::1]:8443", "::1", "8443", "/v1/traces"}}) {
+    const auto endpoint = parse_otlp_endpoint(url);
+    ASSERT_TRUE(endpoint) << url;
+    EXPECT_TRUE(endpoint->tls);
+    EXPECT_EQ(endpoint->host, host);
+    EXPECT_EQ(endpoint->port, port);
+    EXPECT_EQ(endpoint->path, path);
   }
 }
 
