@@ -16,11 +16,12 @@ import yaml
 SCALE = 60  # an hour passes in a minute
 RATE_INTERVAL = "10s"
 ROUTER = {
-    "slo_class": ["interactive: ttft=60s, tpot=60s", "hasty: ttft=1ms"],
+    "slo_class": ["interactive: ttft=60s, tpot=60s", "hasty: ttft=1ms", "eager: ttft=800ms"],
     "default_slo_class": "interactive",
 } | harness.ALL_HANDED_OFF  # fmt: skip
 # Beside it a prompt's KV crosses in a second, not in a millisecond.
 SLOW_LINK_US_PER_BYTE = 0.02
+REFUSED = "slo_unattainable"
 # Whose every step takes some milliseconds, so that nobody's first token comes within one.
 WORKERS = {
     "device": "emulated",
@@ -39,8 +40,12 @@ pytestmark = [
 class Load:
     """Clients that ask, again and again, until it is stopped."""
 
-    def __init__(self, cluster: harness.Cluster, clients: int, pause: float, headers=None):
+    def __init__(
+        self, cluster: harness.Cluster, clients: int, pause: float, headers=None, tokens=(50, 400)
+    ):
+        """`tokens`: of a prompt, from and to; beside what every other one shares."""
         self._cluster, self._pause, self._headers = cluster, pause, headers
+        self._tokens = tokens
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(clients)]
         for thread in self._threads:
@@ -51,7 +56,7 @@ class Load:
         for turn in itertools.count():
             if self._stopped.wait(self._pause):
                 return
-            fresh = [draw.randrange(3, 300) for _ in range(draw.randrange(50, 400))]
+            fresh = [draw.randrange(3, 300) for _ in range(draw.randrange(*self._tokens))]
             shared = list(range(3, 203)) if turn % 2 else []
             body = {"prompt": shared + fresh, "max_tokens": 12, "ignore_eos": True}
             try:
@@ -140,6 +145,31 @@ def test_a_promise_that_cannot_be_kept_is_told_and_forgotten(cluster, prometheus
     with Load(cluster, clients=1, pause=0.1, headers=relaxed):
         wait_until_quiet(prometheus, "BatonSloBurnsFast", "BatonRefuses")
         harness.wait_for(lambda: prometheus.value(attainment) == 1, 20, "hasty is met again")
+
+
+def test_an_overload_is_told_and_forgotten(cluster, prometheus):
+    """A prompt takes a sixth of a second: some in a row are in time, two dozen at once are not."""
+    (panel,) = [
+        query.expr
+        for query in queries.panel_queries(RATE_INTERVAL)
+        if "baton_router_refused_total" in query.expr and "overloaded" in query.expr
+    ]
+
+    def refusals() -> float:
+        shown = prometheus.query(panel)
+        return sum(float(s["value"][1]) for s in shown if s["metric"]["reason"] == REFUSED)
+
+    harness.wait_for(lambda: refusals() == 0, 20, "the panel shows none")
+    eager = {"x-baton-slo-class": "eager"}
+    with Load(cluster, clients=24, pause=0.3, headers=eager, tokens=(3000, 3800)):
+        wait_until_fires(prometheus, "BatonRefuses", REFUSED)
+        assert refusals() > 0.5
+        assert not prometheus.is_firing("BatonRefuses", "slo_impossible")
+        # Who can wait, waits: nobody's promise is broken for those who cannot.
+        interactive = 'baton:slo_attainment:ratio5m{class="interactive"}'
+        harness.wait_for(lambda: prometheus.value(interactive) == 1, 20, "the others' are kept")
+    wait_until_quiet(prometheus, "BatonRefuses")
+    harness.wait_for(lambda: refusals() == 0, 20, "the panel shows none again")
 
 
 def test_a_dead_worker_is_told_and_forgotten(cluster, prometheus):
