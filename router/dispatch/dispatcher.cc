@@ -262,11 +262,7 @@ void Dispatcher::order_roles(TimePoint now, Actions& actions) {
 void Dispatcher::time_out(Leg& leg, TimePoint now, Actions& actions) {
   if (leg.state == Leg::State::kQueued && leg.seeking) return give_up_kv(leg, now, actions);
   if (leg.state == Leg::State::kQueued) {
-    const double waited = to_seconds(limits_.queue_timeout);
-    end_request(
-        leg.request,
-        error(Errc::kResourceExhausted, fmt::format("no worker had room within {:g} s", waited)),
-        actions);
+    end_request(leg.request, why_unplaced(leg), actions);
     return;
   }
   const WorkerId silent = leg.placement.decode;

@@ -108,10 +108,15 @@ class Dispatcher {
   void order_roles(TimePoint now, Actions& actions);
 
   // dispatcher_place.cc
+  using Turn = std::tuple<TimePoint, uint64_t, RequestId>;
+  Turn turn_of(const Leg& leg) const;
   void enqueue(const Leg& leg);
   void unqueue(const Leg& leg);
   void pump(TimePoint now, Actions& actions);
   void pump_queues(TimePoint now, Actions& actions);
+  void pump_queue(std::string_view model, std::set<Turn>& queue, TimePoint now, Actions& actions);
+  SetId bound_to(const Leg& leg) const;
+  Error why_unplaced(const Leg& leg) const;
   PlacementQuery make_query(const Leg& leg, TimePoint now);
   std::optional<Decision> choose(Leg& leg, PlacementQuery& query);
   bool must_wait(const Leg& leg, const Decision& decision, TimePoint now) const;
@@ -190,8 +195,6 @@ class Dispatcher {
   std::unordered_map<RequestId, RequestState> requests_;
   std::unordered_map<RequestId, Leg> legs_;
   // Legs that wait for room, by model; the earliest due first, of these the oldest request.
-  using Turn = std::tuple<TimePoint, uint64_t, RequestId>;
-  Turn turn_of(const Leg& leg) const;
   std::map<std::string, std::set<Turn>> queues_;
   std::set<RequestId> seeking_;                 // legs whose KV waits for a decode worker
   TimePoint next_deadline_ = TimePoint::max();  // none of a request or leg is before it

@@ -16,6 +16,7 @@ void Dispatcher::start_leg(Leg& leg, const Decision& decision, TimePoint now, Ac
   Worker& prefill = *pool_.find(placement.prefill);
   Worker& decode = *pool_.find(placement.decode);
   leg.placement = placement;
+  request.set = prefill.set;
   if (!leg.seeking) {
     leg.handed_off = leg.progressed = leg.waiting = false;
     leg.counted_prompt_tokens = request.input.prompt.size() + leg.tokens.size();

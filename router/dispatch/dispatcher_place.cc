@@ -1,4 +1,6 @@
 // The queue, admission, and what is remembered of a placement.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <iterator>
 #include <utility>
@@ -41,17 +43,66 @@ void Dispatcher::pump(TimePoint now, Actions& actions) {
   pump_queues(now, actions);
 }
 
-// Nobody before the first: a request of many choices is not starved by small ones.
 void Dispatcher::pump_queues(TimePoint now, Actions& actions) {
   for (auto it = queues_.begin(); it != queues_.end();) {
     auto& [model, queue] = *it;
-    while (!queue.empty()) {
-      const Turn turn = *queue.begin();
-      if (!try_to_place(legs_.at(std::get<RequestId>(turn)), now, actions)) break;
-      queue.erase(turn);
-    }
+    pump_queue(model, queue, now, actions);
     it = queue.empty() ? queues_.erase(it) : std::next(it);
   }
+}
+
+// Nobody before the first: a request of many choices is not starved by small ones. But what can go
+// on in one set only keeps nobody from the others.
+void Dispatcher::pump_queue(std::string_view model, std::set<Turn>& queue, TimePoint now,
+                            Actions& actions) {
+  std::vector<SetId> full;
+  for (auto it = queue.begin(); it != queue.end();) {
+    const auto here = it++;
+    Leg& leg = legs_.at(std::get<RequestId>(*here));
+    const SetId set = bound_to(leg);
+    if (std::ranges::find(full, set) != full.end()) continue;
+    if (try_to_place(leg, now, actions)) {
+      queue.erase(here);
+    } else if (set != SetId{} && pool_.has_other_set(model, set)) {
+      full.push_back(set);
+    } else {
+      break;
+    }
+  }
+}
+
+// The set that it must be served by, since the client has tokens of it, or another leg serves a
+// part of the request there; SetId{}: any.
+SetId Dispatcher::bound_to(const Leg& leg) const {
+  const RequestState& request = request_of(leg);
+  const auto has_begun = [](const ChoiceStream& choice) {
+    return choice.ended() || !choice.delivered().empty();
+  };
+  const bool bound = request.legs.size() > 1 || request.scores_delivered ||
+                     std::ranges::any_of(request.choices, has_begun);
+  return bound ? request.set : SetId{};
+}
+
+// Of a leg whose time in the queue is up.
+Error Dispatcher::why_unplaced(const Leg& leg) const {
+  const std::string& model = request_of(leg).input.model;
+  const std::string within = fmt::format("within {:g} s", to_seconds(limits_.queue_timeout));
+  const WorkerSet* own = pool_.find_set(bound_to(leg));
+  if (own != nullptr && own->num_workers == 0 && pool_.has_other_set(model, bound_to(leg))) {
+    return error(Errc::kUnavailable,
+                 fmt::format("the workers that gave the answer so far are gone ({}), and none came "
+                             "back {}; those that serve '{}' now would go on with other tokens",
+                             own->numerics, within, model));
+  }
+  if (!pool_.servable(model)) {
+    const ModelWorkers& there = pool_.workers_of(model);
+    return error(
+        Errc::kUnavailable,
+        fmt::format("no complete set of workers served the model '{}' {}: there are {} "
+                    "prefill and {} decode workers, no two of them a pair, and no mixed one",
+                    model, within, there.prefill.size(), there.decode.size()));
+  }
+  return error(Errc::kResourceExhausted, fmt::format("no worker had room {}", within));
 }
 
 // --- choosing -----------------------------------------------------------------------------------
@@ -71,6 +122,7 @@ PlacementQuery Dispatcher::make_query(const Leg& leg, TimePoint now) {
                        .received = input.slo.received,
                        .best_effort = input.slo.best_effort,
                        .matches = matches_,
+                       .set = bound_to(leg),
                        .prefill = leg.seeking ? leg.placement.prefill : WorkerId{},
                        .avoid = leg.avoid,
                        .now = now,

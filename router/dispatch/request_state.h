@@ -63,6 +63,7 @@ std::string_view stage_of(const Leg& leg);
 
 struct RequestState {
   RequestInput input;
+  SetId set;                     // that serves it, or did last
   uint64_t arrival = 0;          // order among those that wait and are due at once
   std::vector<uint64_t> prefix;  // PrefixMap::hash() of the prompt
   std::vector<ChoiceStream> choices;

@@ -108,7 +108,7 @@ std::optional<Refusal> Placer::refusal_of(const WorkerPool& pool, const Placemen
     return std::nullopt;
   }
   if (decision.in_time && decision.harmed == 0) return std::nullopt;
-  const Idle idle = idle_of(pool.workers_of(query.model), query);
+  const Idle idle = idle_of(pool.workers_of(query.model, query.set), query);
   if (idle.known && miss_of(query.target, idle.ttft, idle.tpot).any()) {
     return Refusal{.reason = Refusal::Reason::kImpossible,
                    .message = sentence(query.target, idle.ttft, idle.tpot, " on an idle cluster")};

@@ -36,7 +36,7 @@ Decision Placer::at_decode(const WorkerPool& pool, const PlacementQuery& query,
 }
 
 void Placer::collect_all(const WorkerPool& pool, const PlacementQuery& query) {
-  const ModelWorkers& workers = pool.workers_of(query.model);
+  const ModelWorkers& workers = pool.workers_of(query.model, query.set);
   const bool alone = !query.park && query.prefill == WorkerId{};
   collect_prefill(pool, query, prefill_);
   decode_.clear();

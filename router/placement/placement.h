@@ -67,6 +67,7 @@ struct PlacementQuery {
   TimePoint received;  // what TTFT counts from
   bool best_effort = false;
   std::span<const PrefixMap::Match> matches = {};
+  SetId set = {};         // if set: workers of no other
   WorkerId prefill = {};  // if set: pairs with this one only, whatever else it is doing
   WorkerId avoid = {};    // taken only if nothing else can serve (it failed this request before)
   TimePoint now;

@@ -76,7 +76,8 @@ void Placer::collect(const std::vector<const Worker*>& workers, proto::Role role
 // Where the KV is already, whatever else it is doing.
 void Placer::collect_prefill(const WorkerPool& pool, const PlacementQuery& query, Candidates& out) {
   if (query.prefill == WorkerId{}) {
-    return collect(pool.workers_of(query.model).prefill, proto::ROLE_PREFILL, query, out);
+    return collect(pool.workers_of(query.model, query.set).prefill, proto::ROLE_PREFILL, query,
+                   out);
   }
   out.clear();
   if (const Worker* holder = pool.find(query.prefill)) out.emplace_back(holder);

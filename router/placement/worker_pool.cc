@@ -43,20 +43,44 @@ status check_sizes(const proto::WorkerHello& hello) {
   return {};
 }
 
-status check_same(const proto::WorkerHello& hello, const proto::WorkerHello& other) {
-  if (hello.model_key() != other.model_key()) {
-    return error(
-        Errc::kInvalidArgument,
-        fmt::format("worker '{}' serves '{}' with model key {}, worker '{}' with {}", hello.name(),
-                    hello.model(), hello.model_key(), other.name(), other.model_key()));
+// kvcache::ModelKey::to_string() ends with it; empty where the key has another form.
+std::string_view tokenizer_of(std::string_view model_key) {
+  const size_t at = model_key.rfind(" tokenizer=");
+  return at == std::string_view::npos ? std::string_view{} : model_key.substr(at + 1);
+}
+
+// The router tokenizes for all of them, before one is chosen.
+status check_tokenizer(const proto::WorkerHello& hello, const proto::WorkerHello& other) {
+  const std::string_view own = tokenizer_of(hello.model_key()),
+                         there = tokenizer_of(other.model_key());
+  if (own == there) return {};
+  return error(
+      Errc::kInvalidArgument,
+      fmt::format("worker '{}' serves '{}' with {}, worker '{}' with {}: another tokenizer "
+                  "needs another model name",
+                  hello.name(), hello.model(), own, other.name(), there));
+}
+
+// Sets without workers that are remembered, for requests that wait for them to come back.
+constexpr size_t kMostEmptySets = 32;
+
+std::vector<const Worker*>* list_of(ModelWorkers& workers, proto::Role role) {
+  switch (role) {
+    case proto::ROLE_PREFILL:
+      return &workers.prefill;
+    case proto::ROLE_DECODE:
+      return &workers.decode;
+    case proto::ROLE_MIXED:
+      return &workers.mixed;
+    default:
+      return nullptr;
   }
-  if (hello.numerics() != other.numerics()) {
-    return error(
-        Errc::kInvalidArgument,
-        fmt::format("worker '{}' serves '{}' with numerics {}, worker '{}' with {}", hello.name(),
-                    hello.model(), hello.numerics(), other.name(), other.numerics()));
-  }
-  return {};
+}
+
+const ModelWorkers kNobody;
+
+void list(const Worker& worker, ModelWorkers& workers) {
+  if (auto* of_role = list_of(workers, worker.role)) of_role->push_back(&worker);
 }
 
 latency::StepCosts costs_of(const proto::StepCosts& c) {
@@ -96,10 +120,11 @@ status WorkerPool::add(const proto::WorkerHello& hello, std::string address) {
                  fmt::format("worker '{}' is connected already", hello.name()));
   }
   for (const auto& [other_id, other] : workers_) {
-    if (other.hello.model() == hello.model()) BATON_CHECK_OK(check_same(hello, other.hello));
+    if (other.hello.model() == hello.model()) BATON_CHECK_OK(check_tokenizer(hello, other.hello));
   }
   Worker& worker = workers_[id];
   worker.id = id;
+  worker.set = set_of(hello);
   worker.hello = hello;
   worker.address = std::move(address);
   worker.role = hello.role();
@@ -132,7 +157,8 @@ bool WorkerPool::update(WorkerId id, proto::Load load, TimePoint now) {
   if (more_room) worker->full_until = worker->line_full_until = {};
   const proto::Role role = load.role() != proto::ROLE_UNSPECIFIED ? load.role() : worker->role;
   const bool drains = load.draining() != worker->load.draining();
-  if (!std::ranges::equal(load.paired(), worker->load.paired())) {
+  const bool pairs = !std::ranges::equal(load.paired(), worker->load.paired());
+  if (pairs) {
     worker->paired.assign(load.paired().begin(), load.paired().end());
     std::ranges::sort(worker->paired);
   }
@@ -148,7 +174,10 @@ bool WorkerPool::update(WorkerId id, proto::Load load, TimePoint now) {
   refresh_view(*worker);
   const bool moved = role != std::exchange(worker->role, role);
   if (moved) refresh_capacity(worker->hello.model());
-  if (moved || drains) refresh_index(worker->hello.model());
+  const WorkerSet& set = sets_.at(worker->set);
+  if (moved || drains || (pairs && is_complete(set) != set.complete)) {
+    refresh_index(worker->hello.model());
+  }
   return true;
 }
 
@@ -203,21 +232,100 @@ void WorkerPool::refresh_view(Worker& worker) {
   view.total_blocks = load.total_blocks();
 }
 
+SetId WorkerPool::set_of(const proto::WorkerHello& hello) {
+  for (const auto& [id, set] : sets_) {
+    if (set.model == hello.model() && set.model_key == hello.model_key() &&
+        set.numerics == hello.numerics()) {
+      return id;
+    }
+  }
+  ++last_set_.value;
+  sets_[last_set_] = {.model = hello.model(),
+                      .model_key = hello.model_key(),
+                      .numerics = hello.numerics(),
+                      .workers = {}};
+  return last_set_;
+}
+
+bool WorkerPool::is_complete(const WorkerSet& set) const {
+  if (!set.workers.mixed.empty()) return true;
+  return std::ranges::any_of(set.workers.decode, [&](const Worker* decode) {
+    return std::ranges::any_of(decode->paired, [&](uint64_t id) {
+      const Worker* prefill = find(WorkerId(id));
+      return prefill != nullptr && prefill->set == decode->set && !prefill->load.draining() &&
+             prefill->role == proto::ROLE_PREFILL;
+    });
+  });
+}
+
 void WorkerPool::refresh_index(const std::string& model) {
+  for (auto& [id, set] : sets_) {
+    if (set.model != model) continue;
+    set.workers = {};
+    set.num_workers = 0;
+  }
+  for (auto& [id, worker] : workers_) {
+    if (worker.hello.model() != model) continue;
+    WorkerSet& set = sets_.at(worker.set);
+    ++set.num_workers;
+    if (!worker.load.draining()) list(worker, set.workers);
+  }
+  for (auto& [id, set] : sets_) {
+    if (set.model == model) set.complete = is_complete(set);
+  }
+  index_complete_sets(model);
+  forget_old_sets();
+}
+
+void WorkerPool::index_complete_sets(const std::string& model) {
   ModelWorkers& index = by_model_[model];
   index = {};
+  const bool complete_only = servable(model);
   for (auto& [id, worker] : workers_) {
     if (worker.hello.model() != model || worker.load.draining()) continue;
-    if (worker.role == proto::ROLE_PREFILL) index.prefill.push_back(&worker);
-    if (worker.role == proto::ROLE_DECODE) index.decode.push_back(&worker);
-    if (worker.role == proto::ROLE_MIXED) index.mixed.push_back(&worker);
+    if (!complete_only || sets_.at(worker.set).complete) list(worker, index);
+  }
+}
+
+// The oldest first.
+void WorkerPool::forget_old_sets() {
+  const auto is_empty = [](const auto& entry) { return entry.second.num_workers == 0; };
+  auto surplus = std::ranges::count_if(sets_, is_empty) - static_cast<ptrdiff_t>(kMostEmptySets);
+  for (auto it = sets_.begin(); surplus > 0 && it != sets_.end();) {
+    if (is_empty(*it)) {
+      it = sets_.erase(it);
+      --surplus;
+    } else {
+      ++it;
+    }
   }
 }
 
 const ModelWorkers& WorkerPool::workers_of(std::string_view model) const {
-  static const ModelWorkers kNone;
   const auto it = by_model_.find(model);
-  return it == by_model_.end() ? kNone : it->second;
+  return it == by_model_.end() ? kNobody : it->second;
+}
+
+const ModelWorkers& WorkerPool::workers_of(SetId id) const {
+  const WorkerSet* set = find_set(id);
+  return set == nullptr ? kNobody : set->workers;
+}
+
+const WorkerSet* WorkerPool::find_set(SetId id) const {
+  const auto it = sets_.find(id);
+  return it == sets_.end() ? nullptr : &it->second;
+}
+
+size_t WorkerPool::num_sets(std::string_view model) const {
+  return static_cast<size_t>(std::ranges::count_if(sets_, [&](const auto& entry) {
+    return entry.second.num_workers > 0 && entry.second.model == model;
+  }));
+}
+
+bool WorkerPool::has_other_set(std::string_view model, SetId own) const {
+  const WorkerSet* set = find_set(own);
+  const bool counts = set != nullptr && set->num_workers > 0 && set->model == model;
+  return num_sets(model) > (counts ? 1 : 0);
 }
 
 Worker* WorkerPool::find(WorkerId id) {
@@ -237,17 +345,9 @@ std::optional<ModelCapacity> WorkerPool::capacity(std::string_view model) const 
 }
 
 bool WorkerPool::servable(std::string_view model) const {
-  const auto serves = [&](const Worker& worker, proto::Role role) {
-    return worker.role == role && !worker.load.draining() && worker.hello.model() == model;
-  };
-  for (const auto& [id, worker] : workers_) {
-    if (serves(worker, proto::ROLE_MIXED)) return true;
-    if (!serves(worker, proto::ROLE_DECODE)) continue;
-    for (const auto& [other_id, other] : workers_) {
-      if (serves(other, proto::ROLE_PREFILL) && is_paired(worker, other)) return true;
-    }
-  }
-  return false;
+  return std::ranges::any_of(sets_, [&](const auto& entry) {
+    return entry.second.complete && entry.second.model == model;
+  });
 }
 
 // The smallest of the workers' limits, so that any of them can take what is admitted. With the last
@@ -258,7 +358,8 @@ void WorkerPool::refresh_capacity(const std::string& model) {
   for (const auto& [id, worker] : workers_) {
     const proto::WorkerHello& hello = worker.hello;
     if (hello.model() != model) continue;
-    if (!least) least = {kNoLimit, kNoLimit, kNoLimit, hello.model_key(), hello.numerics()};
+    if (!least) least = {kNoLimit, kNoLimit, kNoLimit, hello.numerics()};
+    if (least->numerics != hello.numerics()) least->numerics.clear();
     least->max_context = std::min(least->max_context, context_of(hello));
     // A prefill worker holds a sequence for a step; its limit is not one of a request's choices.
     if (worker.role != proto::ROLE_PREFILL || worker.auto_role()) {
@@ -275,11 +376,11 @@ void WorkerPool::refresh_capacity(const std::string& model) {
 }
 
 bool is_paired(const Worker& decode, const Worker& prefill) {
-  return std::ranges::binary_search(decode.paired, prefill.id.value);
+  return decode.set == prefill.set && std::ranges::binary_search(decode.paired, prefill.id.value);
 }
 
 bool should_dial(const Worker& reader, const Worker& other) {
-  if (reader.id == other.id || reader.hello.model() != other.hello.model()) return false;
+  if (reader.id == other.id || reader.set != other.set) return false;
   if (reader.auto_role() && other.auto_role()) return reader.id < other.id;
   return (reader.auto_role() || reader.role == proto::ROLE_DECODE) &&
          (other.auto_role() || other.role == proto::ROLE_PREFILL);

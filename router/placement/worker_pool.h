@@ -19,6 +19,8 @@
 
 namespace baton::router {
 
+using SetId = StrongId<struct SetIdTag, uint32_t>;  // of a WorkerSet; 0: none
+
 // The part of a worker that each placement looks at, in one place.
 struct WorkerView {
   latency::StepCosts costs;  // as the worker has learnt; costs.fixed is 0 if it does not say
@@ -48,6 +50,7 @@ struct WorkerView {
 // what was placed since; hence the counts of what this router has placed there itself.
 struct Worker {
   WorkerId id;
+  SetId set;
   proto::WorkerHello hello;
   std::string address;  // host:port where other workers pair with it
   proto::Role role = proto::ROLE_UNSPECIFIED;
@@ -72,8 +75,7 @@ struct ModelCapacity {
   uint32_t max_context = 0;    // tokens, prompt and output
   uint32_t max_sequences = 0;  // choices of one request
   uint32_t vocab_size = 0;
-  std::string model_key;
-  std::string numerics;
+  std::string numerics;  // of all of them; empty while they differ
 };
 
 // The workers of one model by role, those that drain left out; in the order of their ids.
@@ -81,11 +83,20 @@ struct ModelWorkers {
   std::vector<const Worker*> prefill, decode, mixed;
 };
 
+// Workers of one model whose tokens are equal: of one model_key and numerics. A request may move
+// among them, and none of its parts is served by another set once the client has something of it.
+struct WorkerSet {
+  std::string model, model_key, numerics;
+  ModelWorkers workers;
+  size_t num_workers = 0;  // those that drain, too
+  bool complete = false;   // has a mixed worker or a pair that does not drain
+};
+
 // The workers that said hello and fit. Pure: no clock, no thread of its own.
 class WorkerPool {
  public:
-  // kInvalidArgument names what does not fit: the protocol, a size, or another model_key or
-  // numerics than those of the model's other workers.
+  // kInvalidArgument names what does not fit: the protocol, a size, or another tokenizer than that
+  // of the model's other workers. Other weights or numerics make another set.
   status add(const proto::WorkerHello& hello, std::string address);
   void remove(WorkerId id);
   // A load that shows room ends the worker's time as "full". False if the worker is unknown.
@@ -96,25 +107,44 @@ class WorkerPool {
   Worker* find(WorkerId id);
   const Worker* find(WorkerId id) const;
   const std::map<WorkerId, Worker>& workers() const { return workers_; }
+  // Of all complete sets; of all sets, if none is complete.
   const ModelWorkers& workers_of(std::string_view model) const;
+  // Of this set, complete or not; of workers_of(model), if there is none.
+  const ModelWorkers& workers_of(std::string_view model, SetId set) const {
+    return set == SetId{} ? workers_of(model) : workers_of(set);
+  }
+  const ModelWorkers& workers_of(SetId set) const;
+  // Null: never there, or gone for long.
+  const WorkerSet* find_set(SetId set) const;
+  const std::map<SetId, WorkerSet>& sets() const { return sets_; }
+  // That have workers.
+  size_t num_sets(std::string_view model) const;
+  // Whether one other than this has.
+  bool has_other_set(std::string_view model, SetId set) const;
 
   // Nothing if no worker of the model was ever there.
   std::optional<ModelCapacity> capacity(std::string_view model) const;
-  // A mixed worker or a pair is there and not draining.
+  // A set of the model is complete.
   bool servable(std::string_view model) const;
 
  private:
   void take_from_the_fastest(Worker& worker) const;
   static void note_others(Worker& worker, TimePoint now);
   void refresh_capacity(const std::string& model);
+  SetId set_of(const proto::WorkerHello& hello);
+  bool is_complete(const WorkerSet& set) const;
   void refresh_index(const std::string& model);
+  void index_complete_sets(const std::string& model);
+  void forget_old_sets();
 
   std::map<WorkerId, Worker> workers_;
   std::map<std::string, ModelCapacity, std::less<>> capacities_;
   std::map<std::string, ModelWorkers, std::less<>> by_model_;
+  std::map<SetId, WorkerSet> sets_;
+  SetId last_set_;
 };
 
-// True if `decode` can read from `prefill`.
+// True if `decode` can read from `prefill`: it says so, and they are of one set.
 bool is_paired(const Worker& decode, const Worker& prefill);
 // Whether `reader` is to connect to `other`, so that KV can go between them. Of two whose roles may
 // change, the one with the smaller id does: either may then read from the other.

@@ -123,7 +123,8 @@ void RoleKeeper::tick(const WorkerPool& pool, TimePoint now, std::vector<RoleFli
     if (worker.auto_role()) of(worker.hello.model()).managed = true;
   }
   for (auto& [name, model] : models_) {
-    if (model.managed) look(model, workers_of(pool, name), now, flips);
+    // While two sets stand beside each other roles stay: each needs its own of both.
+    if (model.managed && pool.num_sets(name) <= 1) look(model, workers_of(pool, name), now, flips);
   }
 }
 

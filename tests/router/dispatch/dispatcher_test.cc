@@ -142,7 +142,7 @@ TEST_F(DispatcherTest, QueueIsBoundedInLengthAndTime) {
   pass(seconds(61));
   EXPECT_TRUE(dispatcher_.idle());
   ASSERT_TRUE(ended());
-  EXPECT_EQ(ended()->error->code, Errc::kResourceExhausted);
+  EXPECT_EQ(ended()->error->code, Errc::kUnavailable);  // no pair is there
   EXPECT_THAT(ended()->error->message, HasSubstr("60 s"));
 }
 
@@ -262,13 +262,13 @@ TEST_F(DispatcherTest, PeersAreToldWhenTheyChange) {
   EXPECT_EQ(actions_.sends[0].frame.peers().prefill_size(), 0);
 }
 
-TEST_F(DispatcherTest, WorkersOfOneModelMustAgree) {
+TEST_F(DispatcherTest, WorkersOfOneModelMustAgreeOnItsTokenizer) {
   join_pair();
   proto::WorkerHello hello = make_hello(kDecode2, proto::ROLE_DECODE);
-  hello.set_numerics("other");
+  hello.set_model_key("weights=\"w\" adapter=\"\" tokenizer=\"other\"");
   const status refused = dispatcher_.worker_joined(hello, "host:2", now_, actions_);
   ASSERT_FALSE(refused);
-  EXPECT_THAT(refused.error().message, testing::AllOf(HasSubstr("numerics"), HasSubstr("other")));
+  EXPECT_THAT(refused.error().message, testing::AllOf(HasSubstr("tokenizer"), HasSubstr("other")));
   hello.set_model("another");
   EXPECT_TRUE(dispatcher_.worker_joined(hello, "host:2", now_, actions_));
 }

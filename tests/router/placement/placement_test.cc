@@ -166,6 +166,18 @@ TEST_F(PlacementTest, ChoicesAreLimitedByThoseThatDecode) {
   EXPECT_EQ(pool_.capacity("m")->max_sequences, 2u);
 }
 
+TEST_F(PlacementTest, AProtocolThatIsNotSpokenIsRefusedAndBothAreNamed) {
+  proto::WorkerHello hello = make_hello(kMixed, proto::ROLE_MIXED);
+  hello.set_protocol_min(net::kProtocolMax + 1);
+  hello.set_protocol_max(net::kProtocolMax + 2);
+  const status newer = pool_.add(hello, "");
+  ASSERT_FALSE(newer);
+  EXPECT_EQ(newer.error().message,
+            "worker 'worker-31': speaks protocol 6 to 7, this router 1 to 5");
+  hello.set_protocol_min(1);
+  EXPECT_TRUE(pool_.add(hello, ""));
+}
+
 TEST_F(PlacementTest, HellosThatCannotBeAreRefused) {
   const auto refused = [&](auto change) {
     proto::WorkerHello hello = make_hello(kMixed, proto::ROLE_MIXED);
