@@ -1,6 +1,7 @@
 #include "cli/up_config.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <fstream>
 
 #include "cli/banner.h"
+#include "tests/fakes/temp_dir.h"
 
 namespace baton::cli {
 namespace {
