@@ -1,18 +1,13 @@
 """Every process is replaced in turn under load, and no client notices."""
 
-import itertools
-import random
 import signal
-import threading
 
 import balancer
 import harness
-import hash_model
 import pytest
 import requests
-import sse
+from clients import Clients
 
-VOCAB, EOS = 512, (2,)  # of tiny_model
 CLIENTS = 8
 WORKERS = {
     "device": "emulated",
@@ -30,55 +25,6 @@ pytestmark = [
         balancer.PROGRAM is None, reason="haproxy is not installed (Debian's package haproxy)"
     ),
 ]
-
-
-class Client(threading.Thread):
-    """Asks again and again over one connection; half of its answers are streams."""
-
-    def __init__(self, url: str, model: str, number: int, stopped: threading.Event):
-        super().__init__(daemon=True)
-        self._url, self._model, self._number, self._stopped = url, model, number, stopped
-        self.answered = 0
-        self.wrong: list[str] = []
-        self.start()
-
-    def run(self):
-        draw = random.Random(self._number)
-        with requests.Session() as session:
-            for turn in itertools.count():
-                if self._stopped.is_set():
-                    return
-                try:
-                    self._ask(session, draw, turn)
-                except Exception as failure:  # reported by the main thread
-                    self.wrong.append(repr(failure))
-                self.answered += 1
-
-    def _ask(self, session, draw: random.Random, turn: int):
-        prompt = [draw.randrange(3, 300) for _ in range(draw.randrange(20, 200))]
-        tokens, streams = draw.randrange(5, 80), turn % 2 == 0
-        body = {
-            "model": self._model,
-            "prompt": prompt,
-            "max_tokens": tokens,
-            "seed": turn,
-            "stream": streams,
-        }
-        answer = session.post(
-            self._url + "/v1/completions", json=body, timeout=60 * harness.PATIENCE
-        )
-        assert answer.status_code == 200, answer.text
-        if streams:
-            text = sse.text_of(sse.events_of([answer.content]))
-        else:
-            text = answer.json()["choices"][0]["text"]
-        wanted = hash_model.output(prompt, tokens, VOCAB, EOS, turn)
-        shown = session.post(
-            self._url + "/detokenize", json={"model": self._model, "tokens": wanted}, timeout=20
-        )
-        assert shown.status_code == 200, shown.text
-        expected = shown.json()["prompt"].replace("<|endoftext|>", "").replace("<|im_start|>", "")
-        assert text == expected, f"seed {turn}"
 
 
 class Site:
@@ -150,21 +96,13 @@ def site(start_cluster, tiny, tmp_path):
 
 
 def test_no_request_fails_while_every_process_is_replaced(site):
-    stopped = threading.Event()
-    url, model = site.balancer.url, site.balancer.model_name
-    clients = [Client(url, model, i, stopped) for i in range(CLIENTS)]
     steps = [lambda name=name: site.replace_worker(name) for name in site.cluster.workers]
     steps += [lambda i=i: site.replace_router(i) for i in range(2)]
     answered = []
-    try:
+    with Clients(site.balancer.url, site.balancer.model_name, CLIENTS) as clients:
         for step in steps:
-            before = sum(client.answered for client in clients)
+            before = clients.answered
             step()
-            answered.append(sum(client.answered for client in clients) - before)
-    finally:
-        stopped.set()
-        for client in clients:
-            client.join(60 * harness.PATIENCE)
+            answered.append(clients.answered - before)
     print("answers during each step:", answered)
-    assert [wrong for client in clients for wrong in client.wrong] == []
     assert all(count > 0 for count in answered), answered
