@@ -3,6 +3,7 @@
 
 #include "cli/access_options.h"
 #include "cli/commands.h"
+#include "cli/kubernetes_options.h"
 #include "cli/model_name.h"
 #include "cli/placement_options.h"
 #include "cli/process.h"
@@ -22,6 +23,7 @@ struct RouterSettings {
   std::string listen = "127.0.0.1:8000";
   std::string metrics_listen;
   std::vector<std::string> workers;
+  KubernetesSettings kubernetes;
   std::string model;
   std::string model_name;
   AccessPaths access;
@@ -47,7 +49,9 @@ void add_options(Options& options, RouterSettings& s) {
       "metrics-listen", &s.metrics_listen,
       "host:port of /metrics, /health and /ready; empty: /metrics is on the port of the API");
   options.add("workers", &s.workers,
-              "host:port of each worker; dns:host:port: one at each address that the name has");
+              "host:port of each worker; dns:host:port: one at each address that the name has; "
+              "k8s:NAMESPACE/SERVICE:PORT: one at each endpoint of the Service");
+  add_kubernetes_options(options, s.kubernetes);
   options.add("model", &s.model, "GGUF file or Hugging Face directory, for its tokenizer");
   options.add("model-name", &s.model_name, "Name that requests use; empty: from the path");
   add_access_options(options, s.access);
@@ -95,6 +99,7 @@ result<router::RouterConfig> make_config(const RouterSettings& s) {
   config.http.max_connections = s.max_connections;
   config.metrics_listen = s.metrics_listen;
   config.workers = s.workers;
+  BATON_TRY(config.kubernetes, make_kubernetes(s.kubernetes, s.workers));
   config.models = {{s.model_name.empty() ? model_name_of(s.model) : s.model_name, s.model}};
   BATON_TRY(config.rpc.secrets, net::read_secrets(s.secret_file));
   BATON_TRY(config.rpc.tls, read_tls(s.tls, net::kTlsRouterName));

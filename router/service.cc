@@ -70,8 +70,8 @@ class Service final : public RouterService {
         logs_(std::move(logs)),
         metrics_(config_.slo_classes),
         live_(config_.slo_classes, Clock::now()),
-        cluster_(io, config_.workers, config_.dispatch, config_.placement, config_.roles,
-                 config_.rpc),
+        cluster_(io, {config_.workers, config_.kubernetes}, config_.dispatch, config_.placement,
+                 config_.roles, config_.rpc),
         api_(io, config_, models_, cluster_, metrics_, live_,
              logs_.record ? &*logs_.record : nullptr) {
     live_.show(cluster_, metrics_);

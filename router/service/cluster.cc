@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <random>
+#include <string_view>
+#include <unordered_set>
 #include <utility>
 #include <variant>
 
@@ -27,9 +29,9 @@ struct Overloaded : F... {
 
 }  // namespace
 
-Cluster::Cluster(boost::asio::io_context& io, const std::vector<std::string>& places,
-                 DispatchLimits limits, PlacementOptions placement,
-                 const std::optional<RoleOptions>& roles, const net::RpcOptions& rpc)
+Cluster::Cluster(boost::asio::io_context& io, const WorkerSources& sources, DispatchLimits limits,
+                 PlacementOptions placement, const std::optional<RoleOptions>& roles,
+                 const net::RpcOptions& rpc)
     // Two routers draw from ranges that hardly meet, and no id is 0.
     : io_(io),
       router_(random_u64() | 1),
@@ -37,19 +39,15 @@ Cluster::Cluster(boost::asio::io_context& io, const std::vector<std::string>& pl
       dispatcher_(RequestId((random_u64() << 32) | 1), limits, std::move(placement)),
       timer_(io) {
   if (roles) dispatcher_.keep_roles(router_, *roles);
-  for (const std::string& text : places) {
+  for (const std::string& text : sources.places) {
     const auto place = parse_worker_place(text);
     if (place && !place->watched) add_link(text);
   }
   num_fixed_ = links_.size();
-  for (const std::string& text : places) {
+  for (const std::string& text : sources.places) {
     const auto place = parse_worker_place(text);
-    if (!place || !place->watched) continue;
-    watches_.push_back(std::make_unique<NameWatch>(
-        io, place->where, kLookEvery,
-        [this, name = watches_.size()](const auto& addresses) { found(name, addresses); }));
+    if (place && place->watched) watch(*place, sources.kubernetes);
   }
-  found_.resize(watches_.size());
   tick();
 }
 
@@ -74,6 +72,7 @@ WorkerLink::Handlers Cluster::link_handlers() {
     carry_out();
   };
   handlers.on_lost = [this](WorkerId lost) {
+    lost_one_ = true;
     dispatcher_.worker_lost(lost, Clock::now(), actions_);
     carry_out();
   };
@@ -97,24 +96,40 @@ void Cluster::add_link(const std::string& address) {
   links_.push_back(std::make_unique<WorkerLink>(io_, address, rpc_, router_, link_handlers()));
 }
 
-// What a name has no more, and nobody answers at, is forgotten. A worker that is connected stays
-// until it goes: a name server may err.
+// None of them is told of anything before this returns.
+void Cluster::watch(const WorkerPlace& place, const std::optional<KubernetesApi>& kubernetes) {
+  auto told = [this, name = found_.size()](const auto& addresses) { found(name, addresses); };
+  if (!place.service) {
+    watches_.push_back(std::make_unique<NameWatch>(io_, place.where, kLookEvery, std::move(told)));
+  } else if (kubernetes) {
+    services_.push_back(
+        std::make_unique<SliceWatch>(io_, *place.service, *kubernetes, std::move(told)));
+  } else {
+    return;
+  }
+  found_.emplace_back();
+}
+
 void Cluster::found(size_t name, const std::vector<std::string>& addresses) {
   found_[name] = addresses;
-  const auto is_named = [&](const std::string& address) {
-    return std::ranges::any_of(found_, [&](const auto& of_one) {
-      return std::ranges::find(of_one, address) != of_one.end();
-    });
-  };
+  forget_links();
+  std::unordered_set<std::string_view> dialled;
+  for (const auto& link : links_) dialled.insert(link->address());
+  for (const std::string& address : addresses) {
+    if (dialled.insert(address).second) add_link(address);
+  }
+}
+
+// What a name has no more, and nobody answers at, is forgotten. A worker that is connected stays
+// until it goes: a name server may err.
+void Cluster::forget_links() {
+  std::unordered_set<std::string_view> named;
+  for (const auto& of_one : found_) named.insert(of_one.begin(), of_one.end());
   const auto gone = std::remove_if(
       links_.begin() + static_cast<ptrdiff_t>(num_fixed_), links_.end(), [&](const auto& link) {
-        return link->state() != WorkerLink::State::kConnected && !is_named(link->address());
+        return link->state() != WorkerLink::State::kConnected && !named.contains(link->address());
       });
   links_.erase(gone, links_.end());
-  for (const std::string& address : addresses) {
-    const auto is_there = [&](const auto& link) { return link->address() == address; };
-    if (std::ranges::none_of(links_, is_there)) add_link(address);
-  }
 }
 
 void Cluster::tick() {
@@ -122,6 +137,8 @@ void Cluster::tick() {
   timer_.async_wait(
       [this, alive = std::weak_ptr<void>(alive_)](boost::system::error_code cancelled) {
         if (cancelled || alive.expired()) return;
+        // Not where it was lost, which is a call of its own.
+        if (std::exchange(lost_one_, false)) forget_links();
         if (!dispatcher_.idle() || dispatcher_.roles() != nullptr) {
           dispatcher_.tick(Clock::now(), actions_);
           carry_out();

@@ -10,6 +10,7 @@
 
 #include "router/dispatch/dispatcher.h"
 #include "router/service/name_watch.h"
+#include "router/service/slice_watch.h"
 #include "router/service/worker_link.h"
 
 namespace baton::router {
@@ -31,14 +32,19 @@ class RequestListener {
   bool touched_ = false;  // told something that came in together with what is being told now
 };
 
+// Where workers are looked for.
+struct WorkerSources {
+  std::vector<std::string> places;          // see parse_worker_place; what that refuses is left out
+  std::optional<KubernetesApi> kubernetes;  // without it, so are Services
+};
+
 // Drives the dispatcher: with the workers' connections and the clock on one side, the listeners on
 // the other. On the thread of the io_context.
 class Cluster {
  public:
-  // `places`: see parse_worker_place; what it does not understand is left out.
-  Cluster(boost::asio::io_context& io, const std::vector<std::string>& places,
-          DispatchLimits limits, PlacementOptions placement,
-          const std::optional<RoleOptions>& roles, const net::RpcOptions& rpc);
+  Cluster(boost::asio::io_context& io, const WorkerSources& sources, DispatchLimits limits,
+          PlacementOptions placement, const std::optional<RoleOptions>& roles,
+          const net::RpcOptions& rpc);
   ~Cluster();
 
   // A worker's hello is put to `check` after the dispatcher's own checks.
@@ -53,6 +59,8 @@ class Cluster {
 
   const Dispatcher& dispatcher() const { return dispatcher_; }
   const std::vector<std::unique_ptr<WorkerLink>>& links() const { return links_; }
+  // Those that the Kubernetes API is asked of.
+  const std::vector<std::unique_ptr<SliceWatch>>& services() const { return services_; }
 
  private:
   struct Listening {
@@ -63,7 +71,9 @@ class Cluster {
   WorkerLink::Handlers link_handlers();
   status check_alone(const proto::WorkerHello& hello) const;
   void add_link(const std::string& address);
+  void watch(const WorkerPlace& place, const std::optional<KubernetesApi>& kubernetes);
   void found(size_t name, const std::vector<std::string>& addresses);
+  void forget_links();
   void tick();
   void carry_out();
   void end_batch();
@@ -84,7 +94,9 @@ class Cluster {
   size_t num_fixed_ = 0;                             // links to addresses that were given
   std::vector<std::unique_ptr<WorkerLink>> links_;   // those, then those that were found
   std::vector<std::vector<std::string>> found_;      // addresses of each name, as last seen
+  bool lost_one_ = false;                            // of those links, since they were looked at
   std::vector<std::unique_ptr<NameWatch>> watches_;  // of the names
+  std::vector<std::unique_ptr<SliceWatch>> services_;
 };
 
 }  // namespace baton::router

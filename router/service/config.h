@@ -12,6 +12,7 @@
 #include "router/http/server.h"
 #include "router/openai/sampling.h"
 #include "router/placement/slo_config.h"
+#include "router/service/kubernetes_api.h"
 #include "router/tenants/tenant.h"
 #include "router/traces/trace_config.h"
 
@@ -33,11 +34,12 @@ struct AccessConfig {
 // Plain values; whoever starts the router fills them.
 struct RouterConfig {
   HttpOptions http;
-  // host:port of each worker's RPC endpoint, or dns:host:port of many (name_watch.h).
+  // host:port of each worker's RPC endpoint, or of many (name_watch.h).
   std::vector<std::string> workers;
   // host:port of a port of its own for /metrics, /health and /ready, which has /metrics then in
   // place of http's; empty: none.
   std::string metrics_listen;
+  std::optional<KubernetesApi> kubernetes;  // needed if one of workers is a Service
   std::vector<ModelSource> models;
   AccessConfig access;
   std::vector<std::string> allowed_hosts;            // of Host headers (host_check.h)

@@ -8,14 +8,19 @@ namespace baton::router {
 namespace {
 
 constexpr std::string_view kWatched = "dns:";
+constexpr std::string_view kService = "k8s:";
 
 }  // namespace
 
 result<WorkerPlace> parse_worker_place(std::string_view text) {
+  if (text.starts_with(kService)) {
+    BATON_TRY(ServicePlace service, parse_service_place(text.substr(kService.size())));
+    return WorkerPlace{{}, true, std::move(service)};
+  }
   const bool watched = text.starts_with(kWatched);
   if (watched) text.remove_prefix(kWatched.size());
   BATON_TRY(net::HostPort where, net::split_host_port(text));
-  return WorkerPlace{std::move(where), watched};
+  return WorkerPlace{std::move(where), watched, {}};
 }
 
 NameWatch::NameWatch(boost::asio::io_context& io, net::HostPort name, Duration every, Found found,

@@ -4,6 +4,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,14 +12,17 @@
 #include "common/base/clock.h"
 #include "common/net/name_lookup.h"
 #include "common/net/rpc.h"
+#include "router/discovery/service_place.h"
 
 namespace baton::router {
 
 // Where workers are, as an operator says it: "host:port" is one worker; "dns:host:port" is one at
-// each address that the name has, now and later.
+// each address that the name has, now and later; "k8s:NAMESPACE/SERVICE:PORT" is one at each
+// endpoint that the Kubernetes API says the Service has (slice_watch.h).
 struct WorkerPlace {
-  net::HostPort where;
+  net::HostPort where;  // empty of a Service
   bool watched = false;
+  std::optional<ServicePlace> service;
 };
 // kInvalidArgument names the text.
 result<WorkerPlace> parse_worker_place(std::string_view text);

@@ -215,6 +215,7 @@ void RouterMetrics::refresh(const Cluster& cluster) {
                {{"role", labels.first}, {"state", labels.second}})
         .Set(count);
   }
+  refresh_discovery(cluster.services());
   refresh_cache_usage(dispatcher.pool());
   refresh_predictions();
   if (dispatcher.roles() != nullptr) refresh_roles(*dispatcher.roles());
@@ -240,6 +241,28 @@ void RouterMetrics::refresh(const Cluster& cluster) {
 }
 
 // Of models that have a worker whose role may change.
+void RouterMetrics::refresh_discovery(const std::vector<std::unique_ptr<SliceWatch>>& services) {
+  if (services.empty()) return;
+  size_t up = 0, left_out = 0;
+  for (const auto& service : services) {
+    up += service->up() ? 1 : 0;
+    left_out += service->left_out();
+  }
+  const auto set = [&](const char* state, size_t count) {
+    metrics_
+        .gauge("baton_router_discovery_services",
+               "Services of workers, by whether the Kubernetes API tells of them.",
+               {{"state", state}})
+        .Set(static_cast<double>(count));
+  };
+  set("up", up);
+  set("down", services.size() - up);
+  metrics_
+      .gauge("baton_router_discovery_left_out",
+             "Endpoints of those Services that are not dialled, as the log says why.")
+      .Set(static_cast<double>(left_out));
+}
+
 void RouterMetrics::refresh_roles(const RoleKeeper& roles) {
   for (const auto& [name, model] : roles.models()) {
     if (!model.managed) continue;

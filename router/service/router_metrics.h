@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -99,6 +100,7 @@ class RouterMetrics {
 
   void refresh_predictions();
   void refresh_roles(const RoleKeeper& roles);
+  void refresh_discovery(const std::vector<std::unique_ptr<SliceWatch>>& services);
 
   Metrics metrics_;
   ProcessMetrics process_{metrics_};

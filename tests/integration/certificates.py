@@ -13,9 +13,9 @@ class Authority:
         usage = ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign"]
         self._make("ca", [f"-addext={extension}" for extension in usage])
 
-    def issue(self, name: str, names=NAMES) -> dict[str, pathlib.Path]:
+    def issue(self, name: str, names=NAMES, addresses=()) -> dict[str, pathlib.Path]:
         """The options of a router or worker that has it."""
-        sans = ",".join(f"DNS:{dns}" for dns in names)
+        sans = ",".join([f"DNS:{dns}" for dns in names] + [f"IP:{ip}" for ip in addresses])
         by = ["-CA", self.folder / "ca.crt", "-CAkey", self.folder / "ca.key"]
         self._make(
             name, [*by, f"-addext=subjectAltName={sans}", "-addext=basicConstraints=CA:FALSE"]

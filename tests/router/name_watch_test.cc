@@ -21,7 +21,13 @@ TEST(WorkerPlaceTest, IsAnAddressOrANameToWatch) {
   EXPECT_TRUE(many->watched);
   EXPECT_EQ(many->where.host, "pool.example.");
   EXPECT_EQ(many->where.port, "9000");
-  for (const char* bad : {"", "dns:", "dns:pool", "dns:pool:port", "srv:pool:1"}) {
+  const auto service = parse_worker_place("k8s:baton/pool:rpc");
+  ASSERT_TRUE(service);
+  EXPECT_TRUE(service->watched);
+  ASSERT_TRUE(service->service);
+  EXPECT_EQ(service->service->service, "pool");
+  for (const char* bad :
+       {"", "dns:", "dns:pool", "dns:pool:port", "srv:pool:1", "k8s:", "k8s:pool:1"}) {
     EXPECT_FALSE(parse_worker_place(bad)) << bad;
   }
 }
