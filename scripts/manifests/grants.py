@@ -46,6 +46,16 @@ def _token(workload: dict) -> str:
     return "mounted" if pod_spec(workload).get("automountServiceAccountToken", True) else "none"
 
 
+def _leave(overlay: Overlay) -> str:
+    """What those with a token may: a Role holds in its own namespace alone."""
+    said = [
+        f"{', '.join(rule['verbs'])} {', '.join(f'`{kind}`' for kind in rule['resources'])}"
+        for role in overlay.all("Role")
+        for rule in role["rules"]
+    ]
+    return "; ".join(said) or "nothing"
+
+
 def _secrets(workload: dict) -> str:
     volumes = pod_spec(workload)["volumes"]
     return ", ".join(f"`{v['secret']['secretName']}`" for v in volumes if "secret" in v)
@@ -93,6 +103,7 @@ GRANTS = [
     ("root file system", lambda o: _who(o, _root_file_system)),
     ("of the host", lambda o: _who(o, _of_the_host)),
     ("token of the API server", lambda o: _who(o, _token)),
+    ("leave there, in its namespace", _leave),
     ("Secrets", lambda o: _who(o, _secrets)),
     ("devices", lambda o: _who(o, _devices)),
     ("paths outside, by HTTPRoute", _paths_outside),
@@ -133,24 +144,35 @@ def grants(overlays: list[Overlay]) -> str:
     return _table(["", *(f"`{overlay.name}`" for overlay in overlays)], rows)
 
 
+def _is_allowed(overlay: Overlay, end: str, port: str) -> str:
+    """Empty: not asked."""
+    if port not in ASKED.get(end, list(PORTS)[:5]):
+        return ""
+    return "yes" if network.reaches(overlay, ENDS[end], *PORTS[port]) else "no"
+
+
 def connections(overlay: Overlay) -> str:
-    rows = []
-    for name, end in ENDS.items():
-        asked = ASKED.get(name, list(PORTS)[:5])
-        rows.append(
-            [name]
-            + [
-                ("yes" if network.reaches(overlay, end, *where) else "no") if port in asked else ""
-                for port, where in PORTS.items()
-            ]
-        )
+    rows = [[end, *(_is_allowed(overlay, end, port) for port in PORTS)] for end in ENDS]
     return _table(["who, to", *PORTS], rows)
+
+
+def added(overlay: Overlay, more: Overlay) -> str:
+    """What the second of the two has that differs."""
+    rows = [[what, say(overlay), say(more)] for what, say in GRANTS]
+    for end in ENDS:
+        for port in PORTS:
+            allowed = [_is_allowed(found, end, port) for found in (overlay, more)]
+            rows.append([f"{end} to {port}", *allowed])
+    return _table(["", "without", "with"], [row for row in rows if row[1] != row[2]])
 
 
 def text() -> str:
     overlays = [rendered.render(name) for name in rendered.OVERLAYS]
-    [matrix] = {connections(overlay) for overlay in overlays}  # or the page must say more
+    # Each is the same in all overlays, or the page must say more.
+    [matrix] = {connections(overlay) for overlay in overlays}
+    [watching] = {added(o, rendered.render(o.name, "endpoint-slices")) for o in overlays}
     return (
         f"{grants(overlays)}\n\n"
-        f"Connections that the NetworkPolicies allow, in each of the overlays:\n\n{matrix}\n"
+        f"Connections that the NetworkPolicies allow, in each of the overlays:\n\n{matrix}\n\n"
+        f"What `components/endpoint-slices` changes of that, in each of them:\n\n{watching}\n"
     )

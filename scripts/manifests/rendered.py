@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import tempfile
 
 import yaml
 
@@ -81,9 +82,25 @@ def container(workload: dict) -> dict:
 
 
 @functools.cache
-def render(name: str) -> Overlay:
+def render(name: str, *components: str, namespace: str = "baton") -> Overlay:
+    """An overlay; with components, as if it named them too, and perhaps another namespace."""
     folder = ROOT / "deploy/kubernetes/overlays" / name
+    if not components:
+        return Overlay(name, _kustomize(folder))
+    with tempfile.TemporaryDirectory() as made:
+        own = pathlib.Path(made).resolve()
+        house = pathlib.Path(os.path.relpath(ROOT / "deploy/kubernetes", own))
+        wanted = {
+            "namespace": namespace,
+            "resources": [str(house / "overlays" / name)],
+            "components": [str(house / "components" / component) for component in components],
+        }
+        (own / "kustomization.yaml").write_text(yaml.safe_dump(wanted))
+        return Overlay(name, _kustomize(own))
+
+
+def _kustomize(folder: pathlib.Path) -> list[dict]:
     run = subprocess.run([kubectl(), "kustomize", folder], capture_output=True, text=True)
     if run.returncode != 0 or run.stderr:  # what it warns of will be an error one day
         raise AssertionError(f"kubectl kustomize {folder}: {run.stderr}")
-    return Overlay(name, [found for found in yaml.safe_load_all(run.stdout) if found])
+    return [found for found in yaml.safe_load_all(run.stdout) if found]
