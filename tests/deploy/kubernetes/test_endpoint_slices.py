@@ -27,12 +27,14 @@ def namespace_of(overlay: rendered.Overlay) -> str:
     return overlay.one("Namespace")["metadata"]["name"]
 
 
-def test_objects_are_valid(watching):
+@pytest.mark.parametrize("version", ["1.30", "1.37"])
+def test_objects_are_valid(demo, version):
+    watching = rendered.render(demo.name, COMPONENT)
     kinds = {"Deployment", "NetworkPolicy", "Role", "RoleBinding", "ServiceAccount"}
     found = [found for found in watching.objects if found["kind"] in kinds]
     assert {one["kind"] for one in found} == kinds
     for one in found:
-        kubernetes_validate.validate(one, "1.30", strict=True)
+        kubernetes_validate.validate(one, version, strict=True)
 
 
 def test_the_role_is_to_read_slices_of_one_namespace(watching):
