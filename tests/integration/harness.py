@@ -130,7 +130,8 @@ class Process:
         except subprocess.TimeoutExpired:
             self.popen.kill()
             self.popen.wait()
-            raise AssertionError(f"{self.name} did not end; its log: {self.log}") from None
+            log = self.log.read_text()[-4000:]
+            raise AssertionError(f"{self.name} did not end:\n{log}") from None
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
