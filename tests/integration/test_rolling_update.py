@@ -6,7 +6,7 @@ import balancer
 import harness
 import pytest
 import requests
-from clients import Clients
+from clients import Clients, EmulatedAsker
 
 CLIENTS = 8
 WORKERS = {
@@ -99,7 +99,8 @@ def test_no_request_fails_while_every_process_is_replaced(site):
     steps = [lambda name=name: site.replace_worker(name) for name in site.cluster.workers]
     steps += [lambda i=i: site.replace_router(i) for i in range(2)]
     answered = []
-    with Clients(site.balancer.url, site.balancer.model_name, CLIENTS) as clients:
+    asks = EmulatedAsker(site.balancer.url, site.balancer.model_name)
+    with Clients(asks, CLIENTS) as clients:
         for step in steps:
             before = clients.answered
             step()

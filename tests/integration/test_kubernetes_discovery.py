@@ -8,7 +8,7 @@ import api
 import certificates
 import harness
 import pytest
-from clients import Clients
+from clients import Clients, EmulatedAsker
 from stand_ins.kubernetes_api import ApiServer
 
 WORKERS = 3
@@ -123,7 +123,8 @@ def mortal(start_cluster, tiny, tmp_path):
 def test_no_request_fails_while_workers_come_and_go(mortal):
     server, ports = mortal.server, mortal.ports
     mortal.start(ports[0])
-    with Clients(mortal.cluster.url, mortal.cluster.model_name, 6) as clients:
+    asks = EmulatedAsker(mortal.cluster.url, mortal.cluster.model_name)
+    with Clients(asks, 6) as clients:
         clients.wait_more(6)
         server.put(ports[1])
         mortal.wait_workers(2)
