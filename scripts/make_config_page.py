@@ -61,7 +61,7 @@ kv_gib: 8
 `workers: ["dns:pool.example.com:9000"]` is a worker at each address that the name has, as they come and go;
 `k8s:baton/pool:rpc` is one at each endpoint that the Kubernetes API says the Service has
 ([kubernetes.md](kubernetes.md#workers-from-the-kubernetes-api)).
-All workers that a router names serve the same model file; workers pair only if their model, their
+All workers of one model name have one tokenizer; workers pair only if their weights, their
 KV layout and their arithmetic agree. SIGTERM and SIGINT drain: nothing new is taken, what runs may
 finish, for as long as `drain_seconds` allows; a second signal ends at once.
 

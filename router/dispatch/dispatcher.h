@@ -111,11 +111,14 @@ class Dispatcher {
   using Turn = std::tuple<TimePoint, uint64_t, RequestId>;
   Turn turn_of(const Leg& leg) const;
   void enqueue(const Leg& leg);
+  bool is_stranded(const Leg& leg) const;
+  void fetch_stranded();
   void unqueue(const Leg& leg);
   void pump(TimePoint now, Actions& actions);
   void pump_queues(TimePoint now, Actions& actions);
   void pump_queue(std::string_view model, std::set<Turn>& queue, TimePoint now, Actions& actions);
   SetId bound_to(const Leg& leg) const;
+  SetId set_for(const Leg& leg) const;
   Error why_unplaced(const Leg& leg) const;
   PlacementQuery make_query(const Leg& leg, TimePoint now);
   std::optional<Decision> choose(Leg& leg, PlacementQuery& query);
@@ -196,6 +199,8 @@ class Dispatcher {
   std::unordered_map<RequestId, Leg> legs_;
   // Legs that wait for room, by model; the earliest due first, of these the oldest request.
   std::map<std::string, std::set<Turn>> queues_;
+  // Legs that nobody can serve until workers of their set come: they keep nobody waiting.
+  std::map<SetId, std::set<RequestId>> stranded_;
   std::set<RequestId> seeking_;                 // legs whose KV waits for a decode worker
   TimePoint next_deadline_ = TimePoint::max();  // none of a request or leg is before it
   std::vector<proto::TokenEvent> ready_;        // scratch

@@ -20,13 +20,36 @@ void Dispatcher::enqueue(const Leg& leg) {
   note_deadline(leg.seeking ? leg.kv_until : leg.queue_deadline);
   if (leg.seeking) {
     seeking_.insert(leg.id);
+  } else if (is_stranded(leg)) {
+    stranded_[bound_to(leg)].insert(leg.id);
   } else {
     queues_[request_of(leg).input.model].insert(turn_of(leg));
   }
 }
 
+bool Dispatcher::is_stranded(const Leg& leg) const {
+  const SetId set = bound_to(leg);
+  return set != SetId{} && !pool_.is_there(set);
+}
+
+void Dispatcher::fetch_stranded() {
+  for (auto it = stranded_.begin(); it != stranded_.end();) {
+    if (!pool_.is_there(it->first)) {
+      ++it;
+      continue;
+    }
+    for (const RequestId id : it->second) {
+      const Leg& leg = legs_.at(id);
+      queues_[request_of(leg).input.model].insert(turn_of(leg));
+    }
+    it = stranded_.erase(it);
+  }
+}
+
 void Dispatcher::unqueue(const Leg& leg) {
   seeking_.erase(leg.id);
+  for (auto& [set, legs] : stranded_) legs.erase(leg.id);
+  std::erase_if(stranded_, [](const auto& of_set) { return of_set.second.empty(); });
   const auto it = queues_.find(request_of(leg).input.model);
   if (it == queues_.end()) return;
   it->second.erase(turn_of(leg));
@@ -44,6 +67,7 @@ void Dispatcher::pump(TimePoint now, Actions& actions) {
 }
 
 void Dispatcher::pump_queues(TimePoint now, Actions& actions) {
+  fetch_stranded();
   for (auto it = queues_.begin(); it != queues_.end();) {
     auto& [model, queue] = *it;
     pump_queue(model, queue, now, actions);
@@ -61,7 +85,10 @@ void Dispatcher::pump_queue(std::string_view model, std::set<Turn>& queue, TimeP
     Leg& leg = legs_.at(std::get<RequestId>(*here));
     const SetId set = bound_to(leg);
     if (std::ranges::find(full, set) != full.end()) continue;
-    if (try_to_place(leg, now, actions)) {
+    if (is_stranded(leg)) {
+      stranded_[set].insert(leg.id);
+      queue.erase(here);
+    } else if (try_to_place(leg, now, actions)) {
       queue.erase(here);
     } else if (set != SetId{} && pool_.has_other_set(model, set)) {
       full.push_back(set);
@@ -78,21 +105,32 @@ SetId Dispatcher::bound_to(const Leg& leg) const {
   const auto has_begun = [](const ChoiceStream& choice) {
     return choice.ended() || !choice.delivered().empty();
   };
-  const bool bound = request.legs.size() > 1 || request.scores_delivered ||
-                     std::ranges::any_of(request.choices, has_begun);
+  const auto serves_a_part = [&](RequestId id) { return id != leg.id && is_placed(legs_.at(id)); };
+  const bool bound = request.scores_delivered || std::ranges::any_of(request.choices, has_begun) ||
+                     std::ranges::any_of(request.legs, serves_a_part);
   return bound ? request.set : SetId{};
+}
+
+// KV that waits can be read in its own set only, whatever the client has.
+SetId Dispatcher::set_for(const Leg& leg) const {
+  const bool kv_waits =
+      leg.seeking || (is_placed(leg) && !leg.placement.mixed() && !leg.handed_off);
+  const Worker* prefill = kv_waits ? pool_.find(leg.placement.prefill) : nullptr;
+  return prefill != nullptr ? prefill->set : bound_to(leg);
 }
 
 // Of a leg whose time in the queue is up.
 Error Dispatcher::why_unplaced(const Leg& leg) const {
   const std::string& model = request_of(leg).input.model;
   const std::string within = fmt::format("within {:g} s", to_seconds(limits_.queue_timeout));
-  const WorkerSet* own = pool_.find_set(bound_to(leg));
-  if (own != nullptr && own->num_workers == 0 && pool_.has_other_set(model, bound_to(leg))) {
+  const SetId own = bound_to(leg);
+  const WorkerSet* set = pool_.find_set(own);
+  const bool can_serve = set != nullptr && set->complete;
+  if (own != SetId{} && !can_serve && pool_.has_other_set(model, own)) {
     return error(Errc::kUnavailable,
-                 fmt::format("the workers that gave the answer so far are gone ({}), and none came "
+                 fmt::format("the workers that gave the answer so far are gone, and none came "
                              "back {}; those that serve '{}' now would go on with other tokens",
-                             own->numerics, within, model));
+                             within, model));
   }
   if (!pool_.servable(model)) {
     const ModelWorkers& there = pool_.workers_of(model);
@@ -122,7 +160,7 @@ PlacementQuery Dispatcher::make_query(const Leg& leg, TimePoint now) {
                        .received = input.slo.received,
                        .best_effort = input.slo.best_effort,
                        .matches = matches_,
-                       .set = bound_to(leg),
+                       .set = set_for(leg),
                        .prefill = leg.seeking ? leg.placement.prefill : WorkerId{},
                        .avoid = leg.avoid,
                        .now = now,

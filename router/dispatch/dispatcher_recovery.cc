@@ -62,10 +62,13 @@ void Dispatcher::move_from_draining(TimePoint now, Actions& actions) {
     if (runs && !stays && decode->load.draining()) leaving.push_back(id);
   }
   std::ranges::sort(leaving);
+  std::vector<std::pair<std::string, SetId>> full;  // one that is keeps nobody in the others
   for (const RequestId id : leaving) {
     const auto it = legs_.find(id);
     if (it == legs_.end() || request_of(it->second).wants_scores()) continue;
-    if (!move_leg(it->second, now, actions)) return;
+    std::pair where{request_of(it->second).input.model, set_for(it->second)};
+    if (std::ranges::find(full, where) != full.end()) continue;
+    if (!move_leg(it->second, now, actions)) full.push_back(std::move(where));
     pump(now, actions);
   }
 }

@@ -59,7 +59,7 @@ struct AnswerHead {
   std::string id;
   int64_t created = 0;  // seconds of Unix time
   std::string model;
-  std::string fingerprint;  // of the arithmetic: equal = equal tokens
+  std::string fingerprint;  // equal = equal tokens; empty: null
   bool logprobs = false;
   bool include_usage = false;  // in a stream: every event has the field
 };

@@ -1,6 +1,7 @@
 #include "router/placement/worker_pool.h"
 
 #include <fmt/format.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <limits>
@@ -12,6 +13,11 @@
 
 namespace baton::router {
 namespace {
+
+std::string fingerprint_of(const proto::WorkerHello& hello) {
+  const std::string text = hello.model_key() + '\n' + hello.numerics();
+  return fmt::format("fp_{:016x}", XXH3_64bits(text.data(), text.size()));
+}
 
 // Goes into logs and metrics.
 bool is_label(std::string_view text, size_t max_bytes) {
@@ -316,6 +322,11 @@ const WorkerSet* WorkerPool::find_set(SetId id) const {
   return it == sets_.end() ? nullptr : &it->second;
 }
 
+bool WorkerPool::is_there(SetId id) const {
+  const ModelWorkers& workers = workers_of(id);
+  return !workers.prefill.empty() || !workers.decode.empty() || !workers.mixed.empty();
+}
+
 size_t WorkerPool::num_sets(std::string_view model) const {
   return static_cast<size_t>(std::ranges::count_if(sets_, [&](const auto& entry) {
     return entry.second.num_workers > 0 && entry.second.model == model;
@@ -358,8 +369,9 @@ void WorkerPool::refresh_capacity(const std::string& model) {
   for (const auto& [id, worker] : workers_) {
     const proto::WorkerHello& hello = worker.hello;
     if (hello.model() != model) continue;
-    if (!least) least = {kNoLimit, kNoLimit, kNoLimit, hello.numerics()};
-    if (least->numerics != hello.numerics()) least->numerics.clear();
+    const std::string fingerprint = fingerprint_of(hello);
+    if (!least) least = {kNoLimit, kNoLimit, kNoLimit, fingerprint};
+    if (least->fingerprint != fingerprint) least->fingerprint.clear();
     least->max_context = std::min(least->max_context, context_of(hello));
     // A prefill worker holds a sequence for a step; its limit is not one of a request's choices.
     if (worker.role != proto::ROLE_PREFILL || worker.auto_role()) {

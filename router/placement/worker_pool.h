@@ -75,7 +75,7 @@ struct ModelCapacity {
   uint32_t max_context = 0;    // tokens, prompt and output
   uint32_t max_sequences = 0;  // choices of one request
   uint32_t vocab_size = 0;
-  std::string numerics;  // of all of them; empty while they differ
+  std::string fingerprint;  // equal = equal tokens; empty while they are of several sets
 };
 
 // The workers of one model by role, those that drain left out; in the order of their ids.
@@ -116,6 +116,8 @@ class WorkerPool {
   const ModelWorkers& workers_of(SetId set) const;
   // Null: never there, or gone for long.
   const WorkerSet* find_set(SetId set) const;
+  // It has a worker that does not drain.
+  bool is_there(SetId set) const;
   const std::map<SetId, WorkerSet>& sets() const { return sets_; }
   // That have workers.
   size_t num_sets(std::string_view model) const;

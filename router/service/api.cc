@@ -182,7 +182,8 @@ api_result<Api::Prepared> Api::prepare(Job::Api api, std::string_view body) cons
 void Api::read_body(std::string body, const ExchangePtr& exchange, Read read) {
   if (body.size() <= kLongBodyBytes) return read(body)();
   const size_t bytes = body.size();
-  auto whole = [body = std::move(body), read = std::move(read)] { return read(body); };
+  auto whole = [body = std::make_shared<const std::string>(std::move(body)),
+                read = std::move(read)] { return read(*body); };
   if (!bodies_.read(exchange, bytes, std::move(whole))) {
     refuse(exchange, overloaded("too many long requests wait to be read"));
   }
@@ -267,7 +268,7 @@ void Api::start(api_result<Prepared> prepared, std::shared_ptr<Admission> admiss
   }
   const TimePoint deadline = head.received + request_deadline_;
   const api_status begun = Generation::start(
-      {cluster_, metrics_, model, capacity->numerics, deadline, *slo,
+      {cluster_, metrics_, model, capacity->fingerprint, deadline, *slo,
        slo_classes_[slo->class_index].name, record_, &live_.recent(), std::move(admission)},
       std::move(job), exchange);
   if (!begun) turn_away(begun.error());

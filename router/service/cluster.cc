@@ -8,6 +8,9 @@
 #include <utility>
 #include <variant>
 
+#include "common/base/log.h"
+#include "common/formats/utf8.h"
+
 namespace baton::router {
 namespace {
 
@@ -65,6 +68,7 @@ WorkerLink::Handlers Cluster::link_handlers() {
     if (check_hello_) BATON_CHECK_OK(check_hello_(hello));
     const status joined = dispatcher_.worker_joined(hello, address, Clock::now(), actions_);
     carry_out();
+    if (joined) tell_of_sets(hello);
     return joined;
   };
   handlers.on_frame = [this](WorkerId from, proto::Frame&& frame) {
@@ -90,6 +94,15 @@ status Cluster::check_alone(const proto::WorkerHello& hello) const {
                  "the worker there is connected as " + link->address() + " already");
   }
   return {};
+}
+
+// Right while a version is rolled out; else somebody's files or flags differ.
+void Cluster::tell_of_sets(const proto::WorkerHello& hello) const {
+  const size_t sets = dispatcher_.pool().num_sets(hello.model());
+  if (sets <= 1) return;
+  LOG_WARN("worker '{}' is of one of {} sets of workers of '{}': {}, {}", hello.name(), sets,
+           hello.model(), formats::printable(hello.model_key()),
+           formats::printable(hello.numerics()));
 }
 
 void Cluster::add_link(const std::string& address) {

@@ -69,6 +69,7 @@ class Cluster {
   };
 
   WorkerLink::Handlers link_handlers();
+  void tell_of_sets(const proto::WorkerHello& hello) const;
   status check_alone(const proto::WorkerHello& hello) const;
   void add_link(const std::string& address);
   void watch(const WorkerPlace& place, const std::optional<KubernetesApi>& kubernetes);

@@ -27,7 +27,7 @@ class Generation final : public RequestListener, public std::enable_shared_from_
     Cluster& cluster;
     RouterMetrics& metrics;
     const ServedModel& model;
-    std::string fingerprint;  // of the workers' arithmetic
+    std::string fingerprint;  // of the workers' weights and arithmetic
     TimePoint deadline;
     RequestSlo slo;
     std::string slo_class;                           // its name

@@ -216,6 +216,7 @@ void RouterMetrics::refresh(const Cluster& cluster) {
         .Set(count);
   }
   refresh_discovery(cluster.services());
+  refresh_sets(dispatcher.pool());
   refresh_cache_usage(dispatcher.pool());
   refresh_predictions();
   if (dispatcher.roles() != nullptr) refresh_roles(*dispatcher.roles());
@@ -241,8 +242,25 @@ void RouterMetrics::refresh(const Cluster& cluster) {
 }
 
 // Of models that have a worker whose role may change.
+void RouterMetrics::refresh_sets(const WorkerPool& pool) {
+  std::map<std::string, std::array<int, 2>>
+      sets;  // of a model: those that are not complete, or are
+  for (const auto& [id, set] : pool.sets()) {
+    std::array<int, 2>& of_model = sets[set.model];
+    if (set.num_workers > 0) ++of_model[set.complete ? 1 : 0];
+  }
+  for (const auto& [model, counts] : sets) {
+    for (const size_t complete : {0, 1}) {
+      metrics_
+          .gauge("baton_router_worker_sets",
+                 "Sets of workers of equal tokens that have workers, by whether they can serve.",
+                 {{"model", model}, {"state", complete == 1 ? "complete" : "incomplete"}})
+          .Set(counts[complete]);
+    }
+  }
+}
+
 void RouterMetrics::refresh_discovery(const std::vector<std::unique_ptr<SliceWatch>>& services) {
-  if (services.empty()) return;
   size_t up = 0, left_out = 0;
   for (const auto& service : services) {
     up += service->up() ? 1 : 0;

@@ -100,6 +100,7 @@ class RouterMetrics {
 
   void refresh_predictions();
   void refresh_roles(const RoleKeeper& roles);
+  void refresh_sets(const WorkerPool& pool);
   void refresh_discovery(const std::vector<std::unique_ptr<SliceWatch>>& services);
 
   Metrics metrics_;

@@ -124,7 +124,7 @@ TEST_F(FaultsTest, AnErrorInMidStreamIsOneEvent) {
   ASSERT_GE(events.size(), 3u);
   EXPECT_EQ(events.back(), "[DONE]");
   const auto error = parse(events[events.size() - 2]);
-  EXPECT_EQ(error.at("error").at("code").as_string(), "overloaded");
+  EXPECT_EQ(error.at("error").at("code").as_string(), "unavailable");
   EXPECT_EQ(ask(get("/ready")).status, 503);
 }
 

@@ -79,7 +79,7 @@ TEST_F(WorkerSetsTest, OtherWeightsOrNumericsAreAnotherSet) {
   EXPECT_NE(set_of(kPrefill), set_of(kPrefill2));
   EXPECT_NE(set_of(kPrefill), set_of(kDecode2));
   EXPECT_EQ(pool_.num_sets("m"), 3u);
-  EXPECT_EQ(pool_.capacity("m")->numerics, "");  // there is none of all of them
+  EXPECT_EQ(pool_.capacity("m")->fingerprint, "");  // there is none of all of them
 }
 
 TEST_F(WorkerSetsTest, AnotherTokenizerIsRefusedAndBothAreNamed) {
