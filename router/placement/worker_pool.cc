@@ -14,8 +14,8 @@
 namespace baton::router {
 namespace {
 
-std::string fingerprint_of(const proto::WorkerHello& hello) {
-  const std::string text = hello.model_key() + '\n' + hello.numerics();
+std::string fingerprint_of(const WorkerSet& set) {
+  const std::string text = set.model_key + '\n' + set.numerics;
   return fmt::format("fp_{:016x}", XXH3_64bits(text.data(), text.size()));
 }
 
@@ -366,12 +366,16 @@ bool WorkerPool::servable(std::string_view model) const {
 void WorkerPool::refresh_capacity(const std::string& model) {
   constexpr uint32_t kNoLimit = std::numeric_limits<uint32_t>::max();
   std::optional<ModelCapacity> least;
+  SetId set;
+  bool several_sets = false;
   for (const auto& [id, worker] : workers_) {
     const proto::WorkerHello& hello = worker.hello;
     if (hello.model() != model) continue;
-    const std::string fingerprint = fingerprint_of(hello);
-    if (!least) least = {kNoLimit, kNoLimit, kNoLimit, fingerprint};
-    if (least->fingerprint != fingerprint) least->fingerprint.clear();
+    if (!least) {
+      least = {kNoLimit, kNoLimit, kNoLimit, {}};
+      set = worker.set;
+    }
+    several_sets = several_sets || worker.set != set;
     least->max_context = std::min(least->max_context, context_of(hello));
     // A prefill worker holds a sequence for a step; its limit is not one of a request's choices.
     if (worker.role != proto::ROLE_PREFILL || worker.auto_role()) {
@@ -380,6 +384,7 @@ void WorkerPool::refresh_capacity(const std::string& model) {
     least->vocab_size = std::min(least->vocab_size, hello.vocab_size());
   }
   if (!least) return;
+  if (!several_sets) least->fingerprint = fingerprint_of(sets_.at(set));
   const auto before = capacities_.find(model);
   if (least->max_sequences == kNoLimit && before != capacities_.end()) {
     least->max_sequences = before->second.max_sequences;

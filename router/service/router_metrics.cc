@@ -243,8 +243,8 @@ void RouterMetrics::refresh(const Cluster& cluster) {
 
 // Of models that have a worker whose role may change.
 void RouterMetrics::refresh_sets(const WorkerPool& pool) {
-  std::map<std::string, std::array<int, 2>>
-      sets;  // of a model: those that are not complete, or are
+  // Of a model: how many are not complete, and how many are.
+  std::map<std::string, std::array<int, 2>> sets;
   for (const auto& [id, set] : pool.sets()) {
     std::array<int, 2>& of_model = sets[set.model];
     if (set.num_workers > 0) ++of_model[set.complete ? 1 : 0];
