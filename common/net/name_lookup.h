@@ -9,7 +9,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "common/base/clock.h"
@@ -27,12 +26,6 @@ struct FoundName {
 // which may outlive whoever asked: it owns what it uses.
 using NameLookup = std::function<FoundName(const std::string& host, const std::string& port)>;
 FoundName ask_system(const std::string& host, const std::string& port);
-
-// The name as a certificate has it, and a client says which it wants: without the dot at its end,
-// which only keeps the resolver from its search list.
-inline std::string without_root(std::string_view host) {
-  return std::string(host.ends_with('.') ? host.substr(0, host.size() - 1) : host);
-}
 
 // One name, looked up as often as it is asked to. On the thread of the executor; nothing blocks.
 class NameQuery {

@@ -7,13 +7,14 @@
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/ssl/host_name_verification.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/write.hpp>
 #include <fstream>
 #include <utility>
+
+#include "common/net/tls_host.h"
 
 namespace baton::router {
 namespace {
@@ -61,12 +62,6 @@ void keep_alive(asio::ip::tcp::socket& socket) {
   socket.set_option(Idle(kKeepIdleSeconds), ignored);
   socket.set_option(Every(kKeepEverySeconds), ignored);
   socket.set_option(Probes(kKeepProbes), ignored);
-}
-
-bool is_ip(const std::string& host) {
-  boost::system::error_code failed;
-  asio::ip::make_address(host, failed);
-  return !failed;
 }
 
 std::string name_of(const net::HostPort& server) {
@@ -122,9 +117,7 @@ asio::awaitable<status> KubernetesGet::connect() {
 }
 
 asio::awaitable<status> KubernetesGet::shake_hands() {
-  const std::string host = net::without_root(api_.server.host);
-  stream_->set_verify_callback(asio::ssl::host_name_verification(host));
-  if (!is_ip(host)) SSL_set_tlsext_host_name(stream_->native_handle(), host.c_str());
+  net::expect_host(*stream_, api_.server.host);
   auto [untrusted] = co_await stream_->async_handshake(asio::ssl::stream_base::client, kAwait);
   if (untrusted) co_return lost("no TLS with", untrusted);
   co_return status();

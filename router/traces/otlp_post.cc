@@ -6,7 +6,6 @@
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl/context.hpp>
-#include <boost/asio/ssl/host_name_verification.hpp>
 #include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -21,6 +20,7 @@
 #include <string_view>
 #include <utility>
 
+#include "common/net/tls_host.h"
 #include "common/proto/otlp.pb.h"
 
 namespace baton::router {
@@ -91,21 +91,12 @@ asio::awaitable<PostOutcome> exchange(Stream& stream, http::request<http::string
   co_return outcome_of(parser.get());
 }
 
-// Which of its names is meant; an address is no name.
-void say_name(SSL* tls, const std::string& host) {
-  boost::system::error_code is_name;
-  asio::ip::make_address(host, is_name);
-  if (is_name) SSL_set_tlsext_host_name(tls, host.c_str());
-}
-
 asio::awaitable<PostOutcome> exchange_by_tls(beast::tcp_stream stream, asio::ssl::context& tls,
                                              const std::string& host,
                                              http::request<http::string_body> request,
                                              const Lost& lost) {
   asio::ssl::stream<beast::tcp_stream> secure(std::move(stream), tls);
-  const std::string name = net::without_root(host);
-  say_name(secure.native_handle(), name);
-  secure.set_verify_callback(asio::ssl::host_name_verification(name));
+  net::expect_host(secure, host);
   auto [refused] = co_await secure.async_handshake(asio::ssl::stream_base::client, kAwait);
   if (refused) co_return lost("no TLS with", refused);
   co_return co_await exchange(secure, std::move(request), lost);
