@@ -291,9 +291,9 @@ void Dispatcher::note_arrival(const Leg& leg, TimePoint now) {
   const RequestInput& input = request_of(leg).input;
   uint64_t cached = 0;
   for (const PrefixMap::Match& match : matches_) cached = std::max<uint64_t>(cached, match.tokens);
-  const double tpot = input.slo.target.tpot ? to_seconds(*input.slo.target.tpot) : 0.0;
   const uint64_t prompt = input.prompt.size();
-  roles_->arrived(pool_, input.model, prompt - std::min(cached, prompt), prompt, tpot, now);
+  roles_->arrived(pool_, input.model, prompt - std::min(cached, prompt), prompt, input.slo.target,
+                  now);
 }
 
 void Dispatcher::note_first_token(RequestState& request, TimePoint now) {

@@ -26,14 +26,17 @@ DemandWindow::Second& DemandWindow::at(TimePoint now) {
   return ring_[second % ring_.size()];
 }
 
-void DemandWindow::arrived(double prompt_seconds, double prompt_tokens, double tpot,
+void DemandWindow::arrived(double prompt_seconds, double prompt_tokens, const SloTarget& target,
                            TimePoint now) {
   Second& s = at(now);
   ++s.arrived;
   s.prompt_seconds += prompt_seconds;
+  s.squares += prompt_seconds * prompt_seconds;
   s.prompt_tokens += prompt_tokens;
-  s.tpot += tpot;
-  s.with_tpot += tpot > 0;
+  s.ttft += to_seconds(target.ttft.value_or(Duration{}));
+  s.with_ttft += target.ttft.has_value();
+  s.tpot += to_seconds(target.tpot.value_or(Duration{}));
+  s.with_tpot += target.tpot.has_value();
 }
 
 void DemandWindow::refused(TimePoint now) { ++at(now).refused; }
@@ -47,20 +50,26 @@ DemandWindow::Rates DemandWindow::rates(TimePoint now) {
   for (int64_t s = first; s < newest_; ++s) {
     const Second& one = ring_[s % ring_.size()];
     sum.prompt_seconds += one.prompt_seconds;
+    sum.squares += one.squares;
     sum.prompt_tokens += one.prompt_tokens;
+    sum.ttft += one.ttft;
     sum.tpot += one.tpot;
     sum.arrived += one.arrived;
+    sum.with_ttft += one.with_ttft;
     sum.with_tpot += one.with_tpot;
     sum.refused += one.refused;
     if (s >= newest_ - kTokenSeconds) sum.tokens += one.tokens;
   }
   const auto span = static_cast<double>(std::max<int64_t>(newest_ - first, 1));
-  Rates out{.prompt_seconds = sum.prompt_seconds / span,
+  Rates out{.requests = sum.arrived / span,
+            .prompt_seconds = sum.prompt_seconds / span,
             .tokens = static_cast<double>(sum.tokens) / std::min<double>(span, kTokenSeconds)};
   if (sum.arrived > 0) {
     out.admitted = 1.0 - static_cast<double>(std::min(sum.refused, sum.arrived)) / sum.arrived;
     out.prompt_tokens = sum.prompt_tokens / sum.arrived;
   }
+  if (sum.prompt_seconds > 0) out.prompt_spread = sum.squares / sum.prompt_seconds;
+  if (sum.with_ttft > 0) out.ttft = sum.ttft / sum.with_ttft;
   if (sum.with_tpot > 0) out.tpot = sum.tpot / sum.with_tpot;
   return out;
 }

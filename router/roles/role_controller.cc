@@ -69,12 +69,11 @@ std::optional<RoleFlip> RoleController::fill(std::span<const RoleWorker> workers
 
 // Of the busier role, as a share of what it should be; a mixed worker is half of each.
 double RoleController::busiest(const Counts& n, const RoleDemand& demand) const {
-  const auto share = [&](uint32_t own, double of, double busy) {
+  const auto share = [&](uint32_t own, double of) {
     const double there = own + n.mixed / 2.0;
-    return there > 0 ? of / there / busy : 1e9;
+    return there > 0 ? of / there / options_.busy : 1e9;
   };
-  return std::max(share(n.prefill, demand.prefill, options_.prefill_busy),
-                  share(n.decode, demand.decode, options_.decode_busy));
+  return std::max(share(n.prefill, demand.prefill), share(n.decode, demand.decode));
 }
 
 // First a decode worker, which can serve short prompts by itself while there is no pair.
@@ -135,13 +134,13 @@ DesiredWorkers RoleController::desired(std::span<const RoleWorker> workers,
                                        const RoleDemand& demand) const {
   const Counts n = count(workers);
   DesiredWorkers out{.mixed = options_.min_mixed};
-  const double both = demand.prefill / options_.prefill_busy + demand.decode / options_.decode_busy;
   if (n.mixed > 0 && n.prefill + n.decode == 0) {
-    out.mixed = workers_for(both, 1, std::max(options_.min_mixed, 1u));
+    out.mixed = workers_for(demand.prefill + demand.decode, options_.busy,
+                            std::max(options_.min_mixed, 1u));
     return out;
   }
-  out.prefill = workers_for(demand.prefill, options_.prefill_busy, options_.min_prefill);
-  out.decode = workers_for(demand.decode, options_.decode_busy, options_.min_decode);
+  out.prefill = workers_for(demand.prefill, options_.busy, options_.min_prefill);
+  out.decode = workers_for(demand.decode, options_.busy, options_.min_decode);
   return out;
 }
 

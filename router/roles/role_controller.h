@@ -18,8 +18,9 @@ struct RoleOptions {
   Duration dwell = seconds(15);          // of a worker in a role, before traffic moves it again
   Duration between = seconds(2);         // two flips; less in a pool of more than ten
   Duration unserved_after = seconds(1);  // a role that is missing is filled
-  // What a worker of the role is to be busy at most. Prompts come in bursts, and wait.
-  double prefill_busy = 0.75, decode_busy = 0.9;
+  // Of the workers that a role has the traffic is to need so many at most: what is known of it is
+  // of the past, and of others like it.
+  double busy = 0.9;
   // Of that: nobody moves while both roles are below it, ...
   double move_above = 0.6;
   // ... nor if the busier role would not be so much less busy.
@@ -35,7 +36,7 @@ struct RoleWorker {
   uint32_t sequences = 0;  // that decode there
 };
 
-// What the traffic asks for, in workers that do nothing else.
+// What the traffic asks for, in workers that do nothing else, with room for what comes at once.
 struct RoleDemand {
   double prefill = 0;
   double decode = 0;

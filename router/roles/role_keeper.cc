@@ -12,7 +12,11 @@ constexpr Duration kLookEvery = milliseconds(250);
 constexpr Duration kOrderLost = seconds(3);  // a flip not seen by then is not awaited any more
 constexpr double kQueueHorizon = 10;         // seconds in which prompts that wait are to be done
 constexpr size_t kAsked = 64;                // workers whose speed is looked at, about
-constexpr double kTpot = 0.1;                // of traffic that has no target, seconds
+constexpr double kTtft = 1, kTpot = 0.1;     // of traffic that has no target, seconds
+constexpr double kLeastSlack = 0.25;         // of the TTFT target, which prompts leave to wait in
+constexpr double kFewLate = 0.05;            // of the prompts
+constexpr double kMostRoom = 100;            // workers, for prompts not to wait
+constexpr double kSeldom = 1.645;            // a normal's 95th percentile, in deviations
 constexpr double kMostCache = 0.9;           // of a worker's blocks, in use
 constexpr double kLeastAdmitted = 0.5;       // of what came: more is not made up for at once
 
@@ -51,6 +55,37 @@ std::vector<const Worker*> workers_of(const WorkerPool& pool, std::string_view m
   return out;
 }
 
+// Share of the prompts that wait longer than their target leaves them.
+double late_prompts(const DemandWindow::Rates& seen, double busy, double workers) {
+  const double mean = seen.requests > 0 ? seen.prompt_seconds / seen.requests : seen.prompt_spread;
+  const double target = seen.ttft > 0 ? seen.ttft : kTtft;
+  const double slack = std::max(target - mean, kLeastSlack * target);
+  const double wait = std::pow(busy / workers, std::sqrt(2 * (workers + 1)) - 1);
+  return wait * std::exp(-2 * slack * (workers - busy) / seen.prompt_spread);
+}
+
+double prefill_demand(const DemandWindow::Rates& seen, uint32_t routers) {
+  const double busy = seen.prompt_seconds * routers;
+  if (seen.prompt_spread <= 0) return busy;
+  double low = busy, high = busy + 1;
+  while (late_prompts(seen, busy, high) > kFewLate && high < busy + kMostRoom) high += 1;
+  for (int i = 0; i < 20; ++i) {
+    const double middle = (low + high) / 2;
+    (late_prompts(seen, busy, middle) > kFewLate ? low : high) = middle;
+  }
+  return high;
+}
+
+// What a step may take, so that answers a quarter as long as they are on average meet their target,
+// too: their first gap is longer than the others by about a step, until which they join.
+double step_target(const DemandWindow::Rates& seen) {
+  const double target = seen.tpot > 0 ? seen.tpot : kTpot;
+  const double begun = seen.requests * seen.admitted;
+  if (begun <= 0 || seen.tokens <= 0) return target;
+  const double shortest = std::max(2.0, seen.tokens / begun / 4);
+  return target / (1 + 1 / (shortest - 1));
+}
+
 }  // namespace
 
 bool leads(RouterId self, const std::vector<const Worker*>& workers) {
@@ -69,7 +104,7 @@ uint32_t live_routers(const std::vector<const Worker*>& workers) {
 
 RoleDemand demand_of(const DemandWindow::Rates& seen, uint32_t routers,
                      const std::vector<const Worker*>& workers) {
-  RoleDemand out{.prefill = seen.prompt_seconds * routers};
+  RoleDemand out{.prefill = prefill_demand(seen, routers)};
   uint64_t sequences = 0;
   double context = 0;
   for (const Worker* w : workers) {
@@ -78,7 +113,7 @@ RoleDemand demand_of(const DemandWindow::Rates& seen, uint32_t routers,
   }
   if (workers.empty()) return out;
   const double mean = sequences > 0 ? context / static_cast<double>(sequences) : seen.prompt_tokens;
-  const double target = seen.tpot > 0 ? seen.tpot : kTpot;
+  const double target = step_target(seen);
   double batch = 0, rate = 0, size = 0;  // together; of a few, in a large pool
   for (size_t i = 0; i < workers.size(); i += 1 + workers.size() / kAsked, ++size) {
     const WorkerView& view = workers[i]->view;
@@ -86,9 +121,11 @@ RoleDemand demand_of(const DemandWindow::Rates& seen, uint32_t routers,
     batch += n;
     rate += n / std::max(step_seconds(view, n, n * mean), 1e-9);
   }
-  const double flow = seen.tokens * routers / (rate / size);
-  const double held = static_cast<double>(sequences) / (batch / size);
-  out.decode = std::max(flow, held) / std::max(seen.admitted, kLeastAdmitted);
+  const double at_once = batch / size;  // sequences of one worker
+  const double flow = seen.tokens * routers / (rate / size) * at_once;
+  const double mean_sequences =
+      std::max(flow, static_cast<double>(sequences)) / std::max(seen.admitted, kLeastAdmitted);
+  out.decode = (mean_sequences + kSeldom * std::sqrt(mean_sequences)) / at_once;
   return out;
 }
 
@@ -99,7 +136,7 @@ RoleKeeper::Model& RoleKeeper::of(std::string_view model) {
 }
 
 void RoleKeeper::arrived(const WorkerPool& pool, std::string_view model, uint64_t tokens,
-                         uint64_t prompt, double tpot, TimePoint now) {
+                         uint64_t prompt, const SloTarget& target, TimePoint now) {
   const ModelWorkers& workers = pool.workers_of(model);
   const Worker* like = !workers.prefill.empty()  ? workers.prefill.front()
                        : !workers.mixed.empty()  ? workers.mixed.front()
@@ -107,7 +144,7 @@ void RoleKeeper::arrived(const WorkerPool& pool, std::string_view model, uint64_
                                                  : nullptr;
   if (like == nullptr) return;
   of(model).window.arrived(prompt_seconds(like->view, prompt, prompt - std::min(tokens, prompt)),
-                           static_cast<double>(prompt), tpot, now);
+                           static_cast<double>(prompt), target, now);
 }
 
 void RoleKeeper::refused(std::string_view model, TimePoint now) { of(model).window.refused(now); }

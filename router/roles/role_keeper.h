@@ -23,8 +23,16 @@ bool leads(RouterId self, const std::vector<const Worker*>& workers);
 // Routers that most of them report; at least 1.
 uint32_t live_routers(const std::vector<const Worker*>& workers);
 
-// What the traffic asks of workers like these, by their own step times. `routers`: that share the
+// What the traffic asks of workers like these, by their own step times, with room for what comes at
+// once: of the requests of either role a twentieth may miss its target. `routers`: that share the
 // traffic; this one has seen `seen` of it.
+//
+// Prefill: of k workers that are busy for p seconds a second a prompt waits longer than t with
+//   (p / k)^(√(2(k + 1)) − 1) · exp(−2t·(k − p)·E[s] / E[s²]):
+// that it waits at all (Sakasegawa, 1977), and an M/G/k queue in heavy traffic (Kingman, 1962,
+// Köllerström, 1974); t is what a prompt leaves of the target.
+// Decode: where N sequences are on average, N + 1.645·√N are seldom exceeded (an M/G/∞ queue's are
+// Poisson), and so many must fit, with steps as short as short answers need them.
 RoleDemand demand_of(const DemandWindow::Rates& seen, uint32_t routers,
                      const std::vector<const Worker*>& workers);
 
@@ -50,9 +58,8 @@ class RoleKeeper {
   RoleKeeper(RouterId self, const RoleOptions& options) : self_(self), options_(options) {}
 
   // A request of the model came; `tokens` of its prompt are not cached where it is likely to go.
-  // `tpot`: its target, seconds; 0: none.
   void arrived(const WorkerPool& pool, std::string_view model, uint64_t tokens, uint64_t prompt,
-               double tpot, TimePoint now);
+               const SloTarget& target, TimePoint now);
   void refused(std::string_view model, TimePoint now);
   void delivered(std::string_view model, uint32_t tokens, TimePoint now);
 

@@ -54,7 +54,7 @@ TEST_F(RoleControllerTest, FollowsTheTrafficWithinAMinute) {
   run(seconds(60));
   EXPECT_EQ(count(P), 6u);
   EXPECT_EQ(count(D), 2u);
-  demand_ = {.prefill = 0.7, .decode = 5};
+  demand_ = {.prefill = 1.5, .decode = 5};
   const auto flips = run(seconds(60));
   EXPECT_EQ(count(P), 2u);
   EXPECT_EQ(count(D), 6u);
@@ -131,7 +131,7 @@ TEST_F(RoleControllerTest, OneAloneStaysMixed) {
   make(0, 0, 1);
   demand_ = {.prefill = 100, .decode = 100};
   EXPECT_TRUE(run(seconds(300)).empty());
-  EXPECT_EQ(controller_->desired(workers_, demand_).mixed, 245u);
+  EXPECT_EQ(controller_->desired(workers_, demand_).mixed, 223u);
 }
 
 TEST_F(RoleControllerTest, WhoIsLeftServesAlone) {

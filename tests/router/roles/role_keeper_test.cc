@@ -1,5 +1,8 @@
 #include "router/roles/role_keeper.h"
 
+#include <algorithm>
+#include <cmath>
+#include <random>
 #include <string>
 
 #include "common/net/protocol.h"
@@ -200,16 +203,23 @@ TEST(DemandWindow, ForgetsWhatIsOld) {
   DemandWindow window(seconds(10));
   TimePoint now{seconds(100)};
   for (int i = 0; i < 100; ++i, now += milliseconds(100)) {
-    window.arrived(0.05, 300, i % 2 == 0 ? 0.04 : 0.0, now);
+    const bool targets = i % 2 == 0;
+    window.arrived(
+        targets ? 0.02 : 0.08, 300,
+        targets ? SloTarget{.ttft = milliseconds(400), .tpot = milliseconds(40)} : SloTarget{},
+        now);
     window.delivered(3, now);
     if (i % 4 == 0) window.refused(now);
   }
   const auto rates = window.rates(now);
+  EXPECT_NEAR(rates.requests, 10, 1e-9);
   EXPECT_NEAR(rates.prompt_seconds, 0.5, 1e-9);
   EXPECT_NEAR(rates.tokens, 30, 1e-9);
   EXPECT_NEAR(rates.admitted, 0.75, 1e-9);
   EXPECT_NEAR(rates.prompt_tokens, 300, 1e-9);
+  EXPECT_NEAR(rates.ttft, 0.4, 1e-9);
   EXPECT_NEAR(rates.tpot, 0.04, 1e-9);
+  EXPECT_NEAR(rates.prompt_spread, (0.02 * 0.02 + 0.08 * 0.08) / (0.02 + 0.08), 1e-9);
   EXPECT_NEAR(window.rates(now + seconds(3)).tokens, 12, 1e-9);
   EXPECT_NEAR(window.rates(now + seconds(5)).prompt_seconds, 0.25, 1e-9);
   EXPECT_EQ(window.rates(now + seconds(12)).prompt_seconds, 0);
@@ -229,12 +239,61 @@ TEST(Demand, IsInWorkers) {
       .prompt_seconds = 1.5, .tokens = 100, .admitted = 1, .prompt_tokens = 500, .tpot = 50e-3};
   RoleDemand demand = demand_of(seen, 1, {&w, &w});
   EXPECT_NEAR(demand.prefill, 1.5, 1e-9);
-  EXPECT_NEAR(demand.decode, 1.0, 0.03);  // by the sequences that are there
+  EXPECT_NEAR(demand.decode, (40 + 1.645 * std::sqrt(40)) / 40, 0.03);  // by the sequences there
   demand = demand_of(seen, 2, {&w, &w});
   EXPECT_NEAR(demand.prefill, 3.0, 1e-9);
   w.load.set_sequences(1);
   w.load.set_context_tokens(500);
-  EXPECT_NEAR(demand_of(seen, 16, {&w, &w}).decode, 2.0, 0.05);  // by what flows: 800 a second each
+  EXPECT_NEAR(demand_of(seen, 16, {&w, &w}).decode, (80 + 1.645 * std::sqrt(80)) / 40,
+              0.05);  // by what flows: 800 a second each
+}
+
+// Of answers of 5 tokens the first gap counts: a step may take 40 ms, in which 30 fit.
+TEST(Demand, ShortAnswersNeedShorterSteps) {
+  Worker w;
+  w.view.costs = {.fixed = 10e-3, .row = 1e-3, .row_beyond = 0, .ridge_rows = 1e6};
+  w.view.max_sequences = 256;
+  w.view.block_tokens = 16;
+  w.view.total_blocks = 100'000;
+  w.load.set_sequences(30);
+  w.load.set_context_tokens(30 * 500);
+  DemandWindow::Rates seen{.requests = 10, .tokens = 10 * 20, .prompt_tokens = 500, .tpot = 50e-3};
+  EXPECT_NEAR(demand_of(seen, 1, {&w}).decode, (30 + 1.645 * std::sqrt(30)) / 30, 0.05);
+  seen.requests = 0.1;  // of 2000
+  EXPECT_NEAR(demand_of(seen, 1, {&w}).decode, (30 + 1.645 * std::sqrt(30)) / 40, 0.05);
+}
+
+// A queue with so many workers, first come first served, prompts of exponential times: few wait
+// longer than their target leaves them, and not for the reason that far too many are asked for.
+TEST(Demand, OfPrefillLeavesRoomForFewToWaitTooLong) {
+  std::mt19937_64 random(7);
+  std::exponential_distribution<double> unit;
+  for (const double busy : {1.3, 4.7, 7.2}) {
+    for (const double mean : {0.05, 0.1}) {
+      constexpr double kTarget = 0.6;
+      const DemandWindow::Rates rates{.requests = busy / mean,
+                                      .prompt_seconds = busy,
+                                      .ttft = kTarget,
+                                      .prompt_spread = 2 * mean};  // E[s²] / E[s]
+      const double asked = demand_of(rates, 1, {}).prefill;
+      const auto late_with = [&](double workers) {
+        std::vector<double> free_at(static_cast<size_t>(workers));
+        constexpr int kPrompts = 200'000;
+        int late = 0;
+        double now = 0;
+        for (int i = 0; i < kPrompts; ++i) {
+          now += unit(random) * mean / busy;
+          double& first = *std::ranges::min_element(free_at);
+          const double begin = std::max(first, now);
+          late += begin - now > kTarget - mean;
+          first = begin + unit(random) * mean;
+        }
+        return static_cast<double>(late) / kPrompts;
+      };
+      EXPECT_LE(late_with(std::ceil(asked)), 0.06) << busy << " busy, " << mean << " s";
+      EXPECT_GE(late_with(std::floor(asked)), 0.04) << busy << " busy, " << mean << " s";
+    }
+  }
 }
 
 }  // namespace
