@@ -111,7 +111,7 @@ class Dispatcher {
   using Turn = std::tuple<TimePoint, uint64_t, RequestId>;
   Turn turn_of(const Leg& leg) const;
   void enqueue(const Leg& leg);
-  bool is_stranded(const Leg& leg) const;
+  bool is_gone(SetId set) const { return set != SetId{} && !pool_.is_there(set); }
   void fetch_stranded();
   void unqueue(const Leg& leg);
   void pump(TimePoint now, Actions& actions);

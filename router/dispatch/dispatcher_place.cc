@@ -20,16 +20,11 @@ void Dispatcher::enqueue(const Leg& leg) {
   note_deadline(leg.seeking ? leg.kv_until : leg.queue_deadline);
   if (leg.seeking) {
     seeking_.insert(leg.id);
-  } else if (is_stranded(leg)) {
-    stranded_[bound_to(leg)].insert(leg.id);
+  } else if (const SetId set = bound_to(leg); is_gone(set)) {
+    stranded_[set].insert(leg.id);
   } else {
     queues_[request_of(leg).input.model].insert(turn_of(leg));
   }
-}
-
-bool Dispatcher::is_stranded(const Leg& leg) const {
-  const SetId set = bound_to(leg);
-  return set != SetId{} && !pool_.is_there(set);
 }
 
 void Dispatcher::fetch_stranded() {
@@ -85,7 +80,7 @@ void Dispatcher::pump_queue(std::string_view model, std::set<Turn>& queue, TimeP
     Leg& leg = legs_.at(std::get<RequestId>(*here));
     const SetId set = bound_to(leg);
     if (std::ranges::find(full, set) != full.end()) continue;
-    if (is_stranded(leg)) {
+    if (is_gone(set)) {
       stranded_[set].insert(leg.id);
       queue.erase(here);
     } else if (try_to_place(leg, now, actions)) {
