@@ -17,7 +17,7 @@
 #include "router/dispatch/pair_traffic.h"
 #include "router/dispatch/request_state.h"
 #include "router/dispatch/request_view.h"
-#include "router/placement/length_model.h"
+#include "router/placement/output_lengths.h"
 #include "router/placement/placement.h"
 #include "router/placement/worker_pool.h"
 #include "router/roles/role_keeper.h"
@@ -189,7 +189,7 @@ class Dispatcher {
   uint64_t turn_ = 0;
   WorkerPool pool_;
   Placer placer_;
-  LengthModel lengths_;
+  OutputLengths lengths_;
   PrefixMap prefixes_;
   PairTraffic traffic_;
   std::optional<RoleKeeper> roles_;

@@ -2,12 +2,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <utility>
 
 #include "router/dispatch/dispatcher.h"
 
 namespace baton::router {
+namespace {
+
+// Of the tokens that were expected: an answer with fewer says little of its steps.
+constexpr double kLeastOfExpected = 0.1;
+
+}  // namespace
 
 // --- the queue ----------------------------------------------------------------------------------
 
@@ -144,7 +151,8 @@ PlacementQuery Dispatcher::make_query(const Leg& leg, TimePoint now) {
   const RequestState& request = request_of(leg);
   const RequestInput& input = request.input;
   const auto delivered = static_cast<uint32_t>(leg.tokens.size());
-  const double left = lengths_.mean_left(input.slo.class_index, delivered, input.max_tokens);
+  const double left =
+      lengths_.mean_left(input.slo.class_index, input.prompt.size(), delivered, input.max_tokens);
   prefixes_.find(request.prefix, matches_);
   PlacementQuery query{.model = input.model,
                        .shape = {.tokens = input.prompt.size() + delivered,
@@ -244,7 +252,15 @@ void Dispatcher::note_placed(Leg& leg, const Decision& decision, TimePoint now) 
   Worker& prefill = *pool_.find(decision.placement.prefill);
   Worker& decode = *pool_.find(decision.placement.decode);
   leg.counted_tokens = (request.input.prompt.size() + leg.tokens.size()) * leg.num_choices;
+  const double output =
+      lengths_.mean_left(slo.class_index, request.input.prompt.size(),
+                         static_cast<uint32_t>(leg.tokens.size()), request.input.max_tokens);
+  const auto expected = static_cast<uint64_t>(std::max(1L, std::lround(output)));
+  leg.counted_output = expected * leg.num_choices;
+  leg.counted_stay = expected * leg.counted_tokens;
   decode.placed_tokens += leg.counted_tokens;
+  decode.placed_output += leg.counted_output;
+  decode.placed_stay += leg.counted_stay;
   decode.view.streams[slo.class_index] += leg.num_choices;
   WorkerPool::refresh_view(decode);
   if (leg.seeking) return;
@@ -260,7 +276,6 @@ void Dispatcher::note_placed(Leg& leg, const Decision& decision, TimePoint now) 
     const uint64_t tokens = request.input.prompt.size() + leg.tokens.size();
     const double stall = stall_seconds(prefill.view, tokens, decision.cached);
     note_prompt(prefill.view, stall * routers, now);
-    const double output = lengths_.mean(slo.class_index, request.input.max_tokens);
     if (decision.tpot > 0) note_stream(prefill.view, output * decision.tpot);
   }
   if (leg.tokens.empty()) prefixes_.add(request.prefix, prefill.id);
@@ -276,6 +291,8 @@ void Dispatcher::forget_stream(const Leg& leg) {
   if (decode == nullptr) return;
   decode->placed_sequences -= leg.num_choices;
   decode->placed_tokens -= leg.counted_tokens;
+  decode->placed_output -= leg.counted_output;
+  decode->placed_stay -= leg.counted_stay;
   decode->view.streams[request_of(leg).input.slo.class_index] -= leg.num_choices;
   if (leg.state == Leg::State::kReserving) --decode->reserving;
   WorkerPool::refresh_view(*decode);
@@ -307,7 +324,11 @@ void Dispatcher::learn_from(const RequestState& request) {
   const RequestSlo& slo = request.input.slo;
   const size_t tokens = request.choices[0].delivered().size();
   const bool one = request.choices.size() == 1;  // of several, which was foreseen?
-  if (trail.predicted_tpot && slo.target.tpot && trail.retries == 0 && one && tokens > 1) {
+  // Of one that ends much sooner than expected TPOT is its first gap rather than its steps.
+  const size_t prompt = request.input.prompt.size();
+  const double expected = lengths_.mean(slo.class_index, prompt, request.input.max_tokens);
+  const bool tells = static_cast<double>(tokens) >= kLeastOfExpected * expected;
+  if (trail.predicted_tpot && slo.target.tpot && trail.retries == 0 && one && tokens > 1 && tells) {
     const double took = to_seconds(trail.last_token - *trail.first_token);
     placer_.observe_tpot(to_seconds(*trail.predicted_tpot), took / static_cast<double>(tokens - 1),
                          to_seconds(*slo.target.tpot));
@@ -316,7 +337,7 @@ void Dispatcher::learn_from(const RequestState& request) {
     const auto tokens = static_cast<uint32_t>(choice.delivered().size());
     if (tokens == 0) continue;
     const bool own = choice.end() && choice.end()->reason == proto::FINISH_STOP;
-    lengths_.observe(request.input.slo.class_index, tokens,
+    lengths_.observe(request.input.slo.class_index, prompt, tokens,
                      own ? LengthModel::End::kOwn : LengthModel::End::kCut);
   }
 }

@@ -34,6 +34,8 @@ struct Leg {
   std::vector<TokenId> tokens;         // of a resume: delivered ones after the prompt; else empty
   uint64_t counted_prompt_tokens = 0;  // as queued on the prefill worker
   uint64_t counted_tokens = 0;         // as held on the decode worker
+  uint64_t counted_output = 0;         // tokens expected of it there
+  uint64_t counted_stay = 0;           // these by the tokens held
   uint32_t thought_cached = 0;         // tokens that prefill was thought to hold
   bool handed_off = false;             // decode has all it needs of prefill
   bool progressed = false;             // a token of this generation arrived

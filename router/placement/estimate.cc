@@ -18,6 +18,7 @@ constexpr double kShortestPast = 0.25;  // of a stream's life: a few prompts at 
 constexpr double kForgotten = 0.02;     // of a prompt: what is left of those before it
 constexpr uint64_t kLocalTokens = 512;  // of a prompt that a decode worker computes, at most; about
 constexpr double kSure = 1.3;           // deviations: as in 9 of 10 cases
+constexpr int kRounds = 4;              // towards a fixed point
 
 }  // namespace
 
@@ -99,11 +100,22 @@ PromptEstimate estimate_prompt(const Worker& worker, const RequestShape& shape, 
 
 namespace {
 
-// Beside `n` sequences of those that are there and awaited.
-DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, double n,
+// What decodes together.
+struct Batch {
+  double sequences = 0, context = 0;  // context: tokens of them all
+};
+
+// Without those that are awaited.
+Batch batch_now(const Worker& worker) {
+  const auto context = static_cast<double>(worker.load.context_tokens());
+  return {static_cast<double>(std::min(worker.view.sequences, worker.load.sequences())),
+          std::min(worker.view.context, context)};
+}
+
+DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, const Batch& beside,
                              double stall, const Promises& promises, TimePoint now) {
   const WorkerView& view = worker.view;
-  const double context = view.sequences > 0 ? view.context * n / view.sequences : 0;
+  const auto [n, context] = beside;
   const double own = static_cast<double>(shape.tokens) + shape.output / 2;
   const double step = step_seconds(view, n + shape.choices, context + own * shape.choices);
 
@@ -133,34 +145,57 @@ DecodeEstimate decode_beside(const Worker& worker, const RequestShape& shape, do
   return out;
 }
 
+// Of those that are there and awaited, what will decode when one joins: as many as in 9 of 10
+// cases, since how many will have ended is a matter of luck (binomial). How long one stays goes by
+// the steps that so many take, of which so many are the outcome: a fixed point.
+Batch batch_then(const Worker& worker, double output, Joining joining) {
+  const WorkerView& view = worker.view;
+  const Batch now = batch_now(worker);
+  const double running = now.sequences, awaited = view.sequences - running;
+  const double all = std::max(joining.after, joining.all);
+  const double each = view.sequences > 0 ? view.context / view.sequences : 0;
+  const double prompt = view.prompt_each > 0 ? view.prompt_each : each;
+  if (view.output_each > 0) output = view.output_each;
+  Batch then = now;
+  for (int i = 0; i < kRounds; ++i) {
+    const double life = output * step_seconds(view, then.sequences, then.context);
+    const double survive = std::exp(-joining.after / life);
+    // Of those that are awaited: who has come by then and not ended. ∫ exp(-t / life) dt / all
+    const double come = all > 1e-3 * life ? (1 - survive) * life / all : 1.0;
+    const double variance = running * survive * (1 - survive) + awaited * come * (1 - come);
+    const double mean = running * survive + awaited * come;
+    if (mean <= 0) return {};
+    const double context = now.context * survive + awaited * come * prompt;
+    then.sequences = std::min(running + awaited, mean + kSure * std::sqrt(variance));
+    then.context = context * then.sequences / mean;
+  }
+  return then;
+}
+
 }  // namespace
 
 DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, Joining joining,
                                double stall, const Promises& promises, TimePoint now) {
-  const WorkerView& view = worker.view;
-  const double before = step_seconds(view, view.sequences, view.context);
-  const double running = std::min(view.sequences, worker.load.sequences());
-  const double awaited = view.sequences - running;
-  const double life = shape.output * before;
-  const double survive = std::exp(-joining.after / life);
-  // Of those that are awaited: who has come by then and not ended. ∫ exp(-t / life) dt / all
-  const double all = std::max(joining.after, joining.all);
-  const double come = all > 1e-3 * life ? (1 - survive) * life / all : 1.0;
-  // How many of them will have ended is a matter of luck (binomial): as many as in 9 of 10 cases.
-  const double variance = running * survive * (1 - survive) + awaited * come * (1 - come);
-  const double ended = running * (1 - survive) + awaited * (1 - come) - kSure * std::sqrt(variance);
-  const double n = awaited + running - std::max(0.0, ended);
-  return decode_beside(worker, shape, n, stall, promises, now);
+  return decode_beside(worker, shape, batch_then(worker, shape.output, joining), stall, promises,
+                       now);
 }
 
 DecodeEstimate decode_now(const Worker& worker, const RequestShape& shape, const Promises& promises,
                           TimePoint now) {
-  const double running = std::min(worker.view.sequences, worker.load.sequences());
-  return decode_beside(worker, shape, running, 0, promises, now);
+  return decode_beside(worker, shape, batch_now(worker), 0, promises, now);
 }
 
-double exposed_read(const WorkerView& view, uint64_t tokens, double compute, uint32_t beside) {
-  const double all = view.read_token * static_cast<double>(tokens) * (1.0 + beside);
+double reads_beside(const Worker& worker, uint64_t tokens, Joining joining, double most) {
+  const WorkerView& view = worker.view;
+  const double awaited = view.sequences - std::min(view.sequences, worker.load.sequences());
+  const double each = view.prompt_each > 0 ? view.prompt_each : static_cast<double>(tokens);
+  const double read = view.read_token * each;
+  const double all = std::max(joining.after, joining.all);
+  return std::min(awaited * (all > read ? read / all : 1.0), most);
+}
+
+double exposed_read(const WorkerView& view, uint64_t tokens, double compute, double beside) {
+  const double all = view.read_token * static_cast<double>(tokens) * (1 + beside);
   return view.read_latency + std::max(0.0, all - compute);
 }
 

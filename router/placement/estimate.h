@@ -66,10 +66,15 @@ DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, 
 DecodeEstimate decode_now(const Worker& worker, const RequestShape& shape, const Promises& promises,
                           TimePoint now);
 
+// Reads that are expected beside that of one of so many tokens which joins: each one that is
+// awaited takes the time of its read, at some time until then. At most `most`: each prefill worker
+// sends what it computes, one prompt after the other.
+double reads_beside(const Worker& worker, uint64_t tokens, Joining joining, double most);
+
 // How much later than the first token this worker has the KV of a prompt that another computes in
 // `compute` seconds: reads go on meanwhile, beside those of `beside` other prompts, which share the
 // link. 0 while it does not say what its reads take.
-double exposed_read(const WorkerView& view, uint64_t tokens, double compute, uint32_t beside);
+double exposed_read(const WorkerView& view, uint64_t tokens, double compute, double beside);
 
 // It was thought to hold `thought` tokens of a prompt, more than 0, and held so many.
 void note_cached(WorkerView& view, uint32_t thought, uint32_t held);

@@ -29,7 +29,7 @@ size_t next_bucket(uint32_t tokens) {
   return static_cast<size_t>(above - kEdges.begin()) - 1;
 }
 
-double prior_hazard(size_t b) {
+double geometric_hazard(size_t b) {
   static const auto kHazards = [] {
     std::array<double, kBuckets> hazards;
     for (size_t i = 0; i < kBuckets; ++i) {
@@ -42,8 +42,14 @@ double prior_hazard(size_t b) {
 
 }  // namespace
 
-LengthModel::LengthModel(uint32_t num_classes) : classes_(num_classes) {
-  for (Class& c : classes_) refresh(c);
+LengthModel::LengthModel(uint32_t num_classes, uint32_t parts)
+    : parts_(parts), classes_(num_classes * (1 + parts)) {
+  for (uint32_t i = 0; i < classes_.size(); ++i) refresh(i);
+}
+
+double LengthModel::prior_hazard(uint32_t index, size_t bucket) const {
+  const uint32_t part = index % (1 + parts_);
+  return part == 0 ? geometric_hazard(bucket) : classes_[index - part].hazard[bucket];
 }
 
 uint32_t LengthModel::edge(size_t bucket) { return kEdges[bucket]; }
@@ -60,11 +66,12 @@ void LengthModel::observe(uint32_t class_index, uint32_t output_tokens, End end)
     if (b < kBuckets) c.partly[b] += static_cast<double>(tokens - kEdges[b]) / width(b);
   }
   ++c.pending;
-  if (c.pending >= kRefreshEvery || c.seen < kFew) refresh(c);
+  if (c.pending >= kRefreshEvery || c.seen < kFew) refresh(class_index);
 }
 
 // The weights decay, and what follows from them is worked out from the longest bucket down.
-void LengthModel::refresh(Class& c) {
+void LengthModel::refresh(uint32_t index) {
+  Class& c = classes_[index];
   const double keep = std::pow(1 - 1 / kMemory, c.pending);
   c.seen = (c.seen + c.pending) * keep;
   c.pending = 0;
@@ -76,7 +83,8 @@ void LengthModel::refresh(Class& c) {
     c.partly[b] *= keep;
     beyond += c.passed[b];
     const double at_risk = beyond + c.ended[b] + c.partly[b];
-    const double hazard = (c.ended[b] + kPriorWeight * prior_hazard(b)) / (at_risk + kPriorWeight);
+    const double hazard =
+        (c.ended[b] + kPriorWeight * prior_hazard(index, b)) / (at_risk + kPriorWeight);
     c.hazard[b] = std::min(hazard, 1 - 1e-9);
     c.left[b] = width(b) - c.hazard[b] * (width(b) - 1) / 2 + (1 - c.hazard[b]) * c.left[b + 1];
     beyond += c.ended[b];

@@ -16,8 +16,8 @@ namespace baton::router {
 // observation counts 1 - 1/kMemory of what it did. An answer that was cut off (by max_tokens, or
 // the client) was at risk as far as it came and ended nowhere, so that short max_tokens do not make
 // answers look short. Within a bucket ends are spread evenly. Where little was seen the prior
-// speaks, a geometric length of mean kPriorMean: it counts as kPriorWeight more requests at risk in
-// every bucket.
+// speaks, which counts as kPriorWeight more requests at risk in every bucket: the class that it is
+// a part of, or a geometric length of mean kPriorMean.
 //
 // Short answers end first: a burst teaches its short ones before its long ones, until these have
 // ended, too.
@@ -35,7 +35,9 @@ class LengthModel {
     kCut,  // it would have gone on: max_tokens, a cancel, a failure
   };
 
-  explicit LengthModel(uint32_t num_classes);
+  // `parts`: that each class has, with a distribution of its own; they are the classes that follow
+  // it: 0, its parts, then 1 + parts and so on.
+  explicit LengthModel(uint32_t num_classes, uint32_t parts = 0);
 
   // A choice is over, with `output_tokens` delivered. O(1), and every 16th time (more often while
   // little is known) O(buckets): what is below may lag by so many.
@@ -75,11 +77,13 @@ class LengthModel {
     double share;  // of those who came to the bucket, who are left
   };
 
-  static void refresh(Class& c);
+  void refresh(uint32_t index);
+  double prior_hazard(uint32_t index, size_t bucket) const;
   static Place place_of(const Class& c, uint32_t tokens);
   static double left_at(const Class& c, uint32_t tokens);
   static double survival_between(const Class& c, uint32_t from, uint32_t to);
 
+  const uint32_t parts_;
   std::vector<Class> classes_;
 };
 

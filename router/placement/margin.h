@@ -15,7 +15,7 @@ namespace baton::router {
 // even what is as good as it can be would never learn better. A value; allocates nothing.
 class Margin {
  public:
-  static constexpr uint32_t kSize = 512;  // the last so many count
+  static constexpr uint32_t kSize = 256;  // the last so many count
   static constexpr double kQuantile = 0.9;
   static constexpr double kMost = 0.5;
   static constexpr double kMostOfRoom = 0.5;

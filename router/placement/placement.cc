@@ -84,13 +84,11 @@ DecodeEstimate Placer::foresee_decode(const Candidate& decode, const Candidate& 
       alone ? stall_seconds(decode.worker->view, query.shape.tokens, prefill.cached) : 0.0,
       promises(), query.now);
   if (alone) return out;
-  // Each prefill worker sends what it computes, one prompt after the other. What is computed by
-  // then, or waits for room, is read when all of it is there.
+  // What is computed by then, or waits for room, is read when all of it is there.
   const Worker& reader = *decode.worker;
   const bool streams = !query.park && query.prefill == WorkerId{};
-  const uint32_t running = std::min(reader.view.sequences, reader.load.sequences());
-  const uint32_t beside =
-      std::min(reader.view.sequences - running, static_cast<uint32_t>(prefill_.size()) - 1);
+  const double beside =
+      reads_beside(reader, query.shape.tokens, joining, static_cast<double>(prefill_.size()) - 1);
   const double gap =
       exposed_read(reader.view, query.shape.tokens, streams ? prefill.prompt.compute : 0.0, beside);
   out.tpot += gap / std::max(1.0, query.shape.output - 1);

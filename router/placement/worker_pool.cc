@@ -234,6 +234,10 @@ void WorkerPool::refresh_view(Worker& worker) {
     const double mean = static_cast<double>(worker.placed_tokens) / worker.placed_sequences;
     view.context += mean * (view.sequences - load.sequences());
   }
+  const bool any = worker.placed_sequences > 0 && worker.placed_output > 0;
+  const auto output = static_cast<double>(worker.placed_output);
+  view.output_each = any ? output / worker.placed_sequences : 0;
+  view.prompt_each = any ? static_cast<double>(worker.placed_stay) / output : 0;
   view.free_blocks = load.free_blocks();
   view.total_blocks = load.total_blocks();
 }

@@ -31,6 +31,10 @@ struct WorkerView {
   double read_latency = 0, read_token = 0;
   uint32_t sequences = 0;  // decoding there, and awaited
   double context = 0;      // tokens of these
+  // Of those that this router placed there: the tokens expected of one; and of its prompt as one
+  // sees it that looks at the worker at any time, which is there as long as its answer is. 0: none
+  // is there.
+  double output_each = 0, prompt_each = 0;
   uint32_t free_blocks = 0, total_blocks = 0;
   // Of tokens that it was thought to hold, what share it held, of late: a worker that keeps no
   // prefixes, or drops them soon, is not waited for.
@@ -61,6 +65,8 @@ struct Worker {
   std::optional<proto::PromptsBegun> of_others;  // as it said last
   uint32_t placed_sequences = 0;                 // choices of legs placed here and not ended
   uint64_t placed_tokens = 0;                    // of these legs' prompts
+  uint64_t placed_output = 0;                    // tokens expected of these choices
+  uint64_t placed_stay = 0;                      // of each, these by its prompt's; together
   uint32_t reserving = 0;                        // of these legs, those whose grant is awaited
   uint64_t placed_prompt_tokens = 0;             // of legs whose prompt is not computed yet
   TimePoint full_until;  // it refused: not asked before, unless its load changes

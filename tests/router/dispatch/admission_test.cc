@@ -63,6 +63,34 @@ TEST_F(AdmissionTest, WhatWouldMissItsTargetIsRefusedAtOnceAndTheRestServed) {
   EXPECT_EQ(ended()->error->code, Errc::kResourceExhausted);
 }
 
+// TPOT of an answer of two tokens is its one gap, whatever the steps take.
+TEST_F(AdmissionTest, AnswersThatAreMuchShorterThanExpectedDoNotTeachWhatStepsTake) {
+  const auto answer = [&](uint32_t tokens) {
+    ask(0);
+    take_spec();
+    for (uint32_t i = 0; i < tokens; ++i, now_ += milliseconds(100)) token(kMixed, i, 7);
+    finished(kMixed, tokens);
+    actions_.clear();
+  };
+  const auto is_refused = [&] {  // 17 ms are foreseen
+    load(6);
+    ask(0);
+    const bool refused = ended() != nullptr;
+    if (!refused) {
+      take_spec();
+      token(kMixed, 0, 7);
+      finished(kMixed, 1);
+    }
+    actions_.clear();
+    load(0);
+    return refused;
+  };
+  for (int i = 0; i < 100; ++i) answer(2);
+  EXPECT_FALSE(is_refused());
+  for (int i = 0; i < 100; ++i) answer(20);
+  EXPECT_TRUE(is_refused());
+}
+
 TEST_F(AdmissionTest, BestEffortWaitsWhileItWouldBreakAPromiseButNotForEver) {
   ask(0);
   load(9);  // one more takes the step from 19 to 20 ms, and prompts take their share

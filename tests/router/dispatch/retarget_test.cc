@@ -57,6 +57,7 @@ class RetargetTest : public DispatcherTest {
     for (const auto& [id, worker] : dispatcher_.pool().workers()) {
       EXPECT_EQ(worker.placed_sequences + worker.reserving + worker.placed_prompt_tokens, 0u)
           << id.value;
+      EXPECT_EQ(worker.placed_tokens + worker.placed_output + worker.placed_stay, 0u) << id.value;
     }
   }
 

@@ -67,7 +67,8 @@ void DispatchWorld::settle() {
   if (dispatcher_.num_legs() > 0 || dispatcher_.num_queued() > 0) wrong("legs were left behind");
   if (!clients_.empty()) wrong("a client never heard the end");
   for (const auto& [id, worker] : dispatcher_.pool().workers()) {
-    if (worker.placed_sequences + worker.reserving + worker.placed_prompt_tokens > 0) {
+    const uint64_t of_answers = worker.placed_tokens + worker.placed_output + worker.placed_stay;
+    if (worker.placed_sequences + worker.reserving + worker.placed_prompt_tokens + of_answers > 0) {
       wrong("a worker's counts were left behind");
     }
   }

@@ -198,6 +198,18 @@ TEST(LengthModel, ClassesDoNotTeachEachOther) {
   EXPECT_NEAR(model.mean(1, kLong), 256, 3);
 }
 
+// Where a part has seen nothing its class speaks, also of lengths beyond those that it has seen.
+TEST(LengthModel, APartBeginsAsItsClass) {
+  LengthModel model(2, 2);  // rows 0 and 3 are classes
+  for (int i = 0; i < 1000; ++i) model.observe(3, 40, End::kOwn);
+  for (const uint32_t row : {4u, 5u}) model.observe(row, 40, End::kOwn);
+  EXPECT_NEAR(model.mean(4, kLong), 40, 2);
+  for (int i = 0; i < 100; ++i) model.observe(4, 10, End::kOwn);
+  EXPECT_NEAR(model.mean(4, kLong), 11, 2);
+  EXPECT_NEAR(model.mean(5, kLong), 40, 2);
+  EXPECT_NEAR(model.mean(0, kLong), 256, 3);
+}
+
 TEST(LengthModel, TheLongestAndTheShortestAreTaken) {
   LengthModel model(1);
   for (const uint32_t tokens :
