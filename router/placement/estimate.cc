@@ -18,6 +18,7 @@ constexpr double kShortestPast = 0.25;  // of a stream's life: a few prompts at 
 constexpr double kForgotten = 0.02;     // of a prompt: what is left of those before it
 constexpr uint64_t kLocalTokens = 512;  // of a prompt that a decode worker computes, at most; about
 constexpr double kSure = 1.3;           // deviations: as in 9 of 10 cases
+constexpr double kShortest = 1e-6;      // of a stream's life, seconds
 constexpr int kRounds = 4;              // towards a fixed point
 
 }  // namespace
@@ -153,18 +154,24 @@ Batch batch_then(const Worker& worker, double output, Joining joining) {
   const Batch now = batch_now(worker);
   const double running = now.sequences, awaited = view.sequences - running;
   const double all = std::max(joining.after, joining.all);
+  // Of others' sequences only the class is known, of those that this router placed more.
+  const double own =
+      view.sequences > 0 ? std::min(1.0, 1.0 * worker.placed_sequences / view.sequences) : 0;
   const double each = view.sequences > 0 ? view.context / view.sequences : 0;
-  const double prompt = view.prompt_each > 0 ? view.prompt_each : each;
-  if (view.output_each > 0) output = view.output_each;
+  const double held = each + own * (view.prompt_each > 0 ? view.prompt_each - each : 0);
+  if (view.output_each > 0) output += own * (view.output_each - output);
   Batch then = now;
   for (int i = 0; i < kRounds; ++i) {
-    const double life = output * step_seconds(view, then.sequences, then.context);
+    const double life =
+        std::max(output * step_seconds(view, then.sequences, then.context), kShortest);
     const double survive = std::exp(-joining.after / life);
     // Of those that are awaited: who has come by then and not ended. ∫ exp(-t / life) dt / all
     const double come = all > 1e-3 * life ? (1 - survive) * life / all : 1.0;
     const double variance = running * survive * (1 - survive) + awaited * come * (1 - come);
     const double mean = running * survive + awaited * come;
     if (mean <= 0) return {};
+    // Where many have ended by then, those are there that stay long.
+    const double prompt = held + come * (each - held);
     const double context = now.context * survive + awaited * come * prompt;
     then.sequences = std::min(running + awaited, mean + kSure * std::sqrt(variance));
     then.context = context * then.sequences / mean;
@@ -188,7 +195,9 @@ DecodeEstimate decode_now(const Worker& worker, const RequestShape& shape, const
 double reads_beside(const Worker& worker, uint64_t tokens, Joining joining, double most) {
   const WorkerView& view = worker.view;
   const double awaited = view.sequences - std::min(view.sequences, worker.load.sequences());
-  const double each = view.prompt_each > 0 ? view.prompt_each : static_cast<double>(tokens);
+  const double each = worker.placed_sequences > 0
+                          ? static_cast<double>(worker.placed_tokens) / worker.placed_sequences
+                          : static_cast<double>(tokens);
   const double read = view.read_token * each;
   const double all = std::max(joining.after, joining.all);
   return std::min(awaited * (all > read ? read / all : 1.0), most);

@@ -55,7 +55,7 @@ struct Promises {
 struct Joining {
   double after = 0, all = 0;
 };
-// What is there until it joins is taken to end at the rate at which outputs of this length do
+// What is there until it joins is taken to end at the rate at which outputs of its length do
 // ("predicted, not current load"; Mooncake, section 7.4). `stall`: stall_seconds() of a prompt that
 // it brings to this worker itself (mixed).
 DecodeEstimate estimate_decode(const Worker& worker, const RequestShape& shape, Joining joining,

@@ -61,6 +61,20 @@ void Placer::collect_all(const WorkerPool& pool, const PlacementQuery& query) {
     }
   }
   mean_ttft_ = looked_at > 0 ? sum / looked_at : 0.0;
+  if (looked_at > 0) foresee_joining(query);
+}
+
+Joining Placer::joins(double after) const {
+  return options_.predict ? Joining{std::min(after, soonest_), mean_ttft_} : Joining{};
+}
+
+// Once for each decode worker, not for each pair.
+void Placer::foresee_joining(const PlacementQuery& query) {
+  const size_t end = std::min(decode_.size(), kClosely);
+  for (size_t i = 0; i < end; ++i) {
+    decode_[i].joined = estimate_decode(*decode_[i].worker, query.shape, joins(soonest_),
+                                        /*stall=*/0, promises(), query.now);
+  }
 }
 
 // Of the few that will be looked at closely.
@@ -77,15 +91,16 @@ void Placer::look_at(Candidate& c, const PlacementQuery& query) const {
 
 DecodeEstimate Placer::foresee_decode(const Candidate& decode, const Candidate& prefill,
                                       const PlacementQuery& query) const {
-  const bool alone = prefill.worker == decode.worker;
-  const Joining joining{std::min(prefill.prompt.ttft(), soonest_), mean_ttft_};
-  DecodeEstimate out = estimate_decode(
-      *decode.worker, query.shape, options_.predict ? joining : Joining{},
-      alone ? stall_seconds(decode.worker->view, query.shape.tokens, prefill.cached) : 0.0,
-      promises(), query.now);
-  if (alone) return out;
-  // What is computed by then, or waits for room, is read when all of it is there.
   const Worker& reader = *decode.worker;
+  const Joining joining = joins(prefill.prompt.ttft());
+  const auto estimate = [&](double stall) {
+    return estimate_decode(reader, query.shape, joining, stall, promises(), query.now);
+  };
+  if (prefill.worker == decode.worker) {
+    return estimate(stall_seconds(reader.view, query.shape.tokens, prefill.cached));
+  }
+  DecodeEstimate out = decode.joined ? *decode.joined : estimate(0);
+  // What is computed by then, or waits for room, is read when all of it is there.
   const bool streams = !query.park && query.prefill == WorkerId{};
   const double beside =
       reads_beside(reader, query.shape.tokens, joining, static_cast<double>(prefill_.size()) - 1);

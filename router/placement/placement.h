@@ -135,6 +135,8 @@ class Placer {
     bool foreseen = false;
     PromptEstimate prompt;
     uint32_t late = 0;  // prompts there that it would make late
+    // Of a decode worker: what it would be beside what is there, by whatever prefill worker.
+    std::optional<DecodeEstimate> joined;
   };
   using Candidates = std::vector<Candidate>;
 
@@ -168,6 +170,8 @@ class Placer {
   void collect_all(const WorkerPool& pool, const PlacementQuery& query);
   void foresee(Candidates& candidates, const PlacementQuery& query) const;
   void look_at(Candidate& c, const PlacementQuery& query) const;
+  void foresee_joining(const PlacementQuery& query);
+  Joining joins(double after) const;
   DecodeEstimate foresee_decode(const Candidate& decode, const Candidate& prefill,
                                 const PlacementQuery& query) const;
   DecodeEstimate admitted_by(const Candidate& decode, const Candidate& prefill,

@@ -31,7 +31,10 @@ void DemandWindow::arrived(double prompt_seconds, double prompt_tokens, const Sl
   Second& s = at(now);
   ++s.arrived;
   s.prompt_seconds += prompt_seconds;
-  s.squares += prompt_seconds * prompt_seconds;
+  // One that takes longer than its target is late or refused, however much room there is.
+  const double hopeful =
+      target.ttft ? std::min(prompt_seconds, to_seconds(*target.ttft)) : prompt_seconds;
+  s.squares += prompt_seconds * hopeful;
   s.prompt_tokens += prompt_tokens;
   s.ttft += to_seconds(target.ttft.value_or(Duration{}));
   s.with_ttft += target.ttft.has_value();

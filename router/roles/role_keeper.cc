@@ -113,11 +113,13 @@ RoleDemand demand_of(const DemandWindow::Rates& seen, uint32_t routers,
   }
   if (workers.empty()) return out;
   const double mean = sequences > 0 ? context / static_cast<double>(sequences) : seen.prompt_tokens;
-  const double target = step_target(seen);
+  const double target = seen.tpot > 0 ? seen.tpot : kTpot, shorter = step_target(seen);
   double batch = 0, rate = 0, size = 0;  // together; of a few, in a large pool
   for (size_t i = 0; i < workers.size(); i += 1 + workers.size() / kAsked, ++size) {
     const WorkerView& view = workers[i]->view;
-    const uint32_t n = most_sequences(view, mean, target);
+    // More workers do not make a step shorter than a lone sequence's.
+    const double least = (step_seconds(view, 1, mean) + target) / 2;
+    const uint32_t n = most_sequences(view, mean, std::max(shorter, std::min(least, target)));
     batch += n;
     rate += n / std::max(step_seconds(view, n, n * mean), 1e-9);
   }

@@ -145,7 +145,8 @@ TEST_F(GoodputTest, ReadsThatAreAwaitedAreSpreadOverTheTimeUntilThen) {
   Worker& worker = *pool_.find(kDecode);
   worker.placed_sequences = 20;
   worker.placed_output = 20 * 50;
-  worker.placed_stay = 20 * 50 * 100;
+  worker.placed_stay = 20 * 50 * 10;
+  worker.placed_tokens = 20 * 100;  // each is read once, however short its answer is
   WorkerPool::refresh_view(worker);
   EXPECT_NEAR(reads_beside(worker, 100, {10, 10}, 5), 20 * 0.1 / 10, 1e-9);
   EXPECT_NEAR(reads_beside(worker, 100, {0.01, 0.01}, 5), 5, 1e-9);
@@ -257,6 +258,7 @@ TEST_F(GoodputTest, HowLongTheAwaitedStayIsTheirOwn) {
   const auto expect = [&](uint64_t long_ones, uint64_t short_ones) {
     for (const WorkerId id : {kDecode, kDecode2}) {
       Worker& worker = *pool_.find(id);
+      worker.placed_tokens = 10 * 10'000 + 10 * 100;
       worker.placed_sequences = 20;
       worker.placed_output = 10 * long_ones + 10 * short_ones;
       worker.placed_stay = 10 * 10'000 * long_ones + 10 * 100 * short_ones;
@@ -270,6 +272,35 @@ TEST_F(GoodputTest, HowLongTheAwaitedStayIsTheirOwn) {
   EXPECT_NEAR(pool_.find(kDecode)->view.prompt_each, (10'000 + 50 * 100) / 51.0, 1e-6);
   EXPECT_NEAR(pool_.find(kDecode)->view.output_each, 25.5, 1e-6);
   EXPECT_LT(few, 0.95 * both);
+
+  // Of as many of others' only the class is known.
+  for (const WorkerId id : {kDecode, kDecode2}) {
+    proto::Load load = pool_.find(id)->load;
+    load.set_sequences_of_others(20);
+    ASSERT_TRUE(pool_.update(id, std::move(load), now_));
+  }
+  EXPECT_GT(place(query(100)).tpot, few);
+}
+
+// What is held at a time is of prompts with long answers: where tokens that are read cost.
+TEST_F(GoodputTest, LongPromptsWithShortAnswersAreHardlyThere) {
+  add_pairs();
+  load(kPrefill, 2, 0);
+  load(kPrefill2, 2, 0);
+  const auto expect = [&](uint64_t output_of_long, uint64_t output_of_short) {
+    for (const WorkerId id : {kDecode, kDecode2}) {
+      Worker& worker = *pool_.find(id);
+      worker.view.costs.context_token = 1e-7;
+      worker.placed_sequences = 40;
+      worker.placed_tokens = 20 * 10'000 + 20 * 100;
+      worker.placed_output = 20 * output_of_long + 20 * output_of_short;
+      worker.placed_stay = 20 * 10'000 * output_of_long + 20 * 100 * output_of_short;
+      WorkerPool::refresh_view(worker);
+    }
+    return place(query(100)).tpot;
+  };
+  const double of_long_prompts = expect(40, 10), of_short_ones = expect(10, 40);
+  EXPECT_LT(of_short_ones, of_long_prompts - 0.001);
 }
 
 // What this router has there it knows; of the others' the worker tells, if it can.

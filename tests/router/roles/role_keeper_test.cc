@@ -259,6 +259,11 @@ TEST(Demand, ShortAnswersNeedShorterSteps) {
   w.load.set_context_tokens(30 * 500);
   DemandWindow::Rates seen{.requests = 10, .tokens = 10 * 20, .prompt_tokens = 500, .tpot = 50e-3};
   EXPECT_NEAR(demand_of(seen, 1, {&w}).decode, (30 + 1.645 * std::sqrt(30)) / 30, 0.05);
+  // But no shorter than halfway to that of one alone, which no number of workers makes shorter.
+  Worker slow = w;
+  slow.view.costs.fixed = 30e-3;
+  seen.requests = 50;  // of 4 tokens
+  EXPECT_NEAR(demand_of(seen, 1, {&slow}).decode, (30 + 1.645 * std::sqrt(30)) / 10, 0.2);
   seen.requests = 0.1;  // of 2000
   EXPECT_NEAR(demand_of(seen, 1, {&w}).decode, (30 + 1.645 * std::sqrt(30)) / 40, 0.05);
 }
