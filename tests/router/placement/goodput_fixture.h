@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <optional>
 
 #include "common/net/protocol.h"
@@ -82,6 +83,24 @@ class GoodputTest : public testing::Test {
   }
   void place_prompt(WorkerId id, uint64_t request, double seconds, Duration promise) {
     pool_.find(id)->prompts.add(RequestId(request), now_ + promise, now_ + promise, seconds);
+  }
+
+  // Sequences that are awaited there, of so many tokens' prompts, and the tokens expected of each.
+  struct Answers {
+    uint32_t sequences;
+    uint64_t prompt, output;
+  };
+  void place_answers(WorkerId id, std::initializer_list<Answers> all) {
+    Worker& worker = *pool_.find(id);
+    worker.placed_sequences = 0;
+    worker.placed_tokens = worker.placed_output = worker.placed_stay = 0;
+    for (const auto& [sequences, prompt, output] : all) {
+      worker.placed_sequences += sequences;
+      worker.placed_tokens += sequences * prompt;
+      worker.placed_output += sequences * output;
+      worker.placed_stay += sequences * prompt * output;
+    }
+    WorkerPool::refresh_view(worker);
   }
 
   WorkerPool pool_;

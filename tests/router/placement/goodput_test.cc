@@ -257,12 +257,7 @@ TEST_F(GoodputTest, HowLongTheAwaitedStayIsTheirOwn) {
   load(kPrefill2, 0.4, 0);
   const auto expect = [&](uint64_t long_ones, uint64_t short_ones) {
     for (const WorkerId id : {kDecode, kDecode2}) {
-      Worker& worker = *pool_.find(id);
-      worker.placed_tokens = 10 * 10'000 + 10 * 100;
-      worker.placed_sequences = 20;
-      worker.placed_output = 10 * long_ones + 10 * short_ones;
-      worker.placed_stay = 10 * 10'000 * long_ones + 10 * 100 * short_ones;
-      WorkerPool::refresh_view(worker);
+      place_answers(id, {{10, 10'000, long_ones}, {10, 100, short_ones}});
     }
     return place(query(100)).tpot;
   };
@@ -289,13 +284,8 @@ TEST_F(GoodputTest, LongPromptsWithShortAnswersAreHardlyThere) {
   load(kPrefill2, 2, 0);
   const auto expect = [&](uint64_t output_of_long, uint64_t output_of_short) {
     for (const WorkerId id : {kDecode, kDecode2}) {
-      Worker& worker = *pool_.find(id);
-      worker.view.costs.context_token = 1e-7;
-      worker.placed_sequences = 40;
-      worker.placed_tokens = 20 * 10'000 + 20 * 100;
-      worker.placed_output = 20 * output_of_long + 20 * output_of_short;
-      worker.placed_stay = 20 * 10'000 * output_of_long + 20 * 100 * output_of_short;
-      WorkerPool::refresh_view(worker);
+      pool_.find(id)->view.costs.context_token = 1e-7;
+      place_answers(id, {{20, 10'000, output_of_long}, {20, 100, output_of_short}});
     }
     return place(query(100)).tpot;
   };

@@ -226,46 +226,49 @@ TEST(DemandWindow, ForgetsWhatIsOld) {
   EXPECT_EQ(window.rates(now + seconds(10'000)).prompt_seconds, 0);
 }
 
-// Of workers whose step takes 10 ms + 1 ms a sequence: 40 of them fit into 50 ms.
-TEST(Demand, IsInWorkers) {
+// A worker whose step takes 10 ms + 1 ms a sequence.
+Worker decoding(uint32_t sequences) {
   Worker w;
   w.view.costs = {.fixed = 10e-3, .row = 1e-3, .row_beyond = 0, .ridge_rows = 1e6};
   w.view.max_sequences = 256;
   w.view.block_tokens = 16;
   w.view.total_blocks = 100'000;
-  w.load.set_sequences(20);
-  w.load.set_context_tokens(20 * 500);
+  w.load.set_sequences(sequences);
+  w.load.set_context_tokens(uint64_t{sequences} * 500);
+  return w;
+}
+
+// So many sequences on average, as many as are seldom exceeded.
+double seldom_more(double sequences) { return sequences + 1.645 * std::sqrt(sequences); }
+
+// Of these 40 fit into 50 ms.
+TEST(Demand, IsInWorkers) {
+  Worker w = decoding(20);
   const DemandWindow::Rates seen{
       .prompt_seconds = 1.5, .tokens = 100, .admitted = 1, .prompt_tokens = 500, .tpot = 50e-3};
   RoleDemand demand = demand_of(seen, 1, {&w, &w});
   EXPECT_NEAR(demand.prefill, 1.5, 1e-9);
-  EXPECT_NEAR(demand.decode, (40 + 1.645 * std::sqrt(40)) / 40, 0.03);  // by the sequences there
+  EXPECT_NEAR(demand.decode, seldom_more(40) / 40, 0.03);  // by the sequences there
   demand = demand_of(seen, 2, {&w, &w});
   EXPECT_NEAR(demand.prefill, 3.0, 1e-9);
   w.load.set_sequences(1);
   w.load.set_context_tokens(500);
-  EXPECT_NEAR(demand_of(seen, 16, {&w, &w}).decode, (80 + 1.645 * std::sqrt(80)) / 40,
+  EXPECT_NEAR(demand_of(seen, 16, {&w, &w}).decode, seldom_more(80) / 40,
               0.05);  // by what flows: 800 a second each
 }
 
 // Of answers of 5 tokens the first gap counts: a step may take 40 ms, in which 30 fit.
 TEST(Demand, ShortAnswersNeedShorterSteps) {
-  Worker w;
-  w.view.costs = {.fixed = 10e-3, .row = 1e-3, .row_beyond = 0, .ridge_rows = 1e6};
-  w.view.max_sequences = 256;
-  w.view.block_tokens = 16;
-  w.view.total_blocks = 100'000;
-  w.load.set_sequences(30);
-  w.load.set_context_tokens(30 * 500);
+  Worker w = decoding(30);
   DemandWindow::Rates seen{.requests = 10, .tokens = 10 * 20, .prompt_tokens = 500, .tpot = 50e-3};
-  EXPECT_NEAR(demand_of(seen, 1, {&w}).decode, (30 + 1.645 * std::sqrt(30)) / 30, 0.05);
+  EXPECT_NEAR(demand_of(seen, 1, {&w}).decode, seldom_more(30) / 30, 0.05);
   // But no shorter than halfway to that of one alone, which no number of workers makes shorter.
   Worker slow = w;
   slow.view.costs.fixed = 30e-3;
   seen.requests = 50;  // of 4 tokens
-  EXPECT_NEAR(demand_of(seen, 1, {&slow}).decode, (30 + 1.645 * std::sqrt(30)) / 10, 0.2);
+  EXPECT_NEAR(demand_of(seen, 1, {&slow}).decode, seldom_more(30) / 10, 0.2);
   seen.requests = 0.1;  // of 2000
-  EXPECT_NEAR(demand_of(seen, 1, {&w}).decode, (30 + 1.645 * std::sqrt(30)) / 40, 0.05);
+  EXPECT_NEAR(demand_of(seen, 1, {&w}).decode, seldom_more(30) / 40, 0.05);
 }
 
 // A queue with so many workers, first come first served, prompts of exponential times: few wait
